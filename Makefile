@@ -1,0 +1,86 @@
+# `make demo` draws the first figure, `make test` runs every check; both start from a bare clone.
+# PYTHON is the interpreter that the environments are made with.
+PYTHON ?= python3
+WORKERS ?= 2
+
+# What the package is built from; its folders too, so that a removed file counts.
+SOURCES := pyproject.toml README.md LICENSE nthsim models solvers \
+  $(wildcard nthsim/*.py nthsim/*.pyi nthsim/py.typed models/*.py solvers/*.py)
+# What the tests read. Never the package's own folders: the wheel must stand alone.
+CARRIED := pyproject.toml tests $(wildcard conftest.py demos benchmarks docs *.md *.cff)
+
+unexport PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test lint test-checkout test-wheel clean
+
+help:
+	@echo "make demo           draw the first figure, into results/"
+	@echo "make test           every check: lint, test-checkout, test-wheel"
+	@echo "make lint           ruff and pyright"
+	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
+	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
+	@echo "make clean          remove environments, builds and caches; results/ stays"
+
+demo: .venv/.package
+	.venv/bin/python demos/compare_orders.py --out results/compare_orders
+
+# One after the other even under `make -j`, and none after a failure.
+test:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-checkout
+	@$(MAKE) --no-print-directory test-wheel
+
+# pyright's wheel holds all of it; unless told so it asks the network for a newer one.
+lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+lint: .venv/.tools
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+
+# The second run takes what the first compiled from the cache.
+test-checkout test-wheel: export MPLBACKEND = Agg
+test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
+test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.1
+
+# `pytest`, never `python -m pytest`, which would make models/ and solvers/ importable.
+test-checkout: .venv/.tools
+	.venv/bin/pytest -n $(WORKERS)
+
+# Users run without jaxtyping's checks, and so does this.
+test-wheel: .venv-wheel/.package
+	@echo "The tests once more, on the wheel:"
+	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
+	cp -R $(CARRIED) "$$away" && cd "$$away" && \
+	"$$root/.venv-wheel/bin/pytest" -n $(WORKERS) --jaxtyping-packages=
+
+clean:
+	rm -rf .venv .venv-wheel build dist nthsim.egg-info
+	rm -rf .jax_cache .pytest_cache .ruff_cache .hypothesis
+	find nthsim models solvers tests demos -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps .package and .tools: nothing is installed twice until pyproject.toml changes.
+%/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("nthsim needs Python 3.11 or newer; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $*
+
+.venv/.package: pyproject.toml | .venv/bin/pip
+	@echo "Installing nthsim and what it needs into .venv; this happens once"
+	@.venv/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@PYTHONWARNINGS=ignore .venv/bin/python -m pip install -q --editable .
+	@touch $@
+
+.venv/.tools: .venv/.package
+	@echo "Installing the development tools into .venv; this happens once"
+	@.venv/bin/python -m pip install -q --group dev
+	@touch $@
+
+# Without a leftover build/, from which setuptools would put removed files into the wheel.
+.venv-wheel/.package: $(SOURCES) | .venv-wheel/bin/pip
+	@echo "Building the wheel and installing it into .venv-wheel"
+	@rm -rf build
+	@.venv-wheel/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@.venv-wheel/bin/python -m pip wheel -q --no-deps --wheel-dir build/wheel .
+	@.venv-wheel/bin/python -m pip install -q --no-deps --force-reinstall build/wheel/*.whl
+	@.venv-wheel/bin/python -m pip install -q build/wheel/*.whl --group test
+	@touch $@

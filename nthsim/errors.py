@@ -1,0 +1,86 @@
+"""How far one trajectory is from another, over time."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from nthsim.trajectories import Trajectory
+
+Series = Float[np.ndarray, " T"]
+
+
+class Errors(eqx.Module):
+    r"""Errors of a truncation against exact flow at the save times that both reached.
+
+    `train_rms` and `train_max` are the root mean square and the largest error of f over training
+    points and outputs, `test_rms` and `test_max` likewise (None without test points); `loss` and
+    `test_loss` are absolute differences; `kernel` and `kernel_test` are Frobenius norms relative to
+    the exact one, $\|\tilde K^{(2)}_t - K^{(2)}_t\| / \|K^{(2)}_t\|$ (None if not recorded).
+    All have shape (T,).
+    """
+
+    ts: Series
+    train_rms: Series
+    train_max: Series
+    test_rms: Series | None
+    test_max: Series | None
+    loss: Series
+    test_loss: Series | None
+    kernel: Series | None
+    kernel_test: Series | None
+
+
+def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
+    """Compare two trajectories at the times that both reached."""
+    T = min(len(truncation.ts), len(exact.ts))
+    pairs = {
+        name: (getattr(truncation, name), getattr(exact, name))
+        for name in ("f", "f_test", "loss", "test_loss", "kernel", "kernel_test")
+    }
+    difference = {
+        name: None if a is None or b is None else a[:T] - b[:T] for name, (a, b) in pairs.items()
+    }
+    f, loss = difference["f"], difference["loss"]
+    assert f is not None
+    assert loss is not None
+    return Errors(
+        ts=exact.ts[:T],
+        train_rms=rms(f),
+        train_max=_largest(f),
+        test_rms=_on(rms, difference["f_test"]),
+        test_max=_on(_largest, difference["f_test"]),
+        loss=np.abs(loss),
+        test_loss=_on(np.abs, difference["test_loss"]),
+        kernel=_relative(difference["kernel"], exact.kernel),
+        kernel_test=_relative(difference["kernel_test"], exact.kernel_test),
+    )
+
+
+def drift(exact: Trajectory) -> Series | None:
+    r"""$\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ against the first save time, if recorded."""
+    if exact.kernel is None or not len(exact.ts):
+        return None
+    return _norm(exact.kernel - exact.kernel[:1]) / _norm(exact.kernel[:1])
+
+
+def rms(error: Float[np.ndarray, "T ..."]) -> Series:
+    """The root mean square at each time."""
+    return np.sqrt(np.mean(error.reshape(len(error), -1) ** 2, axis=1))
+
+
+def _largest(error: Float[np.ndarray, "T ..."]) -> Series:
+    return np.abs(error).reshape(len(error), -1).max(axis=1)
+
+
+def _norm(kernel: Float[np.ndarray, "T ..."]) -> Series:
+    return np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
+
+
+def _on(measure, difference: np.ndarray | None) -> Series | None:
+    return None if difference is None else measure(difference)
+
+
+def _relative(difference: np.ndarray | None, exact: np.ndarray | None) -> Series | None:
+    if difference is None or exact is None:
+        return None
+    return _norm(difference) / _norm(exact[: len(difference)])

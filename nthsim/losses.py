@@ -1,0 +1,90 @@
+"""Per-sample losses; any differentiable function of one output and one target will do."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Loss = Callable[[Array, Array], Array]
+
+
+def squared_error(f: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, ""]:
+    r"""Half the squared distance, $\ell = \tfrac12 |f - y|^2$.
+
+    Raises:
+        ValueError: When output and target differ in shape.
+    """
+    _same_shape("squared_error", f, y)
+    return 0.5 * jnp.sum((f - y) ** 2)
+
+
+def logistic(f: Float[Array, ""], y: Float[Array, ""]) -> Float[Array, ""]:
+    r"""Logistic loss of a scalar output for targets -1 and +1, $\ell = \log(1 + e^{-y f})$.
+
+    Raises:
+        ValueError: When output or target is not a scalar.
+    """
+    _same_shape("logistic", f, y)
+    if f.ndim:
+        raise ValueError(
+            f"`logistic` must get one output per input, but gets {f.shape[0]}; "
+            "use `softmax_cross_entropy`."
+        )
+    return jnp.logaddexp(jnp.zeros_like(f), -y * f)
+
+
+def softmax_cross_entropy(f: Float[Array, " k"], y: Float[Array, " k"]) -> Float[Array, ""]:
+    r"""Cross-entropy of the softmax of k outputs, $\ell = -\sum_i p_i \log \mathrm{softmax}(f)_i$.
+
+    The target's mean is moved to 1/k first, $p = y - \bar y + 1/k$, so that one-hot targets serve
+    as they are and so do centred ones, as `digits()` makes them.
+
+    Raises:
+        ValueError: When output and target differ in shape or have fewer than two entries.
+    """
+    _same_shape("softmax_cross_entropy", f, y)
+    if f.ndim == 0 or f.shape[0] < 2:
+        raise ValueError(
+            "`softmax_cross_entropy` must get at least two outputs per input, but gets one; "
+            "use `logistic`."
+        )
+    p = y - jnp.mean(y) + 1 / f.shape[0]
+    return -jnp.sum(p * jax.nn.log_softmax(f))
+
+
+#: The losses that the command line and saved files know by name.
+LOSSES: dict[str, Loss] = {
+    loss.__name__: loss for loss in (squared_error, logistic, softmax_cross_entropy)
+}
+
+
+class Residual(eqx.Module):
+    r"""The residual $c_a = \partial \ell(f_a, y_a) / \partial f_a \,/\, n$ as a function of f.
+
+    f may come with any shape that holds one output per sample; the result has the same.
+    """
+
+    loss: Loss
+    y: Float[Array, " n ..."]
+    out_shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, f: Array) -> Array:
+        """Evaluate at the outputs on all training inputs."""
+        n = len(self.y)
+        c = jax.vmap(jax.grad(self.loss))(f.reshape(n, *self.out_shape), self.y) / n
+        return c.reshape(f.shape)
+
+
+def mean_loss(loss: Loss, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) -> Array:
+    """The mean over samples at each time, shape (T,)."""
+    return jax.vmap(lambda f_t: jnp.mean(jax.vmap(loss)(f_t, y)))(f)
+
+
+def _same_shape(name: str, f: Array, y: Array) -> None:
+    if f.shape != y.shape:
+        raise ValueError(
+            f"`{name}` must compare outputs and targets of one shape, but the model's output has "
+            f"shape {f.shape} and each target in `y` has shape {y.shape}."
+        )

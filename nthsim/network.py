@@ -1,0 +1,75 @@
+"""Any Equinox module as a function of its parameters."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+
+class Network(eqx.Module):
+    """What is left of a model without its parameters: evaluates it at given ones."""
+
+    static: PyTree
+
+    def single(self, theta: PyTree[Array], x: Array) -> Array:
+        """The output for one input."""
+        return eqx.combine(theta, self.static)(x)
+
+    def __call__(self, theta: PyTree[Array], x: Array) -> Array:
+        """The outputs for a batch of inputs, stacked along the first axis."""
+        return jax.vmap(lambda one: self.single(theta, one))(x)
+
+
+def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
+    """Split a model into the network as a function and its parameters, its real floating arrays.
+
+    Raises:
+        ValueError: When the model is not callable, has no parameters, complex ones, parameters that
+            are not finite, or parameters of several precisions.
+    """
+    if not callable(model):
+        raise ValueError(
+            f"`model` must be an Equinox module that maps one input to its output, "
+            f"but is {type(model).__name__}."
+        )
+    theta, static = eqx.partition(model, eqx.is_inexact_array)
+    leaves = jax.tree.leaves(theta)
+    if not leaves:
+        raise ValueError("`model` must have at least one floating-point array, but has none.")
+    dtypes = {leaf.dtype for leaf in leaves}
+    if len(dtypes) > 1 or any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
+        names = ", ".join(sorted(d.name for d in dtypes))
+        raise ValueError(f"`model` must hold real parameters of one precision, but holds {names}.")
+    if not all(bool(jnp.isfinite(a).all()) for a in leaves):
+        raise ValueError("`model` must hold finite parameters, but some are NaN or infinite.")
+    return Network(static), theta
+
+
+def precision(theta: PyTree[Array]) -> jnp.dtype:
+    """The one dtype of all parameters; inputs are cast to it."""
+    return jnp.result_type(*jax.tree.leaves(theta))
+
+
+def parameter_count(theta: PyTree[Array]) -> int:
+    """The number of parameters P."""
+    return sum(leaf.size for leaf in jax.tree.leaves(theta))
+
+
+def output_shape(network: Network, theta: PyTree[Array], x: Array) -> tuple[int, ...]:
+    """The shape of one output, `()` or `(k,)`, found without computing anything.
+
+    Raises:
+        ValueError: When the model rejects inputs of this shape, or returns no scalar or vector.
+    """
+    one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
+    try:
+        out = jax.eval_shape(network.single, theta, one)
+    except Exception as error:  # whatever a stranger's module raises, the cause is its message
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"`model` must accept one input of shape {one.shape}, but fails on it: {reason}"
+        ) from error
+    if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) > 1:
+        what = f"shape {out.shape}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
+        raise ValueError(f"`model` must map one input to a scalar or a vector, but returns {what}.")
+    return out.shape

@@ -1,0 +1,73 @@
+"""A model, data and a loss, checked against each other and made ready for a dynamics."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.datasets import Dataset
+from nthsim.lie import LieKernel, lie_kernel
+from nthsim.losses import Loss, Residual
+from nthsim.network import Network, output_shape, precision, split
+
+
+class Problem(eqx.Module):
+    """The network with its initial parameters, inputs and residual, all of one precision."""
+
+    network: Network
+    theta: PyTree[Array]
+    x: Array
+    x_test: Array | None
+    y_test: Array | None
+    residual: Residual
+
+    @property
+    def x_first(self) -> Array:
+        """Training inputs, then test inputs: all at which something is recorded."""
+        return self.x if self.x_test is None else jnp.concatenate([self.x, self.x_test])
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The shape of one output: `()` or `(k,)`."""
+        return self.residual.out_shape
+
+    def outputs(self) -> Float[Array, " N_first"]:
+        """The outputs at t = 0 on all of `x_first`, in one row."""
+        return eqx.filter_jit(self.network)(self.theta, self.x_first).reshape(-1)
+
+    def kernel(self, order: int) -> LieKernel:
+        r"""$K^{(r)}$ of all of `x_first` against the training inputs, as a function of theta."""
+        return lie_kernel(
+            self.network, self.theta, self.x, order, first=self.x_first, out_shape=self.out_shape
+        )
+
+
+def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
+    """Check model, data and loss against each other.
+
+    Raises:
+        ValueError: When the model does not accept the inputs, or the loss does not map one output
+            and one target to a scalar.
+    """
+    if not isinstance(data, Dataset):
+        raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
+    network, theta = split(model)
+    dtype = precision(theta)
+    out_shape = output_shape(network, theta, data.x)
+    x, y, x_test, y_test = jax.tree.map(
+        lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
+    )
+    _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
+    return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape))
+
+
+def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
+    if not callable(loss):
+        raise ValueError(
+            f"`loss` must be a function of one output and one target, but is {loss!r}."
+        )
+    value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
+        )

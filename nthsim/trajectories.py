@@ -1,0 +1,85 @@
+"""What a solve returns: outputs, losses and kernels over time."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.losses import mean_loss
+from nthsim.problem import Problem
+from nthsim.solvers.solution import Solution, Stats
+from nthsim.solvers.stop import Stop
+
+
+class Trajectory(eqx.Module):
+    r"""One dynamics at its save times; T of them were reached.
+
+    `f` has shape (T, n) or (T, n, k), `f_test` likewise (None without test points); `loss` (T,) is
+    the mean per-sample loss, `test_loss` (None without test targets). `kernel` holds $K^{(2)}(t)$,
+    (T, n, n) or (T, n, k, n, k), and `kernel_test` its test-by-train block, if they were asked for.
+    `model` is the network at `stop.t`, for exact gradient flow only.
+    """
+
+    name: str
+    ts: Float[np.ndarray, " T"]
+    f: Float[np.ndarray, "T n ..."]
+    f_test: Float[np.ndarray, "T t ..."] | None
+    loss: Float[np.ndarray, " T"]
+    test_loss: Float[np.ndarray, " T"] | None
+    kernel: Float[np.ndarray, "T n ..."] | None
+    kernel_test: Float[np.ndarray, "T t ..."] | None
+    stop: Stop
+    stats: Stats
+    solver: str
+    model: PyTree = None
+
+    def __str__(self) -> str:
+        """What happened, in two lines."""
+        s = self.stats
+        last = f", loss {self.loss[0]:.4g} to {self.loss[-1]:.4g}" if len(self.ts) else ""
+        return (
+            f"{self.name}: {self.stop}{last}\n"
+            f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected), "
+            f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}"
+        )
+
+
+class SolveError(RuntimeError):
+    """A solve that ended before its last save time; what it computed is in `.trajectory`."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        """Say why and where it ended."""
+        super().__init__(
+            f"{trajectory.name}: {trajectory.stop}; "
+            f"{len(trajectory.ts)} save times are kept in `.trajectory`"
+        )
+        self.trajectory = trajectory
+
+
+def trajectory(name: str, problem: Problem, solution: Solution, model: PyTree = None) -> Trajectory:
+    """Separate training from test points, which share the first axis, and evaluate the losses."""
+    n, out, T = len(problem.x), problem.out_shape, len(solution.ts)
+    first = n if problem.x_test is None else n + len(problem.x_test)
+    f = solution.records.get("f", np.empty((0, first))).reshape(T, first, *out)
+    kernel = solution.records.get("kernel")
+    if kernel is not None:
+        kernel = kernel.reshape(T, first, *out, n, *out)
+    tested = problem.x_test is not None
+    return Trajectory(
+        name=name,
+        ts=solution.ts,
+        f=f[:, :n],
+        f_test=f[:, n:] if tested else None,
+        loss=_losses(problem, f[:, :n], problem.residual.y),
+        test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
+        kernel=None if kernel is None else kernel[:, :n],
+        kernel_test=kernel[:, n:] if kernel is not None and tested else None,
+        stop=solution.stop,
+        stats=solution.stats,
+        solver=solution.choice,
+        model=model,
+    )
+
+
+def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:
+    return np.asarray(mean_loss(problem.residual.loss, jnp.asarray(f, problem.x.dtype), y))

@@ -1,0 +1,7 @@
+"""Dynamics as ordinary differential equations, and their integration; networks are unknown here."""
+
+from nthsim.solvers.auto import Auto as Auto
+from nthsim.solvers.explicit import Explicit as Explicit
+from nthsim.solvers.solution import Solution as Solution
+from nthsim.solvers.solution import Stats as Stats
+from nthsim.solvers.stop import Stop as Stop

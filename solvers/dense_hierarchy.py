@@ -1,0 +1,58 @@
+"""The Neural Tangent Hierarchy truncated at order p, as coupled tensors."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Bool, Float
+
+from nthsim.solvers.system import AbstractSystem
+
+#: A truncation that exceeds its start by this factor has blown up.
+ESCAPE = 1e8
+
+
+class DenseHierarchy(AbstractSystem):
+    r"""Order-p truncation of the hierarchy (Huang & Yau 2019, arXiv 1909.08156).
+
+    $\partial_t \tilde K^{(r)}_{a_1 \dots a_r} = -\sum_b \tilde K^{(r+1)}_{a_1 \dots a_r b}\,
+    \tilde c_b$ for $r = 1, \dots, p-1$ with $\tilde K^{(1)} = \tilde f$ and $\tilde K^{(p)}$ frozen
+    at its start; the residual $\tilde c = c(\tilde f)$ is the truncation's own.
+
+    `kernels` holds $f, K^{(2)}, \dots, K^{(p)}$ at $t = 0$ with one axis per slot, of length N
+    (samples times outputs). The first slot is longer where there are test points: training points
+    come first, test points follow, are carried along and never enter the residual. The state is
+    all of these but the last.
+    """
+
+    kernels: tuple[Array, ...]
+    residual: Callable[[Float[Array, " N"]], Float[Array, " N"]]
+
+    def initial(self) -> tuple[Array, ...]:
+        """All levels below the frozen one."""
+        return self.kernels[:-1]
+
+    def field(self, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Each level moves by the level above it, contracted with the residual."""
+        pull = -self.residual(self._train(state[0]))
+        return tuple(above @ pull for above in (*state[1:], self.kernels[-1]))
+
+    def sizes(self, state: tuple[Array, ...]) -> Float[Array, " levels"]:
+        """The root mean square of each level."""
+        return jnp.stack([optx.rms_norm(level) for level in state])
+
+    def outputs(self, state: tuple[Array, ...]) -> dict[str, Array]:
+        """`f`; test points follow the training points."""
+        return {"f": state[0]}
+
+    def tangent_kernel(self, state: tuple[Array, ...]) -> Array:
+        r"""$\tilde K^{(2)}$, which is frozen at order 2."""
+        return (*state, self.kernels[-1])[1]
+
+    def escaped(self, state: tuple[Array, ...]) -> Bool[Array, ""]:
+        r"""Whether $\tilde f$ has grown beyond all reason, or is no number any more."""
+        now, start = (jnp.max(jnp.abs(self._train(f))) for f in (state[0], self.kernels[0]))
+        return ~(now < ESCAPE * (1 + start))
+
+    def _train(self, f: Array) -> Float[Array, " N"]:
+        return f[: self.kernels[-1].shape[-1]]

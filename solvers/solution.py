@@ -1,0 +1,35 @@
+"""What an integration returns."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from nthsim.solvers.stop import Stop
+
+
+class Stats(eqx.Module):
+    """The work that an integration took.
+
+    `steps` counts accepted and rejected steps, `evaluations` right-hand sides, `seconds` wall time
+    with compilation.
+    """
+
+    steps: int
+    rejected: int
+    evaluations: int
+    seconds: float
+
+
+class Solution(eqx.Module):
+    """The save times that were reached, what was recorded there, and how the run ended.
+
+    `records` maps each name to an array whose first axis is time; `choice` names the method and its
+    tolerances; `state` is the last one, at `stop.t`.
+    """
+
+    ts: Float[np.ndarray, " T"]
+    records: dict[str, np.ndarray]
+    state: PyTree
+    stop: Stop
+    stats: Stats
+    choice: str

@@ -1,0 +1,144 @@
+"""Checks refuse in one sentence what a user must not hand in."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nthsim import checks
+
+
+@pytest.mark.parametrize("value", [2, 7, np.int32(2), np.uint8(7), np.array(3), jnp.array(3)])
+def test_count_returns_every_kind_of_integer_as_a_python_int(value):
+    number = checks.count("order", value, 2)
+    assert type(number) is int
+    assert number == int(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1, "1"),
+        (-3, "-3"),
+        (2.5, "2.5"),
+        (2.0, "2.0"),
+        (np.float64(2.5), "2.5"),
+        (True, "True"),
+        (np.True_, "True"),
+        ("3", "'3'"),
+        (None, "None"),
+        ([3], "[3]"),
+        (np.array([[3], [4]]), "array([[3], [4]])"),
+    ],
+)
+def test_count_refuses_what_is_no_integer_or_too_small(value, shown):
+    sentence = f"`order` must be an integer of at least 2, but is {shown}."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        checks.count("order", value, 2)
+
+
+def test_choice_returns_a_listed_name():
+    assert checks.choice("method", "dense", ("auto", "dense")) == "dense"
+
+
+@pytest.mark.parametrize(("value", "shown"), [("dens", "'dens'"), ("", "''"), (3, "3")])
+def test_choice_names_what_there_is_to_choose(value, shown):
+    sentence = f"`method` must be one of 'auto', 'dense', but is {shown}."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        checks.choice("method", value, ("auto", "dense"))
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(3), np.ones(2, np.float16), jnp.ones(2, jnp.bfloat16), [1, 2.5], 4]
+)
+def test_real_keeps_integers_and_floats_as_they_are(value):
+    array = checks.real("x", value)
+    assert array.dtype == np.asarray(value).dtype
+    np.testing.assert_array_equal(np.asarray(array), np.asarray(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([True, False], "bool"),
+        ([1j], "complex128"),
+        (["a"], "<U1"),
+        (None, "object"),
+        ({}, "object"),
+        (np.zeros(2, "timedelta64[s]"), "timedelta64[s]"),
+        (np.zeros(2, "datetime64[s]"), "datetime64[s]"),
+        (np.zeros(2, [("a", float)]), "[('a', '<f8')]"),
+        (jax.random.key(0), "key<fry>"),
+    ],
+)
+def test_real_names_the_type_that_it_refuses(value, dtype):
+    sentence = f"`x` must be an array of real numbers, but has dtype {dtype}."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        checks.real("x", value)
+
+
+def test_real_refuses_ragged_rows():
+    sentence = "^`x` must be an array of real numbers, but its rows have unequal lengths.$"
+    with pytest.raises(ValueError, match=sentence):
+        checks.real("x", [[1.0, 2.0], [3.0]])
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.array([[0, 1], [2, np.nan]]), "x[1, 1] is nan in float64"),
+        (np.array([-np.inf, np.nan], np.float32), "x[0] is -inf in float32"),
+        (np.array(np.inf), "x is inf in float64"),
+        (jnp.array([1.0, jnp.inf]), "x[1] is inf in float64"),
+    ],
+)
+def test_finite_names_the_first_bad_entry(array, found):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'`x` must be finite, but {found}.')}$"):
+        checks.finite("x", array)
+
+
+def test_finite_lets_a_traced_array_pass():
+    def checked(x):
+        checks.finite("x", x)
+        return x
+
+    assert np.isnan(jax.jit(checked)(jnp.nan))
+
+
+@pytest.mark.parametrize(
+    "ts", [[0], [0.0, 0.5, 2.0], np.arange(4), jnp.linspace(0.0, 1.0, 5), np.array([1e-300, 1e300])]
+)
+def test_times_are_a_float64_copy(ts):
+    values = checks.times(ts)
+    assert values.dtype == np.float64
+    np.testing.assert_array_equal(values, np.asarray(ts))
+    assert not np.shares_memory(values, np.asarray(ts))
+
+
+@pytest.mark.parametrize(
+    ("ts", "sentence"),
+    [
+        (
+            [0.0, 0.6, 0.7, 0.5, 0.1],
+            "`ts` must increase strictly, but ts[3] = 0.5 follows 0.7.",
+        ),
+        ([0, 0], "`ts` must increase strictly, but ts[1] = 0.0 follows 0.0."),
+        ([-1.0, 2.0], "`ts` must start at 0 or later, but ts[0] = -1.0."),
+        ([0.0, np.nan], "`ts` must be finite, but ts[1] is nan in float64."),
+        ([0.0, np.inf], "`ts` must be finite, but ts[1] is inf in float64."),
+        ([], "`ts` must be a one-dimensional array of at least one time, but has shape (0,)."),
+        (1.0, "`ts` must be a one-dimensional array of at least one time, but has shape ()."),
+        (
+            [[0.0, 1.0]],
+            "`ts` must be a one-dimensional array of at least one time, but has shape (1, 2).",
+        ),
+        (["0"], "`ts` must be an array of real numbers, but has dtype <U1."),
+        ([False, True], "`ts` must be an array of real numbers, but has dtype bool."),
+        (None, "`ts` must be an array of real numbers, but has dtype object."),
+    ],
+)
+def test_times_refuses_what_is_no_list_of_save_times(ts, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        checks.times(ts)
