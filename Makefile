@@ -45,18 +45,18 @@ test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.
 
 # `pytest`, never `python -m pytest`, which would make models/ and solvers/ importable.
 test-checkout: .venv/.tools
-	.venv/bin/pytest -n $(WORKERS)
+	.venv/bin/pytest -n $(WORKERS) --dist loadfile
 
 # Users run without jaxtyping's checks, and so does this.
 test-wheel: .venv-wheel/.package
 	@echo "The tests once more, on the wheel:"
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
-	"$$root/.venv-wheel/bin/pytest" -n $(WORKERS) --jaxtyping-packages=
+	"$$root/.venv-wheel/bin/pytest" -n $(WORKERS) --dist loadfile --jaxtyping-packages=
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
-	rm -rf .jax_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .jax_cache .pytest_cache .ruff_cache
 	find nthsim models solvers tests demos -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps .package and .tools: nothing is installed twice until pyproject.toml changes.

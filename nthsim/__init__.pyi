@@ -14,6 +14,9 @@ from .kernels import kernel as kernel
 from .losses import logistic as logistic
 from .losses import softmax_cross_entropy as softmax_cross_entropy
 from .losses import squared_error as squared_error
+from .memory import memory_limit as memory_limit
+from .planning import Plan as Plan
+from .planning import plan as plan
 from .synthetic import sphere as sphere
 from .trajectories import SolveError as SolveError
 from .trajectories import Trajectory as Trajectory

@@ -10,6 +10,7 @@ from nthsim.checks import count
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.flow import exact
+from nthsim.footprints import check_hierarchy
 from nthsim.hierarchies import initial_kernels, truncated
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
@@ -75,6 +76,7 @@ def certificate(
     problem = pose(model, Dataset(data.x, data.y), loss)
     if problem.x.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.x.dtype}.")
+    check_hierarchy(problem, max(orders), 0, recorded=False, name="orders")
     kernels = initial_kernels(problem, max(orders), progress=progress)
     return certified(problem, kernels, orders)
 

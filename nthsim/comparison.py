@@ -1,7 +1,10 @@
 """Exact training beside its truncated hierarchies: the main job."""
 
 import dataclasses
+import os
+import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,31 +17,56 @@ from nthsim.checks import choice, count, times
 from nthsim.datasets import Dataset
 from nthsim.errors import Errors, Series, drift, errors
 from nthsim.flow import exact
+from nthsim.footprints import check_comparison
 from nthsim.hierarchies import METHODS, initial_kernels, truncated
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import pose
+from nthsim.recipes import (
+    describe,
+    fingerprint,
+    loss_name,
+    restore,
+    restore_loss,
+    restore_solver,
+    store,
+    store_loss,
+    store_solver,
+)
+from nthsim.records import Record, arrays_of, origin
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
-from nthsim.trajectories import SolveError, Trajectory
+from nthsim.summaries import error_table, notes, work_table
+from nthsim.tables import COLUMNS
+from nthsim.trajectories import SolveError, Trajectory, from_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Comparison(eqx.Module):
     """Exact gradient flow of one network, and order-p truncations of its hierarchy.
 
     `exact` and `truncations` (one per order) are trajectories with their kernels. `certificate`
-    holds the fitted small-time slopes, or None (float32, or not wanted). `model`, `data`, `loss`
-    and `solver` are what was compared, so that `rerun` can do it again.
+    holds the fitted small-time slopes, or None (float32, or not wanted). `model`, `data`, `loss`,
+    `solver` and `method` are what was compared, so that `rerun` can do it again; `origin` says
+    when, where and with which versions.
+
+    In one that was loaded, what the file alone cannot restore is None (`model`, which `about`
+    describes in its place) or a name (`loss`, `solver`).
     """
 
     model: PyTree
     data: Dataset
-    loss: Loss
-    solver: Explicit | Auto
+    loss: Loss | str
+    solver: Explicit | Auto | str
     orders: tuple[int, ...]
     ts: np.ndarray
     exact: Trajectory
     truncations: tuple[Trajectory, ...]
     certificate: Certificate | None
+    method: str = "auto"
+    about: str | None = None
+    origin: dict[str, Any] = eqx.field(default_factory=origin)
 
     def truncation(self, order: int) -> Trajectory:
         """The trajectory of one order.
@@ -57,6 +85,150 @@ class Comparison(eqx.Module):
     def drift(self) -> Series | None:
         r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,)."""
         return drift(self.exact)
+
+    def rerun(self, *, progress: bool = True) -> "Comparison":
+        """Compute all of it again, from the initial parameters.
+
+        Raises:
+            ValueError: When the file that this was loaded from could not restore all that it takes.
+        """
+        loss, solver = self.loss, self.solver
+        if self.model is None:
+            raise ValueError(
+                "`model` must be known to compute this again, but is None: load the file with "
+                "`model=`, a module of the same structure."
+            )
+        if isinstance(loss, str):
+            raise ValueError(
+                f"`loss` must be a function to compute this again, but only its name is known: "
+                f"load the file with `loss=`, the function {loss}."
+            )
+        if isinstance(solver, str):
+            raise ValueError(
+                f"`solver` must be one of nthsim's to compute this again, but is {solver}."
+            )
+        return compare(
+            self.model,
+            self.data,
+            self.orders,
+            self.ts,
+            loss=loss,
+            solver=solver,
+            method=self.method,
+            certify=self.certificate is not None,
+            progress=progress,
+            throw=False,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one netCDF-4 file, whole or not at all; nothing is pickled.
+
+        xarray opens it too, `xarray.open_datatree(path)`: data at the root, and the groups `exact`,
+        `order_2` and so on, `certificate`, `parameters` (the initial ones), `trained_parameters`.
+
+        Raises:
+            ValueError: When the file cannot be written, or `model` is None.
+        """
+        from nthsim.results import write  # here, as xarray is slow to import
+
+        if self.model is None:
+            raise ValueError(
+                "`model` must be known to save this again, but is None: copy the file that it "
+                "was loaded from, or load that with `model=`."
+            )
+        facts = {
+            "orders": self.orders,
+            "loss": store_loss(self.loss),
+            "solver": store_solver(self.solver),
+            "method": self.method,
+            "origin": self.origin,
+        }
+        groups = {"exact": self.exact.record(), "parameters": store(self.model)}
+        if self.exact.model is not None:
+            groups["trained_parameters"] = store(self.exact.model)
+        for p, truncation in zip(self.orders, self.truncations, strict=True):
+            groups[f"order_{p}"] = truncation.record()
+        if self.certificate is not None:
+            facts_of_fits = {"orders": self.certificate.orders}
+            groups["certificate"] = Record(arrays_of(self.certificate), facts_of_fits)
+        write(path, "Comparison", Record(arrays_of(self.data) | {"ts": self.ts}, facts), groups)
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str], *, model: PyTree = None, loss: Loss | None = None
+    ) -> "Comparison":
+        """Read what `save` wrote, bit by bit as it was.
+
+        Args:
+            path: The file.
+            model: For a network other than FCN or ResNet, any module of its structure, to receive
+                the parameters; without it, `model` is None in the result.
+            loss: The loss, when it is none of nthsim's own; without it, only its name is known.
+
+        Raises:
+            ValueError: When the file cannot be read, is damaged, or does not fit `model` or `loss`.
+        """
+        from nthsim.results import decoding, read
+
+        root, groups = read(path, "Comparison")
+        with decoding(path):
+            study = _decoded(root, groups)
+        trained = groups.get("trained_parameters")
+        flow = (
+            study.exact
+            if trained is None
+            else dataclasses.replace(study.exact, model=restore(trained, model))
+        )
+        initial = restore(groups["parameters"], model)
+        return dataclasses.replace(
+            study,
+            model=initial,
+            about=study.about if initial is None else None,
+            loss=restore_loss(root.facts["loss"], loss),
+            exact=flow,
+        )
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draw losses, errors of f, and errors and movement of the tangent kernel, over time.
+
+        Args:
+            path: Where to write the figure too, if anywhere: a .png, .pdf or .svg.
+
+        Raises:
+            ValueError: When `path` has another suffix, or cannot be written.
+        """
+        from nthsim.figures import check_suffix, draw, save  # here, as matplotlib is slow to import
+        from nthsim.panels import panels
+
+        if path is not None:
+            check_suffix(path)
+        runs = dict(zip(self.orders, self.truncations, strict=True))
+        figure = draw(panels(self.exact, runs), title="\n".join(self._heading()[:2]))
+        if path is not None:
+            save(figure, path)
+        return figure
+
+    def __str__(self) -> str:
+        """What was compared, and what came out, in tables of at most 100 columns."""
+        names = ["exact flow", *(f"order {p}" for p in self.orders)]
+        runs = dict(zip(names, (self.exact, *self.truncations), strict=True))
+        slopes = self.certificate
+        fits = (
+            {} if slopes is None else dict(zip(slopes.orders, slopes.slopes.tolist(), strict=True))
+        )
+        blocks = [
+            self._heading(),
+            [error_table({p: self.errors(p) for p in self.orders}, fits)],
+            [work_table(runs)],
+            notes(runs, self.drift()),
+        ]
+        return "\n\n".join("\n".join(lines) for lines in blocks if any(lines))
+
+    def _heading(self) -> list[str]:
+        about = describe(self.model) if self.about is None else self.about
+        span = f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {len(self.ts)} save times"
+        lines = (about, str(self.data), f"{loss_name(self.loss)}; {self.exact.solver}; {span}")
+        return [textwrap.fill(line, COLUMNS, subsequent_indent="  ") for line in lines]
 
 
 class CompareError(SolveError):
@@ -106,8 +278,10 @@ def compare(
     choice("method", method, METHODS)
     ts = times(ts)
     problem = pose(model, data, loss)
+    certify = certify and problem.x.dtype == jnp.float64
+    check_comparison(problem, orders, len(ts), certified=certify)
     flow = exact(problem, ts, solver=solver, record_kernel=True, progress=progress)
-    study = Comparison(model, data, loss, solver, (), ts, flow, (), None)
+    study = Comparison(model, data, loss, solver, (), ts, flow, (), None, method)
     if flow.stop.reason == "interrupt":
         raise CompareError(study)
     try:
@@ -119,7 +293,7 @@ def compare(
             study = _with(study, p, truncation)
             if truncation.stop.reason == "interrupt":
                 raise KeyboardInterrupt
-        if certify and problem.x.dtype == jnp.float64:
+        if certify:
             slopes = certified(problem, kernels, orders)
             study = dataclasses.replace(study, certificate=slopes)
     except KeyboardInterrupt as interrupt:
@@ -143,4 +317,35 @@ def _with(study: Comparison, order: int, truncation: Trajectory) -> Comparison:
         study,
         orders=(*study.orders, order),
         truncations=(*study.truncations, truncation),
+    )
+
+
+def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
+    """The comparison of a file, its models still missing."""
+    facts, data = root.facts, dict(root.arrays)
+    ts = data.pop("ts")
+    checked = Dataset(**data)
+    # A Dataset takes JAX's default precision; what was saved may be of another.
+    kept = [jnp.asarray(array) for array in data.values()]
+    checked = eqx.tree_at(lambda d: [getattr(d, name) for name in data], checked, kept)
+    for name in ("parameters", "trained_parameters"):
+        if name in groups and fingerprint(groups[name].arrays) != groups[name].facts["sha256"]:
+            raise ValueError(f"the {name} are not those that were saved")
+    orders = tuple(facts["orders"])
+    slopes = groups.get("certificate")
+    return Comparison(
+        model=None,
+        data=checked,
+        loss=facts["loss"]["name"],
+        solver=restore_solver(facts["solver"]),
+        orders=orders,
+        ts=ts,
+        exact=from_record(groups["exact"]),
+        truncations=tuple(from_record(groups[f"order_{p}"]) for p in orders),
+        certificate=None
+        if slopes is None
+        else Certificate(orders=tuple(slopes.facts["orders"]), **slopes.arrays),
+        method=facts["method"],
+        about=groups["parameters"].facts["description"],
+        origin=facts["origin"],
     )

@@ -1,5 +1,7 @@
 """How far one trajectory is from another, over time."""
 
+import math
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -65,15 +67,20 @@ def drift(exact: Trajectory) -> Series | None:
 
 def rms(error: Float[np.ndarray, "T ..."]) -> Series:
     """The root mean square at each time."""
-    return np.sqrt(np.mean(error.reshape(len(error), -1) ** 2, axis=1))
+    return np.sqrt(np.mean(_rows(error) ** 2, axis=1))
 
 
 def _largest(error: Float[np.ndarray, "T ..."]) -> Series:
-    return np.abs(error).reshape(len(error), -1).max(axis=1)
+    return np.abs(_rows(error)).max(axis=1)
 
 
 def _norm(kernel: Float[np.ndarray, "T ..."]) -> Series:
-    return np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
+    return np.linalg.norm(_rows(kernel), axis=1)
+
+
+def _rows(array: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, "T entries"]:
+    # The length of a row is written out, as -1 cannot be resolved when no time was reached.
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _on(measure, difference: np.ndarray | None) -> Series | None:

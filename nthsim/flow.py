@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from nthsim.checks import times
 from nthsim.datasets import Dataset
+from nthsim.footprints import check_flow
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
@@ -47,12 +48,13 @@ def gradient_flow(
         The trajectory, with the trained model.
 
     Raises:
-        ValueError: When an argument is not as above.
+        ValueError: When an argument is not as above, or something does not fit into memory.
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
     ts = times(ts)
     problem = pose(model, data, loss)
+    check_flow(problem, len(ts), recorded=record_kernel)
     flow = exact(problem, ts, solver=solver, record_kernel=record_kernel, progress=progress)
     if flow.stop.failed and throw:
         raise SolveError(flow)

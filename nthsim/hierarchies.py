@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike
 
 from nthsim.checks import choice, count, times
 from nthsim.datasets import Dataset
+from nthsim.footprints import check_hierarchy
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
@@ -62,6 +63,7 @@ def hierarchy(
     choice("method", method, METHODS)
     ts = times(ts)
     problem = pose(model, data, loss)
+    check_hierarchy(problem, order, len(ts), recorded=record_kernel)
     kernels = initial_kernels(problem, order, progress=progress)
     truncation = truncated(
         problem, kernels, ts, solver=solver, record_kernel=record_kernel, progress=progress

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from nthsim.checks import count, finite, real
+from nthsim.footprints import check_kernel
 from nthsim.lie import CHUNK_BYTES, lie_kernel
 from nthsim.network import output_shape, precision, split
 from nthsim.progress import Progress
@@ -40,7 +41,7 @@ def kernel(
         vector output; the first n is the number of `x_first`, if given.
 
     Raises:
-        ValueError: When an argument is not as above.
+        ValueError: When an argument is not as above, or the kernel does not fit into memory.
     """
     order = count("order", order, 2)
     chunk_bytes = count("chunk_bytes", chunk_bytes, 1)
@@ -55,6 +56,7 @@ def kernel(
     evaluate = lie_kernel(
         network, theta, x, order, first=first, out_shape=out_shape, chunk_bytes=chunk_bytes
     )
+    check_kernel(evaluate, theta, joined=x_first is None)
     with Progress(f"K^({order})", progress) as bar:
         flat = evaluate(theta, bar)
     return flat.reshape(len(first), *out_shape, *(len(x), *out_shape) * (order - 1))

@@ -40,7 +40,7 @@ class LieKernel(eqx.Module):
     ) -> Float[Array, "..."]:
         """Evaluate at `theta`; shape (N_first, N, ..., N) with one axis per slot."""
         N, settings = self.slot, self.slot ** (self.order - 2)
-        buffer = jnp.zeros((len(self.first) * self.outputs, settings, N), self.x.dtype)
+        buffer = jnp.zeros((len(self.first) * self.outputs, *(N,) * (self.order - 1)), self.x.dtype)
         calls = ceil(settings / self.rows) * ceil(N / self.columns)
         for row, column in self._corners():
             inner = np.unravel_index(
@@ -54,7 +54,7 @@ class LieKernel(eqx.Module):
             if progress is not None:
                 buffer.block_until_ready()
                 progress.forward(1 / calls)
-        return buffer.reshape(-1, *(N,) * (self.order - 1))
+        return buffer
 
     @property
     def slot(self) -> int:
@@ -124,7 +124,8 @@ def _written(chunk: Chunk, buffer: Array) -> Array:
     """Compute a chunk into the buffer's own memory."""
     with jax.default_matmul_precision("highest"):
         entries = chunk.kernel.entries(chunk.theta, chunk.slots, chunk.last)
-    return jax.lax.dynamic_update_slice(buffer, entries, tuple(chunk.corner))
+    flat = buffer.reshape(len(buffer), -1, buffer.shape[-1])  # outside of `jit` this would copy
+    return jax.lax.dynamic_update_slice(flat, entries, tuple(chunk.corner)).reshape(buffer.shape)
 
 
 def _lie_derivative(
@@ -138,6 +139,7 @@ def _activations(network: Network, theta: PyTree[Array], x: Array) -> int:
     """How many numbers one evaluation writes, from XLA's count of the bytes it touches."""
     one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), theta)
-    cost = jax.jit(network.single).lower(shapes, one).cost_analysis() or {}
+    evaluate = jax.jit(lambda at, one: network.single(at, one))  # a module may not be hashable
+    cost = evaluate.lower(shapes, one).cost_analysis() or {}
     touched = int(cost.get("bytes accessed", 0)) // x.dtype.itemsize
     return max(touched - parameter_count(theta), one.size)

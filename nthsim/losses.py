@@ -20,7 +20,7 @@ def squared_error(f: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array
     return 0.5 * jnp.sum((f - y) ** 2)
 
 
-def logistic(f: Float[Array, ""], y: Float[Array, ""]) -> Float[Array, ""]:
+def logistic(f: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, ""]:
     r"""Logistic loss of a scalar output for targets -1 and +1, $\ell = \log(1 + e^{-y f})$.
 
     Raises:
@@ -35,7 +35,7 @@ def logistic(f: Float[Array, ""], y: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.logaddexp(jnp.zeros_like(f), -y * f)
 
 
-def softmax_cross_entropy(f: Float[Array, " k"], y: Float[Array, " k"]) -> Float[Array, ""]:
+def softmax_cross_entropy(f: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, ""]:
     r"""Cross-entropy of the softmax of k outputs, $\ell = -\sum_i p_i \log \mathrm{softmax}(f)_i$.
 
     The target's mean is moved to 1/k first, $p = y - \bar y + 1/k$, so that one-hot targets serve

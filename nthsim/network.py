@@ -1,5 +1,7 @@
 """Any Equinox module as a function of its parameters."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,8 @@ class Network(eqx.Module):
 
     static: PyTree
 
-    def single(self, theta: PyTree[Array], x: Array) -> Array:
-        """The output for one input."""
+    def single(self, theta: PyTree[Array], x: Array) -> Any:
+        """The output for one input, whatever the model makes of it: see `output_shape`."""
         return eqx.combine(theta, self.static)(x)
 
     def __call__(self, theta: PyTree[Array], x: Array) -> Array:
@@ -63,7 +65,7 @@ def output_shape(network: Network, theta: PyTree[Array], x: Array) -> tuple[int,
     """
     one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
     try:
-        out = jax.eval_shape(network.single, theta, one)
+        out = eqx.filter_eval_shape(network.single, theta, one)
     except Exception as error:  # whatever a stranger's module raises, the cause is its message
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(

@@ -1,5 +1,8 @@
 """What a solve returns: outputs, losses and kernels over time."""
 
+import dataclasses
+import os
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,8 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.losses import mean_loss
 from nthsim.problem import Problem
+from nthsim.recipes import restore, store
+from nthsim.records import Record, arrays_of, origin
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 
@@ -36,12 +41,57 @@ class Trajectory(eqx.Module):
     def __str__(self) -> str:
         """What happened, in two lines."""
         s = self.stats
+        missed = f", {s.forced} forced at kinks" if s.forced else ""
         last = f", loss {self.loss[0]:.4g} to {self.loss[-1]:.4g}" if len(self.ts) else ""
         return (
             f"{self.name}: {self.stop}{last}\n"
-            f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected), "
+            f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected{missed}), "
             f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}"
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one netCDF-4 file, whole or not at all.
+
+        Raises:
+            ValueError: When the file cannot be written.
+        """
+        from nthsim.results import write  # here, as xarray is slow to import
+
+        groups = {"trajectory": self.record()}
+        if self.model is not None:
+            groups["trained_parameters"] = store(self.model)
+        write(path, "Trajectory", Record({}, {"origin": origin()}), groups)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, model: PyTree = None) -> "Trajectory":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            model: For a network other than FCN or ResNet, any module of its structure, to receive
+                the trained parameters; without it, the trajectory's `model` is None.
+
+        Raises:
+            ValueError: When the file cannot be read, is damaged, or does not fit `model`.
+        """
+        from nthsim.results import decoding, read
+
+        _, groups = read(path, "Trajectory")
+        with decoding(path):
+            trajectory = from_record(groups["trajectory"])
+        trained = groups.get("trained_parameters")
+        restored = None if trained is None else restore(trained, model)
+        return dataclasses.replace(trajectory, model=restored)
+
+    def record(self) -> Record:
+        """All but the model, as named arrays and facts."""
+        facts = {
+            "name": self.name,
+            "solver": self.solver,
+            "stop": dataclasses.asdict(self.stop),
+            "stats": dataclasses.asdict(self.stats),
+        }
+        return Record(arrays_of(self), facts)
 
 
 class SolveError(RuntimeError):
@@ -78,6 +128,19 @@ def trajectory(name: str, problem: Problem, solution: Solution, model: PyTree = 
         stats=solution.stats,
         solver=solution.choice,
         model=model,
+    )
+
+
+def from_record(record: Record) -> Trajectory:
+    """The trajectory that `Trajectory.record` described, without its model."""
+    optional = dict.fromkeys(("f_test", "test_loss", "kernel", "kernel_test"))
+    facts = record.facts
+    return Trajectory(
+        **{**optional, **record.arrays},
+        name=facts["name"],
+        solver=facts["solver"],
+        stop=Stop(**facts["stop"]),
+        stats=Stats(**facts["stats"]),
     )
 
 

@@ -21,7 +21,7 @@ class Explicit(eqx.Module):
     `rtol` and `atol` bound the local error of each level against its own size: for exact flow the
     Euclidean norm of the distance travelled by the parameters, for a hierarchy the root mean square
     of each tensor. Left out, `rtol` is 1e-7 in float64 and 1e-4 in float32, and `atol` is
-    `rtol / 100`.
+    `1e-6 * rtol`: it only keeps a level that is zero from being held to its own rounding.
 
     Raises:
         ValueError: When a tolerance is not positive or `max_steps` is not at least 1; when solving,
@@ -48,8 +48,8 @@ def check_settings(rtol: float | None, atol: float | None, max_steps: int) -> No
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
-    if max_steps < 1:
-        raise ValueError(f"`max_steps` must be at least 1, but is {max_steps!r}.")
+    if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 1:
+        raise ValueError(f"`max_steps` must be an integer of at least 1, but is {max_steps!r}.")
 
 
 def resolved_tolerances(rtol: float | None, atol: float | None, dtype: DTypeLike) -> Tolerances:
@@ -67,7 +67,7 @@ def resolved_tolerances(rtol: float | None, atol: float | None, dtype: DTypeLike
             f"`rtol` must be at least {10 * eps:.1e} in {jnp.dtype(dtype).name}, "
             f"but is {rtol:.1e}: {cure}."
         )
-    return Tolerances(rtol, rtol / 100 if atol is None else atol)
+    return Tolerances(rtol, 1e-6 * rtol if atol is None else atol)
 
 
 def describe(method: dfx.AbstractERK, tolerances: Tolerances) -> str:

@@ -38,6 +38,7 @@ class Outcome(eqx.Module):
 
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
+    forced: Int[Array, ""]
     escaped: Bool[Array, ""]
     exhausted: Bool[Array, ""]
 
@@ -54,7 +55,7 @@ class Run:
         self.system, self.horizon, self.max_steps = system, horizon, solver.max_steps
         self.carry = Carry(self._number(0.0), state, None, None)
         self.started = False
-        self.steps = self.rejected = 0
+        self.steps = self.rejected = self.forced = 0
         self.limit = 4
         self.stop: Stop | None = None
 
@@ -86,6 +87,7 @@ class Run:
         taken = int(outcome.steps)
         self.steps += taken
         self.rejected += int(outcome.rejected)
+        self.forced += int(outcome.forced)
         # Twice as long at most: the first call's time is mostly compilation.
         self.limit = int(min(2 * self.limit, max(1, CALL_SECONDS * taken / seconds)))
         t = float(self.carry.t)
@@ -93,7 +95,7 @@ class Run:
             sudden = float(self.carry.controller_state.planned) < 1e-3 * t
             growth = "blow-up at" if sudden else "diverged (exponentially) by"
             self.stop = Stop(
-                "blow-up", t, f"{growth} t = {t:.6g}: f exceeds 1e8 times its size at the start"
+                "blow-up", t, f"{growth} t = {t:.6g}: the solution has left every bound"
             )
         elif outcome.exhausted:
             self.stop = Stop(
@@ -106,10 +108,12 @@ class Run:
                 f"step limit of {self.max_steps} reached at t = {t:.6g} of {self.horizon:g}",
             )
 
-    def evaluations(self) -> int:
-        """Right-hand sides so far."""
+    def stats(self, seconds: float) -> Stats:
+        """The work so far; starting takes three right-hand sides."""
         tableau = self.method.tableau
-        return self.steps * (tableau.num_stages - int(tableau.fsal)) + 3 * int(self.started)
+        stages = tableau.num_stages - int(tableau.fsal)
+        evaluations = self.steps * stages + 3 * int(self.started)
+        return Stats(self.steps, self.rejected, self.forced, evaluations, seconds)
 
     def _number(self, value: float) -> Float[Array, ""]:
         return jnp.asarray(value, self.dtype)
@@ -160,7 +164,7 @@ def integrate(
         records=_stacked(records),
         state=run.carry.state,
         stop=stop,
-        stats=Stats(run.steps, run.rejected, run.evaluations(), time.perf_counter() - clock),
+        stats=run.stats(time.perf_counter() - clock),
         choice=run.choice,
     )
 
@@ -222,6 +226,7 @@ def _advance(system, method, tolerances, carry: Carry, t1, limit) -> tuple[Carry
     return after, Outcome(
         solution.stats["num_steps"],
         solution.stats["num_rejected_steps"],
+        solution.controller_state.forced,
         solution.result == dfx.RESULTS.event_occurred,
         solution.result == dfx.RESULTS.dt_min_reached,
     )

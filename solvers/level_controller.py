@@ -1,5 +1,6 @@
 """Step sizes from errors measured level by level."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,15 +8,27 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
+
+#: Steps at a jump of the right-hand side, against the largest step so far.
+FLOOR = 0.1
 
 
 class LevelState(eqx.Module):
-    """The inner controller's state, the step size now planned, and how many steps were tried."""
+    """The inner controller's state and what this controller remembers.
+
+    `planned` is the step size now planned, `largest` the largest step that met the tolerance;
+    `refused_step` and `refused_error` are the last attempt's if it was rejected, else zero; `steps`
+    and `forced` count the steps tried and those taken although they missed the tolerance.
+    """
 
     inner: Any
     planned: Float[Scalar, ""]
+    largest: Float[Scalar, ""]
+    refused_step: Float[Scalar, ""]
+    refused_error: Float[Scalar, ""]
     steps: Int[Scalar, ""]
+    forced: Int[Scalar, ""]
 
 
 class LevelController(dfx.AbstractStepSizeController):
@@ -26,10 +39,14 @@ class LevelController(dfx.AbstractStepSizeController):
     one norm per level, and the largest ratio decides; how the step then changes is left to
     Diffrax's `PIDController`.
 
-    Three more things it does: a step cut short to land on a save time leaves the planned step size
-    as it was; a step size at the rounding of t ends the run (`dt_min_reached`); and after `limit`
-    steps it hands control back (`max_steps_reached`), a number that may change from call to call
-    without compiling anew.
+    Four more things it does. A step cut short to land on a save time leaves the planned step size
+    as it was. A step size at the rounding of t ends the run (`dt_min_reached`). After `limit` steps
+    it hands control back (`max_steps_reached`), a number that may change from call to call without
+    compiling anew. And a jump of the right-hand side, as at the kinks of relu, is crossed by a step
+    of `FLOOR` times the largest one whatever its error, and counted: no step is small enough there,
+    and a solution that slides along a kink would never get away from it. A jump shows by an error
+    that falls like the step size or its square when a step is tried again; smooth right-hand sides
+    make it fall like the fifth power at least.
     """
 
     sizes: Callable[[PyTree], Float[Array, " levels"]]
@@ -50,27 +67,38 @@ class LevelController(dfx.AbstractStepSizeController):
         _, inner = self._unit_pid().init(terms, t0, t1, self.rtol, self.atol, args, func, None)
         # Arrays throughout, so that the second call finds the types of the first one's result.
         inner = jax.tree.map(jnp.asarray, inner)
-        return tnext, LevelState(inner, tnext - t0, jnp.array(0))
+        none, zero = jnp.array(0), jnp.zeros_like(tnext)
+        return tnext, LevelState(inner, tnext - t0, zero, zero, zero, none, none)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
         """Accept or reject by the worst level; keep the plan when the step was cut short."""
         error = self._error(y0, y1_candidate, y_error)
+        step, state = t1 - t0, controller_state
+        forced = (error >= 1) & (step <= FLOOR * state.largest) & _jumps(step, error, state)
+        taken = jnp.where(forced, 0.99, error)
         zero = jnp.zeros_like(error)
         keep, next_t0, next_t1, jump, inner, result = self._unit_pid().adapt_step_size(
-            t0, t1, zero, zero, args, error, error_order, controller_state.inner
+            t0, t1, zero, zero, args, taken, error_order, state.inner
         )
         planned = next_t1 - next_t0
-        cut_short = t1 - t0 < 0.99 * controller_state.planned
-        planned = jnp.where(
-            keep & cut_short, jnp.maximum(planned, controller_state.planned), planned
+        cut_short = step < 0.99 * state.planned
+        planned = jnp.where(keep & cut_short, jnp.maximum(planned, state.planned), planned)
+        planned = jnp.where(forced, jnp.maximum(planned, FLOOR * state.largest), planned)
+        after = LevelState(
+            inner,
+            planned,
+            largest=jnp.where(error < 1, jnp.maximum(state.largest, step), state.largest),
+            refused_step=jnp.where(keep, zero, step),
+            refused_error=jnp.where(keep, zero, error),
+            steps=state.steps + 1,
+            forced=jnp.where(forced, state.forced + 1, state.forced),
         )
-        steps = controller_state.steps + 1
-        result = dfx.RESULTS.where(steps >= self.limit, dfx.RESULTS.max_steps_reached, result)
+        result = dfx.RESULTS.where(after.steps >= self.limit, dfx.RESULTS.max_steps_reached, result)
         smallest = 10 * jnp.finfo(planned.dtype).eps * t1
         result = dfx.RESULTS.where(planned < smallest, dfx.RESULTS.dt_min_reached, result)
-        return keep, next_t0, next_t0 + planned, jump, LevelState(inner, planned, steps), result
+        return keep, next_t0, next_t0 + planned, jump, after, result
 
     def _error(self, y0: PyTree, y1: PyTree, y_error: PyTree) -> Float[Array, ""]:
         size = jnp.maximum(self.sizes(y0), self.sizes(y1))
@@ -81,6 +109,13 @@ class LevelController(dfx.AbstractStepSizeController):
         return dfx.PIDController(rtol=0.0, atol=1.0, norm=jnp.abs, pcoeff=0.3, icoeff=0.4)
 
 
+def _jumps(step: Array, error: Array, state: LevelState) -> Bool[Array, ""]:
+    """Whether a second attempt improved less than a smooth right-hand side would let it."""
+    ratio = step / jnp.where(state.refused_step > 0, state.refused_step, jnp.inf)
+    return jnp.isfinite(error) & (error > ratio**3 * state.refused_error) & (ratio > 0)
+
+
 def restarted(state: LevelState) -> LevelState:
-    """The same plan with the count of steps at zero, for the next call."""
-    return LevelState(state.inner, state.planned, jnp.zeros_like(state.steps))
+    """The same plan with the counts at zero, for the next call."""
+    none = jnp.zeros_like(state.steps)
+    return dataclasses.replace(state, steps=none, forced=none)

@@ -10,12 +10,14 @@ from nthsim.solvers.stop import Stop
 class Stats(eqx.Module):
     """The work that an integration took.
 
-    `steps` counts accepted and rejected steps, `evaluations` right-hand sides, `seconds` wall time
-    with compilation.
+    `steps` counts accepted and rejected steps, `forced` those among the accepted that missed the
+    tolerance at a jump of the right-hand side, `evaluations` right-hand sides; `seconds` is wall
+    time with compilation.
     """
 
     steps: int
     rejected: int
+    forced: int
     evaluations: int
     seconds: float
 

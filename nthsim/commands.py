@@ -1,0 +1,201 @@
+"""What each command of `nthsim` does, once its arguments are read."""
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from nthsim import settings
+from nthsim.comparison import CompareError, Comparison, checked_orders, compare
+from nthsim.flow import gradient_flow
+from nthsim.inputs import made_data, made_model, made_times
+from nthsim.kernels import kernel
+from nthsim.losses import LOSSES
+from nthsim.memory import memory_limit
+from nthsim.outputs import replacing
+from nthsim.planning import plan
+from nthsim.solvers.auto import Auto
+from nthsim.tables import scientific, table
+from nthsim.trajectories import SolveError, Trajectory
+
+#: Rows of a printed trajectory.
+ROWS = 11
+
+
+def run(command: settings.Command) -> int:
+    """Run a command in its own precision; returns the exit status.
+
+    Raises:
+        ValueError: When an argument is wrong or something does not fit into memory.
+    """
+    double = isinstance(command, settings.Show) or command.precision == "float64"
+    jax.config.update("jax_enable_x64", double)  # of the command's own process
+    out = getattr(command, "out", None)
+    folder = None if out is None else made_folder(out)
+    if isinstance(command, settings.Show):
+        return _show(command, folder)
+    size = command.memory
+    limited = contextlib.nullcontext() if size is None else memory_limit(settings.in_bytes(size))
+    with limited:
+        if isinstance(command, settings.Compare):
+            return _compare(command, folder)
+        if isinstance(command, settings.Flow):
+            return _flow(command, folder)
+        if isinstance(command, settings.Kernels):
+            return _kernels(command, folder)
+        return _plan(command)
+
+
+def made_folder(out: Path) -> Path:
+    """The folder for results, made if need be; found out before anything is computed.
+
+    Raises:
+        ValueError: When it cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(
+            f"`out` must be a folder to write to, but {out} is not: {reason}."
+        ) from error
+    return out
+
+
+def _compare(command: settings.Compare, folder: Path | None) -> int:
+    solver = Auto(command.rtol, command.atol, command.max_steps)
+    ts, data = made_times(command), made_data(command)
+    try:
+        study = compare(
+            made_model(command, data),
+            data,
+            command.orders,
+            ts,
+            loss=LOSSES[command.loss],
+            solver=solver,
+            method=command.method,
+        )
+        failure = None
+    except CompareError as error:
+        study, failure = error.comparison, _reason(error.comparison)
+    try:
+        if folder is not None:
+            study.save(folder / "orders.nc")
+            _write(folder / "table.txt", str(study))
+            study.plot(folder / "orders.png")
+            _write_config(command, folder)
+    finally:
+        print(study)
+    return _ended(failure, folder)
+
+
+def _flow(command: settings.Flow, folder: Path | None) -> int:
+    solver = Auto(command.rtol, command.atol, command.max_steps)
+    ts, data = made_times(command), made_data(command)
+    try:
+        model, loss = made_model(command, data), LOSSES[command.loss]
+        flow, failure = gradient_flow(model, data, ts, loss=loss, solver=solver), None
+    except SolveError as error:
+        flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
+    try:
+        if folder is not None:
+            flow.save(folder / "flow.nc")
+            _write_config(command, folder)
+    finally:
+        print(_shown(flow))
+    return _ended(failure, folder)
+
+
+def _kernels(command: settings.Kernels, folder: Path | None) -> int:
+    orders = checked_orders(command.orders)
+    data = made_data(command)
+    model = made_model(command, data)
+    computed: dict[int, np.ndarray] = {}
+    failure = None
+    try:
+        for r in orders:
+            computed[r] = np.asarray(kernel(model, data.x, r))
+    except KeyboardInterrupt:
+        failure = f"interrupted after {len(computed)} of {len(orders)} kernels"
+    arrays = {f"K{r}": K for r, K in computed.items()} | {"x": data.x, "y": data.y}
+    if folder is not None:
+        with replacing(folder / "kernels.npz") as part:
+            np.savez(part, allow_pickle=False, **arrays)
+        _write_config(command, folder)
+    rows = [["", "shape", "entries", "root mean square", "largest"]]
+    for r, K in computed.items():
+        shape = " x ".join(map(str, K.shape))
+        sizes = [
+            scientific(float(np.sqrt(np.mean(K**2))), 3),
+            scientific(float(np.abs(K).max()), 3),
+        ]
+        rows.append([f"K^({r})", shape, f"{K.size:,}", *sizes])
+    print(table(rows))
+    return _ended(failure, folder)
+
+
+def _plan(command: settings.Plan) -> int:
+    data = made_data(command)
+    loss = LOSSES[command.loss]
+    print(plan(made_model(command, data), data, command.orders, made_times(command), loss=loss))
+    return 0
+
+
+def _show(command: settings.Show, folder: Path | None) -> int:
+    result = _loaded(command.file)
+    text = str(result) if isinstance(result, Comparison) else _shown(result)
+    if folder is not None:
+        _write(folder / "table.txt", text)
+        if isinstance(result, Comparison):
+            result.plot(folder / "orders.png")
+    print(text)
+    return 0
+
+
+def _loaded(path: Path) -> Comparison | Trajectory:
+    """Whichever result a file holds."""
+    try:
+        return Comparison.load(path)
+    except ValueError as error:
+        with contextlib.suppress(ValueError):
+            return Trajectory.load(path)
+        raise error
+
+
+def _reason(study: Comparison) -> str:
+    """Why a comparison is not whole."""
+    for run in (study.exact, *study.truncations):
+        if run.stop.reason == "interrupt" or (run is study.exact and run.stop.failed):
+            return f"{run.name}: {run.stop}"
+    return f"interrupted with {len(study.orders)} orders done"
+
+
+def _write_config(command: settings.Common, folder: Path) -> None:
+    _write(folder / "config.toml", settings.as_toml(command))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _shown(flow: Trajectory) -> str:
+    """A trajectory's summary, and its losses at a few times."""
+    rows = [["t", "train loss", "test loss"]]
+    for i in np.unique(np.linspace(0, len(flow.ts) - 1, ROWS).astype(int)) if len(flow.ts) else ():
+        test = None if flow.test_loss is None else float(flow.test_loss[i])
+        rows.append([f"{flow.ts[i]:g}", scientific(float(flow.loss[i]), 3), scientific(test, 3)])
+    return f"{flow}\n\n{table(rows)}"
+
+
+def _ended(failure: str | None, folder: Path | None) -> int:
+    if folder is not None:
+        print(f"nthsim: results are in {folder}", file=sys.stderr)
+    if failure is not None:
+        print(f"nthsim: {failure}", file=sys.stderr)
+    return int(failure is not None)

@@ -1,0 +1,177 @@
+"""Figures of curves over time, drawn without a display and without global state."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from nthsim.outputs import replacing
+
+FORMATS = (".png", ".pdf", ".svg")
+DPI = 150
+
+#: Okabe and Ito's colours, which colour-blind people tell apart too; markers tell them in print.
+LOOKS = (
+    ("#000000", ""),
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+)
+
+#: Gaps between save times that differ by more than this factor ask for a logarithmic time axis.
+SPREAD = 50.0
+
+#: How far above all other curves one that blows up is followed.
+HEADROOM = 30.0
+
+
+class Curve(eqx.Module):
+    """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
+
+    A broad one is grey and lies below all others, which may coincide with it.
+    """
+
+    label: str
+    ts: Float[np.ndarray, " T"]
+    values: Float[np.ndarray, " T"]
+    look: int
+    line: str = "-"
+    end: float | None = None
+    broad: bool = False
+
+
+class Panel(eqx.Module):
+    """Curves over one pair of axes; a logarithmic one leaves out what is not positive."""
+
+    title: str
+    quantity: str
+    curves: tuple[Curve, ...]
+    log: bool = True
+
+
+def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
+    """Draw panels beside each other, over the same times, with one legend for all."""
+    columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.4 * columns, 2.9 * rows + 0.9), layout="constrained")
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(w_pad=0.08, h_pad=0.06)
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
+    for ax, panel in zip(axes, panels, strict=False):
+        _panel(ax, panel)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    handles = {}
+    for ax in axes[: len(panels)]:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(len(handles), 2 * columns + 1),
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure in the format that the suffix names, whole or not at all.
+
+    Raises:
+        ValueError: When the suffix is none of `FORMATS`, or the file cannot be written.
+    """
+    check_suffix(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=DPI)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse the name of a file in no known format.
+
+    Raises:
+        ValueError: When the suffix is none of `FORMATS`.
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"`path` must end in {', '.join(FORMATS)}, but is {path}.")
+
+
+def log_spaced(ts: Float[np.ndarray, " T"]) -> bool:
+    """Whether times are spaced so unevenly that a linear axis would hide most of them."""
+    gaps = np.diff(ts)
+    return bool(len(gaps)) and bool(gaps.max() > SPREAD * gaps.min())
+
+
+def _panel(ax: Axes, panel: Panel) -> None:
+    ax.set_title(panel.title, fontsize=10, pad=10)
+    ax.set_xlabel("gradient-flow time $t$", fontsize=9)
+    ax.set_ylabel(panel.quantity, fontsize=9)
+    ax.tick_params(labelsize=8, labelbottom=True)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="0.9", linewidth=0.6)
+    if panel.log:
+        ax.set_yscale("log")
+    if any(log_spaced(curve.ts) for curve in panel.curves):
+        ax.set_xscale("log")
+    for curve in panel.curves:
+        _curve(ax, curve, panel.log)
+    _limits(ax, panel)
+
+
+def _curve(ax: Axes, curve: Curve, log: bool) -> None:
+    colour, marker = LOOKS[0] if not curve.look else LOOKS[1 + (curve.look - 1) % (len(LOOKS) - 1)]
+    values = np.where(curve.values > 0, curve.values, np.nan) if log else curve.values
+    step = max(1, len(values) // 8)
+    ax.plot(
+        curve.ts,
+        values,
+        curve.line,
+        color="0.65" if curve.broad else colour,
+        marker=marker,
+        markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another
+        markersize=4.5,
+        linewidth=5.0 if curve.broad else 1.4,
+        zorder=1.5 if curve.broad else 2.5,
+        label=curve.label,
+    )
+    if curve.end is not None:
+        ax.axvline(curve.end, color=colour, linewidth=1.0, linestyle=":")
+        ax.plot(
+            [curve.end],
+            [1.0],
+            "X",
+            color=colour,
+            markersize=8,
+            clip_on=False,
+            linestyle="none",
+            transform=ax.get_xaxis_transform(),
+            label=f"{curve.label}: blow-up",
+        )
+
+
+def _limits(ax: Axes, panel: Panel) -> None:
+    """Keep the curves that blow up from squeezing all others against the axis."""
+    tame = [curve.values for curve in panel.curves if curve.end is None]
+    top = max((v[np.isfinite(v)].max(initial=0.0) for v in tame), default=0.0)
+    low, high = ax.get_ylim()
+    if top > 0 and len(tame) < len(panel.curves):
+        high = min(high, HEADROOM * top)
+        ax.set_ylim(low, high)
+    if panel.log and high < 100 * low:
+        # Less than two decades: the powers of ten alone would leave an axis without numbers.
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_minor_formatter(NullFormatter())

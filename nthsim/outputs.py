@@ -1,0 +1,35 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hand out a name to write to; what was written takes the place of `path` at the end.
+
+    The name is in a temporary folder beside `path`, which is gone afterwards. If anything fails,
+    whatever was at `path` stays as it was.
+
+    Raises:
+        ValueError: When there is no such folder, or nothing can be written there.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path))  # through a link, not in its place
+    if target.is_dir():
+        raise ValueError(f"`path` must be the name of a file, but {path} is a folder.")
+    if not target.parent.is_dir():
+        raise ValueError(f"`path` must be in an existing folder, but {path.parent} is none.")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".nthsim-", dir=target.parent) as folder:
+            part = Path(folder) / target.name
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"`path` must be writable, but {path} is not: {reason}.") from error

@@ -1,0 +1,225 @@
+"""What one run of the command line is told, by flags and by a TOML file."""
+
+import dataclasses
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+Activation = Literal[
+    "erf", "gelu", "identity", "relu", "sigmoid", "silu", "sin", "softplus", "tanh"
+]
+OutFolder = Annotated[
+    Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: nothing is written)")
+]
+
+DATA = (
+    "The data: digits:3,8 (8x8 pixels, targets -1 and +1), digits (all ten, ten outputs), "
+    "mnist:3,8 or mnist (28x28 pixels), sphere:DIM (random inputs, linear targets), or a .npz or "
+    ".csv file, from whose top the points are taken."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """The network, the data, and how to compute."""
+
+    model: Literal["fcn", "resnet"] = "fcn"
+    """The network: fully connected (Huang and Yau) or residual (Li, Luo and Yip)."""
+    width: int = 64
+    """The number of neurons in each hidden layer."""
+    depth: int = 2
+    """The number of hidden layers."""
+    activation: Activation = "tanh"
+    """The activation of the hidden layers."""
+    init: Literal["gaussian", "orthogonal"] = "gaussian"
+    """The distribution of the initial hidden weights."""
+    data: Annotated[str, tyro.conf.arg(metavar="DATA", help=DATA)] = "digits:3,8"
+    n_train: int = 16
+    """The number of training points."""
+    n_test: int = 16
+    """The number of test points; they never act on training."""
+    seed: int = 0
+    """The seed of both the data's and the network's random draws."""
+    precision: Literal["float64", "float32"] = "float64"
+    """The precision of all numbers."""
+    memory: Annotated[
+        str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="(default: what is free)")
+    ] = None
+    """The memory to stay within, in GB or with a unit: 8, 8GB or 500MB."""
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: no file)")
+    ] = None
+    """A TOML file of these settings, by their names here; explicit flags override it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed(Common):
+    """What a dynamics needs besides."""
+
+    loss: Literal["squared_error", "logistic", "softmax_cross_entropy"] = "squared_error"
+    """The loss of one sample."""
+    t1: float = 10.0
+    """The last save time, in the unit of gradient flow on the mean loss with learning rate one."""
+    num_ts: int = 51
+    """The number of save times; the first is 0."""
+    log_times: bool = False
+    """Whether the save times after 0 are evenly spaced in log t, from t1/1000, and not in t."""
+    rtol: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 1e-7, in float32 1e-4)"),
+    ] = None
+    """The error allowed in each step, relative to the size of the solution."""
+    atol: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 1e-6 times rtol)"),
+    ] = None
+    """The error allowed in each step, absolute."""
+    max_steps: int = 100_000
+    """The number of steps after which a run is given up, its results kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ordered(Timed):
+    """What truncations need besides."""
+
+    orders: tuple[int, ...] = (2, 3, 4)
+    """The orders at which the hierarchy is truncated, each at least 2."""
+    method: Literal["auto", "dense"] = "auto"
+    """The way to integrate a truncation: dense holds all its tensors, and auto takes dense."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare(Ordered):
+    """Train the network exactly and by truncated hierarchies, and print the errors of each order.
+
+    With --out it also writes orders.nc (everything; see nthsim show), orders.png, table.txt and
+    config.toml, in place of those of an earlier run.
+    """
+
+    out: OutFolder = None
+    """The folder for results, made if need be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow(Timed):
+    """Train the network by exact gradient flow, and print its losses over time.
+
+    With --out it also writes flow.nc (all outputs and the trained network) and config.toml, in
+    place of those of an earlier run.
+    """
+
+    out: OutFolder = None
+    """The folder for results, made if need be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels(Common):
+    """Compute kernels of the hierarchy on the training points, and print how large they are.
+
+    With --out it also writes kernels.npz (K2, K3 and so on, x, y) and config.toml, in place of
+    those of an earlier run.
+    """
+
+    orders: tuple[int, ...] = (2, 3, 4)
+    """The orders r of the kernels K^(r), each at least 2."""
+    out: OutFolder = None
+    """The folder for results, made if need be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Ordered):
+    """Print what a comparison would take in memory and work, without starting it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Print a saved result again; with --out, draw its figure too."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """The .nc file that nthsim compare or nthsim flow has written."""
+    out: OutFolder = None
+    """The folder for table.txt and, of a comparison, orders.png, made if need be."""
+
+
+Command = Compare | Flow | Kernels | Plan | Show
+
+#: Every name that a TOML file may hold; those that a command has no use for are passed over.
+NAMES = {field.name for field in dataclasses.fields(Ordered)} - {"config"} | {"out"}
+
+
+def flags(path: Path, command: type) -> list[str]:
+    """The settings in a TOML file as flags of a command.
+
+    Raises:
+        ValueError: When the file cannot be read, is no TOML, or holds an unknown key.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(
+            f"`config` must be a readable file, but {path} is not: {reason}."
+        ) from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        reason = str(error).rstrip(".")
+        raise ValueError(f"`config` must be a TOML file, but {path} is not: {reason}.") from error
+    known = {field.name for field in dataclasses.fields(command)}
+    words: list[str] = []
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in NAMES:
+            listed = ", ".join(sorted(NAMES))
+            raise ValueError(f"`config` must hold only {listed}, but {path} holds {key}.")
+        if name in known:
+            words += _flag(name, value)
+    return words
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [f"{flag}={value}"]
+
+
+def as_toml(settings: Common) -> str:
+    """The settings as TOML that repeats the run through `--config`, from any folder."""
+    lines = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is None or field.name in ("config", "out"):
+            continue
+        if field.name == "data" and is_file(value):
+            value = str(Path(value).resolve())
+        plain = list(value) if isinstance(value, tuple) else value
+        lines.append(f"{field.name} = {json.dumps(plain, ensure_ascii=False)}")
+    return "\n".join([f"# nthsim {type(settings).__name__.lower()} --config FILE", *lines, ""])
+
+
+def is_file(data: str) -> bool:
+    """Whether `data` names a file, rather than data that come with nthsim."""
+    return data.lower().endswith((".npz", ".csv"))
+
+
+def in_bytes(memory: str) -> int:
+    """The number of bytes in an amount of memory such as 8, 8GB or 500 MB.
+
+    Raises:
+        ValueError: When it is no such thing, or less than a byte.
+    """
+    units = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "": 10**9}
+    text = memory.strip().upper()
+    unit = next(unit for unit in units if text.endswith(unit))
+    try:
+        amount = float(text.removesuffix(unit)) * units[unit]
+    except ValueError:
+        amount = math.nan
+    if not (math.isfinite(amount) and amount >= 1):
+        raise ValueError(f"`memory` must be an amount such as 8, 8GB or 500MB, but is {memory!r}.")
+    return int(amount)

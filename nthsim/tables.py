@@ -1,0 +1,38 @@
+"""Aligned tables in plain text."""
+
+from collections.abc import Sequence
+
+#: Lines are kept within this many columns.
+COLUMNS = 100
+
+
+def table(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
+    """Align the cells of rows of one length: the first column to the left, all others to the right.
+
+    Raises:
+        ValueError: When a row has more or fewer cells than the first.
+    """
+    widths = [0] * len(rows[0]) if rows else []
+    for row in rows:
+        if len(row) != len(widths):
+            raise ValueError(f"`rows` must have {len(widths)} cells each, but one has {len(row)}.")
+        widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
+    return "\n".join(_line(row, widths, " " * gap) for row in rows)
+
+
+def scientific(value: float | None, digits: int = 1) -> str:
+    """A number with so many decimals and its power of ten; a dash for none."""
+    return "-" if value is None or value != value else f"{value:.{digits}e}"
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number with so many decimals; a dash for none."""
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _line(row: Sequence[str], widths: list[int], gap: str) -> str:
+    first, *others = [
+        cell.rjust(width) if i else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return gap.join([first, *others]).rstrip()

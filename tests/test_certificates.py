@@ -1,0 +1,60 @@
+"""The error of order p vanishes like t^p, for any network and loss."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.models import FCN, ResNet
+
+
+def data(outputs=None):
+    x_key, y_key = jr.split(jr.key(0))
+    shape = (3,) if outputs is None else (3, outputs)
+    return nth.Dataset(jr.normal(x_key, (3, 4)), jr.normal(y_key, shape)).normalised()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        eqx.nn.MLP(4, "scalar", 6, 2, activation=jax.nn.softplus, key=jr.key(1)),
+        FCN(4, 8, 2, key=jr.key(2)),
+        ResNet(4, 8, 3, activation="gelu", key=jr.key(3)),
+    ],
+    ids=["mlp with biases", "fcn", "resnet"],
+)
+def test_slopes_are_the_orders(model):
+    found = nth.certificate(model, data(), (2, 3, 4, 5))
+    np.testing.assert_allclose(found.slopes, [2, 3, 4, 5], atol=0.15)
+
+
+def test_slopes_are_the_orders_for_vector_outputs_and_cross_entropy():
+    one_hot = nth.Dataset(data().x, jax.nn.one_hot(jnp.array([0, 2, 1]), 3))
+    model = FCN(4, 6, 1, out_size=3, activation="erf", key=jr.key(4))
+    found = nth.certificate(model, one_hot, (2, 3, 4), loss=nth.softmax_cross_entropy)
+    np.testing.assert_allclose(found.slopes, [2, 3, 4], atol=0.15)
+
+
+def test_slopes_are_the_orders_for_the_logistic_loss_and_any_other():
+    signs = nth.Dataset(data().x, jnp.sign(data().y))
+    model = FCN(4, 6, 1, key=jr.key(5))
+    quartic = lambda f, y: (f - y) ** 4  # noqa: E731
+    for loss in (nth.logistic, quartic):
+        found = nth.certificate(model, signs, (2, 3), loss=loss)
+        np.testing.assert_allclose(found.slopes, [2, 3], atol=0.15)
+
+
+def test_truncation_that_is_exact_has_no_slope():
+    # A linear model's kernel never moves: order 2 is its training.
+    found = nth.certificate(eqx.nn.Linear(4, "scalar", key=jr.key(6)), data(), (2,))
+    assert np.isnan(found.slopes).all()
+    assert "order 2: below rounding" in str(found)
+
+
+def test_single_precision_is_refused():
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), FCN(4, 6, 1, key=jr.key(7)))
+    with pytest.raises(ValueError, match="`model` must be in float64 to be certified, but is fl"):
+        nth.certificate(single, data(), (2,))

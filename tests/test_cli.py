@@ -1,0 +1,254 @@
+"""The command: what it prints, writes and returns; mistakes are in test_user_mistakes.py."""
+
+import subprocess
+import sys
+import time
+import tomllib
+from typing import get_args, get_type_hints
+
+import jax
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim import settings
+from nthsim.cli import main, parsed
+from nthsim.hierarchies import METHODS
+from nthsim.losses import LOSSES
+from nthsim.models import FCN
+from nthsim.models.activation import ACTIVATIONS
+from nthsim.models.initialisation import INITIALISATIONS
+
+mpl.use("Agg")
+
+NETWORK = ["--width", "4", "--depth", "1"]
+SMALL = [*NETWORK, "--n-train", "3", "--n-test", "2", "--data", "sphere:3"]
+TINY = [*SMALL, "--t1", "1", "--num-ts", "3"]
+# Orders higher than 2 compile for seconds; what the command does with them is the same.
+COMPARE = ["compare", *TINY, "--orders", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _double():
+    """The command sets JAX's precision, as it owns its process; here it does not."""
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    assert main([*COMPARE, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_compare_prints_its_table_and_writes_everything(tmp_path, capsys):
+    folder = tmp_path / "a" / "b"
+    assert main([*COMPARE, "--out", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert {path.name for path in folder.iterdir()} == {
+        "config.toml",
+        "orders.nc",
+        "orders.png",
+        "table.txt",
+    }
+    assert said.out == (folder / "table.txt").read_text()
+    assert "order 2" in said.out
+    assert said.err == f"nthsim: results are in {folder}\n"
+
+
+def test_command_agrees_with_python(saved):
+    study = nth.Comparison.load(saved / "orders.nc")
+    data = nth.sphere(3, 2, dim=3)
+    net = FCN(3, 4, 1, key=jax.random.key(0))
+    again = nth.compare(net, data, (2,), np.linspace(0.0, 1.0, 3), certify=False)
+    np.testing.assert_array_equal(study.exact.f, again.exact.f)
+    np.testing.assert_array_equal(study.truncation(2).f, again.truncation(2).f)
+
+
+def test_written_configuration_repeats_the_run(saved, tmp_path):
+    assert main(["compare", "--config", str(saved / "config.toml"), "--out", str(tmp_path)]) == 0
+    first, second = (nth.Comparison.load(path / "orders.nc") for path in (saved, tmp_path))
+    np.testing.assert_array_equal(first.exact.f, second.exact.f)
+    assert (saved / "config.toml").read_text() == (tmp_path / "config.toml").read_text()
+
+
+def test_show_prints_the_table_again_and_draws_the_figure(saved, tmp_path, capsys):
+    assert main(["show", str(saved / "orders.nc"), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == (saved / "table.txt").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"orders.png", "table.txt"}
+
+
+def test_flow_is_printed_saved_and_shown_again(tmp_path, capsys):
+    assert main(["flow", *TINY, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("exact gradient flow: reached t = 1")
+    assert len(nth.Trajectory.load(tmp_path / "flow.nc").ts) == 3
+    assert main(["show", str(tmp_path / "flow.nc")]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_kernels_are_printed_and_saved(tmp_path, capsys):
+    words = ["kernels", *SMALL, "--orders", "2", "3"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert "K^(3)  3 x 3 x 3" in capsys.readouterr().out
+    with np.load(tmp_path / "kernels.npz", allow_pickle=False) as kernels:
+        assert set(kernels.files) == {"K2", "K3", "x", "y"}
+        net = FCN(3, 4, 1, key=jax.random.key(0))
+        np.testing.assert_array_equal(
+            kernels["K3"], nth.kernel(net, jax.numpy.array(kernels["x"]), 3)
+        )
+
+
+def test_plan_computes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr("nthsim.lie.LieKernel.__call__", None)
+    assert main(["plan", *TINY, "--orders", "2", "40", "--memory", "8"]) == 0
+    assert "does not fit: at order 40" in capsys.readouterr().out
+
+
+def test_ten_classes_make_ten_outputs(capsys):
+    words = "flow --data digits --n-train 10 --n-test 0 --width 4 --depth 1 --num-ts 2 --t1 0.1"
+    assert main([*words.split(), "--loss", "softmax_cross_entropy"]) == 0
+    assert "train loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_data_come_from_files(suffix, tmp_path, capsys):
+    path = tmp_path / f"points.{suffix}"
+    x, y = np.random.default_rng(0).standard_normal((6, 3)), np.arange(6.0)
+    if suffix == "npz":
+        np.savez(path, x=x, y=y)
+    else:
+        np.savetxt(path, np.column_stack([x, y]), delimiter=",")
+    assert main(["plan", *TINY, "--data", str(path)]) == 0
+    assert "n = 3 training and 2 test points" in capsys.readouterr().out
+
+
+def test_float32_is_the_whole_command(capsys):
+    assert main(["flow", *TINY, "--precision", "float32"]) == 0
+    assert "rtol 1e-04" in capsys.readouterr().out
+
+
+def test_run_that_fails_keeps_and_shows_what_it_has(tmp_path, capsys):
+    words = [*COMPARE, "--t1", "1000", "--max-steps", "5", "--out", str(tmp_path)]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert said.err.endswith("nthsim: exact gradient flow: " + said.err.rpartition("flow: ")[2])
+    assert "step limit of 5 reached" in said.err
+    assert said.out == (tmp_path / "table.txt").read_text()
+    assert len(nth.Comparison.load(tmp_path / "orders.nc").exact.ts) == 1
+
+
+def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nthsim.comparison.truncated", interrupted)
+    assert main([*COMPARE, "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.err.endswith("nthsim: interrupted with 0 orders done\n")
+    assert "exact flow" in said.out
+    assert len(nth.Comparison.load(tmp_path / "orders.nc").exact.ts) == 3
+
+
+def test_interrupted_kernels_keep_those_that_are_done(tmp_path, capsys, monkeypatch):
+    def interrupted(model, x, order):
+        if order == 3:
+            raise KeyboardInterrupt
+        return nth.kernel(model, x, order)
+
+    monkeypatch.setattr("nthsim.commands.kernel", interrupted)
+    words = ["kernels", *SMALL, "--out", str(tmp_path)]
+    assert main(words) == 1
+    assert capsys.readouterr().err.endswith("nthsim: interrupted after 1 of 3 kernels\n")
+    with np.load(tmp_path / "kernels.npz") as kernels:
+        assert set(kernels.files) == {"K2", "x", "y"}
+
+
+def test_interrupt_with_nothing_computed_is_no_traceback(capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nthsim.commands.made_data", interrupted)
+    assert main(COMPARE) == 1
+    assert capsys.readouterr().err == "nthsim: interrupted; there was nothing to keep\n"
+
+
+def test_explicit_flags_override_the_file_and_the_file_the_defaults(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('width = 8\nn-train = 5\norders = [2, 5]\nlog_times = true\nmodel = "resnet"\n')
+    command = parsed(["compare", "--width", "9", "--config", str(path)])
+    assert isinstance(command, settings.Compare)
+    assert (command.width, command.n_train, command.depth) == (9, 5, 2)
+    assert (command.orders, command.log_times, command.model) == ((2, 5), True, "resnet")
+
+
+def test_configuration_of_one_command_serves_another(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(settings.as_toml(settings.Compare(orders=(2, 7), rtol=1e-9, data='a"b.csv')))
+    flow, kernels = (parsed([name, "--config", str(path)]) for name in ("flow", "kernels"))
+    assert isinstance(flow, settings.Flow)
+    assert isinstance(kernels, settings.Kernels)
+    assert flow.rtol == 1e-9
+    assert kernels.orders == (2, 7)
+    assert flow.data.endswith('/a"b.csv')
+
+
+def test_written_configuration_holds_every_setting():
+    written = tomllib.loads(settings.as_toml(settings.Compare(rtol=1e-9, atol=1.0, memory="8")))
+    assert set(written) == settings.NAMES - {"out"}
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("activation", ACTIVATIONS),
+        ("init", INITIALISATIONS),
+        ("loss", LOSSES),
+        ("method", METHODS),
+    ],
+)
+def test_choices_of_the_command_are_those_of_python(name, names):
+    # Written out in `settings`, so that help does not wait for JAX.
+    assert set(get_args(get_type_hints(settings.Compare)[name])) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8", 8e9), ("8GB", 8e9), ("500 mb", 5e8), ("0.5", 5e8), ("1TB", 1e12), ("2e3kb", 2e6)],
+)
+def test_memory_is_read_with_and_without_its_unit(text, count):
+    assert settings.in_bytes(text) == count
+
+
+@pytest.mark.parametrize("words", [[], ["compare"], ["show"]], ids=" ".join)
+def test_help_is_quick_and_leaves_jax_alone(words):
+    code = """
+import sys
+from nthsim.cli import main
+status = main(sys.argv[1:] + ["--help"])
+assert status == 0, status
+assert "jax" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, *words]
+    seconds = []
+    for _ in range(2):  # the first may have to read everything from disk
+        clock = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - clock)
+        assert "usage: nthsim" in done.stdout
+        assert done.stderr == ""
+    assert min(seconds) < 1.5
+
+
+def test_closed_pipe_is_no_error_to_talk_about():
+    code = "import sys; from nthsim.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "plan", *TINY]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == b""
+    run.stderr.close()
+    assert run.wait() == 1

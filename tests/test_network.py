@@ -1,0 +1,82 @@
+"""Any Equinox module as a function of its parameters."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from nthsim.network import output_shape, parameter_count, precision, split
+
+
+def test_split_model_evaluates_as_the_model():
+    model = eqx.nn.MLP(3, 2, 5, 2, activation=jax.nn.relu, key=jr.key(0))
+    x = jr.normal(jr.key(1), (4, 3))
+    network, theta = split(model)
+    np.testing.assert_array_equal(network(theta, x), jax.vmap(model)(x))
+    assert parameter_count(theta) == 3 * 5 + 5 + 5 * 5 + 5 + 5 * 2 + 2
+    assert output_shape(network, theta, x) == (2,)
+    assert precision(theta) == jnp.float64
+
+
+def test_integers_and_functions_are_no_parameters():
+    class Shifted(eqx.Module):
+        w: jax.Array
+        shift: jax.Array
+        parts: list
+
+        def __call__(self, x):
+            return self.parts[0](self.w @ jnp.roll(x, self.shift))
+
+    model = Shifted(jnp.ones(3), jnp.array(1), [jnp.tanh])
+    network, theta = split(model)
+    assert parameter_count(theta) == 3
+    np.testing.assert_allclose(network.single(theta, jnp.arange(3.0)), np.tanh(3.0))
+
+
+class Anything(eqx.Module):
+    w: jax.Array
+    returns: str = eqx.field(static=True)
+
+    def __call__(self, x):
+        if self.returns == "raises":
+            raise RuntimeError("a stranger's\nlong story")
+        return {"matrix": jnp.outer(self.w, x), "tuple": (x, x)}[self.returns]
+
+
+@pytest.mark.parametrize(
+    ("returns", "sentence"),
+    [
+        ("matrix", r"`model` must map one input to a scalar or a vector, but returns shape \(2, 3"),
+        ("tuple", r"`model` must map one input to a scalar or a vector, but returns tuple\.$"),
+        ("raises", r"one input of shape \(3,\), but fails on it: a stranger's$"),
+    ],
+)
+def test_model_that_gives_no_output_is_refused(returns, sentence):
+    network, theta = split(Anything(jnp.ones(2), returns))
+    with pytest.raises(ValueError, match=sentence):
+        output_shape(network, theta, jnp.ones((4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (jnp.ones(3), "`model` must be an Equinox module that maps one input to its output"),
+        (eqx.nn.Lambda(jnp.tanh), "`model` must have at least one floating-point array"),
+        (
+            Anything(jnp.ones(2, complex), "tuple"),
+            "real parameters of one precision, .* complex128",
+        ),
+        (Anything(jnp.array([1.0, jnp.nan]), "tuple"), "finite parameters, but some are NaN"),
+        (
+            eqx.nn.Sequential(
+                [Anything(jnp.ones(2), ""), Anything(jnp.ones(2, jnp.float32), "tuple")]
+            ),
+            "parameters of one precision, but holds float32, float64",
+        ),
+    ],
+)
+def test_model_without_usable_parameters_is_refused(model, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        split(model)

@@ -1,0 +1,169 @@
+"""What a plan predicts, and that nothing is allocated before it is known to fit."""
+
+import subprocess
+import sys
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.footprints import Size, comparison_bytes, hierarchy_bytes
+from nthsim.memory import available, check_fits, largest, readable
+from nthsim.models import FCN
+
+TS = np.linspace(0.0, 1.0, 3)
+
+
+def small(**changes) -> Size:
+    size = Size(
+        n=10,
+        n_test=4,
+        joined=True,
+        k=1,
+        parameters=100,
+        itemsize=8,
+        activations=50,
+        operations=200,
+        save_times=3,
+    )
+    for name, value in changes.items():
+        size = eqx.tree_at(lambda s, name=name: getattr(s, name), size, value)
+    return size
+
+
+@pytest.mark.parametrize("out_size", ["scalar", 2])
+def test_numbers_of_a_plan_are_those_of_the_kernels(out_size):
+    data = nth.sphere(3, 2, dim=4)
+    if out_size == 2:
+        data = nth.Dataset(data.x, np.ones((3, 2)), data.x_test)
+    net = FCN(4, 5, 1, out_size=out_size, key=jr.key(0))
+    assert data.x_test is not None
+    first = jnp.concatenate([data.x, data.x_test])
+    kernels = [nth.kernel(net, data.x, r, x_first=first) for r in (2, 3)]
+    plan = nth.plan(net, data, (2, 3), TS)
+    flow, second, third = plan.estimates
+    outputs = 5 * (1 if out_size == "scalar" else 2)
+    assert flow.moving == sum(a.size for a in (net.layers[0].weight, net.readout.weight))
+    assert (flow.frozen, second.moving, second.frozen) == (0, outputs, kernels[0].size)
+    assert (third.moving, third.frozen) == (outputs + kernels[0].size, kernels[1].size)
+
+
+def test_plan_prints_a_row_per_dynamics_and_says_what_fits():
+    net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(10, 2, dim=4)
+    text = str(nth.plan(net, data, (3, 2), TS))
+    assert [line.split("  ")[0] for line in text.splitlines() if line[:2] in ("ex", "or")] == [
+        "exact flow",
+        "order 2",
+        "order 3",
+    ]
+    assert text.endswith("everything fits")
+    short = nth.plan(net, data, (2, 9), TS, memory=10**9)
+    assert not short.fits
+    assert str(short).endswith(
+        "does not fit: at order 9 the largest n that fits is 5; "
+        "at n = 10 the largest order that fits is 7"
+    )
+
+
+def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
+    peak = lambda n: comparison_bytes(small(n=n), (2, 9), certified=True)  # noqa: E731
+    n = largest(lambda n: peak(n) <= 10**9, 1, 10)
+    assert n is not None
+    assert peak(n) <= 10**9 < peak(n + 1)
+
+
+@pytest.mark.parametrize("order", [12, 60, 10**9])
+def test_plan_of_the_impossible_neither_overflows_nor_takes_long(order):
+    size = small(n=10**6, n_test=10**6)
+    needed = hierarchy_bytes(size, order, recorded=True)
+    assert needed > 8 * 2 * 10**72 if order > 12 else needed >= 8 * 2 * (10**6) ** 12
+    assert readable(needed).endswith(" GB")
+
+
+def test_memory_is_what_is_said_or_what_is_free():
+    free = available()
+    assert free > 10**8
+    with nth.memory_limit(10**6):
+        assert available() == 10**6
+        assert available(5) == 5
+        with nth.memory_limit(7):
+            assert available() == 7
+        assert available() == 10**6
+    assert available() > 10**8
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "1 MB"), (998_000_001, "999 MB"), (999_000_000, "1.0 GB"), (8_349_999_999, "8.3 GB")],
+)
+def test_bytes_are_readable(count, text):
+    assert readable(count) == text
+
+
+@pytest.mark.parametrize(
+    ("memory", "sentence"),
+    [
+        (
+            10**8,
+            "`order` must be at most 4 for n = 10 here, but is 5: order 5 needs 1.0 GB and "
+            "100 MB are available; at order 5, n = 6 fits.",
+        ),
+        (
+            10**3,
+            "`data` must hold at most 1 points, but holds 10: order 5 needs 1.0 GB and 1 MB are "
+            "available.",
+        ),
+        (10**6, None),
+    ],
+)
+def test_refusal_names_the_largest_that_fits(memory, sentence):
+    # Bytes that rise like n^p: only small orders, then only small n, fit.
+    need = (lambda p, n: 10**4 * n**p) if memory == 10**8 else (lambda p, n: 10**3 * n**6)
+    order = 5
+    with nth.memory_limit(memory):
+        if sentence is None:
+            check_fits("order", order, 3, need)
+            return
+        with pytest.raises(ValueError, match="must") as caught:
+            check_fits("order", order, 10, need)
+    assert str(caught.value) == sentence
+
+
+MEASURE = """
+import sys
+import jax; jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp, numpy as np, psutil
+from nthsim.solvers import Explicit
+from nthsim.solvers.dense_hierarchy import DenseHierarchy
+from nthsim.solvers.integration import integrate
+
+def solve(N, p):
+    kernels = tuple(jnp.full((N,) * r, 1e-3 / N**r) for r in range(1, p + 1))
+    system = DenseHierarchy(kernels, lambda f: f - 1.0)
+    integrate(system, np.array([1.0]), Explicit(rtol=1e-7, max_steps=2))
+
+p = int(sys.argv[2])
+solve(3, p)
+before = psutil.Process().memory_info().rss
+solve(int(sys.argv[1]), p)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) * 1024 - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("n", "order"), [(18, 6), (400, 3)])
+def test_peak_of_a_hierarchy_is_within_a_factor_of_what_is_measured(n, order):
+    # VmHWM, as the peak that `getrusage` tells includes that of the process this one came from.
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(n), str(order)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    predicted = hierarchy_bytes(small(n=n, n_test=0), order, recorded=False)
+    # 0.9 GB, mostly Runge-Kutta stages, and 0.6 GB, mostly the frozen kernel.
+    assert 1 / 1.5 < predicted / int(done.stdout) < 1.5

@@ -1,0 +1,364 @@
+"""Every mistake of a user gets one sentence, as a ValueError or as one line of the command."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.cli import main
+from nthsim.models import FCN, ResNet
+from nthsim.solvers import Auto, Explicit
+
+KEY = jr.key(0)
+TS = np.linspace(0.0, 1.0, 3)
+DATA = nth.sphere(4, 2, dim=3)
+NET = FCN(3, 4, 1, key=KEY)
+VECTOR = FCN(3, 4, 1, out_size=2, key=KEY)
+TWO = nth.Dataset(DATA.x, np.eye(2)[[0, 1, 0, 1]])
+
+
+class Mistake(NamedTuple):
+    """What is done, the sentence that answers, and whether an argument has a wrong type."""
+
+    name: str
+    call: Callable[[], Any]
+    sentence: str
+    wrong_type: bool = False
+
+
+class NoParameters(eqx.Module):
+    def __call__(self, x):
+        return jnp.sum(x)
+
+
+class Matrix(eqx.Module):
+    scale: jax.Array
+
+    def __call__(self, x):
+        return self.scale * jnp.outer(x, x)
+
+
+class Raising(eqx.Module):
+    scale: jax.Array
+
+    def __call__(self, x):
+        raise RuntimeError("first line\nsecond line")
+
+
+def like(dtype):
+    return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, NET)
+
+
+def changed(value):
+    weight = NET.readout.weight * 1.0
+    return eqx.tree_at(lambda m: m.readout.weight, NET, weight.at[0, 0].set(value))
+
+
+def mixed():
+    return eqx.tree_at(lambda m: m.readout.weight, NET, replace_fn=lambda a: a.astype(jnp.float32))
+
+
+def flow(model: Any = NET, data: Any = DATA, ts: Any = TS, **options):
+    return nth.gradient_flow(model, data, ts, **options)
+
+
+def kernel(x: Any, order: int = 2, **options):
+    return nth.kernel(NET, x, order, **options)
+
+
+def hierarchy(order: Any = 2, **options):
+    return nth.hierarchy(NET, DATA, order, TS, **options)
+
+
+def compare(orders: Any = (2,), **options):
+    return nth.compare(NET, DATA, orders, TS, **options)
+
+
+def limited(memory: int, call: Callable[[], Any]):
+    with nth.memory_limit(memory):
+        return call()
+
+
+BIG = nth.sphere(64, 3, dim=3)
+ORDER = r"`order` must be an integer of at least 2, but is "
+
+MISTAKES = [
+    Mistake("decreasing ts", lambda: flow(ts=[0.0, 1.0, 0.5]), r"`ts` must increase strictly, but"),
+    Mistake("empty ts", lambda: flow(ts=[]), r"`ts` must be a one-dimensional array"),
+    Mistake("negative ts", lambda: flow(ts=[-1.0, 0.0]), r"`ts` must start at 0 or later, but"),
+    Mistake("NaN in ts", lambda: flow(ts=[0.0, np.nan]), r"`ts` must be finite, but ts\[1\] is"),
+    Mistake("ts in a table", lambda: flow(ts=np.ones((2, 2))), r"`ts` must be a one-dimensional"),
+    Mistake("ts of words", lambda: flow(ts=["now"]), r"`ts` must be an array of real", True),
+    Mistake("order 0", lambda: hierarchy(0), ORDER + "0"),
+    Mistake("order 1", lambda: hierarchy(1), ORDER + "1"),
+    Mistake("order 2.5", lambda: hierarchy(2.5), ORDER + r"2\.5", True),
+    Mistake("order True", lambda: hierarchy(True), ORDER + "True"),
+    Mistake("kernel of order 1", lambda: nth.kernel(NET, DATA.x, 1), ORDER + "1"),
+    Mistake("no orders", lambda: compare(()), r"`orders` must be a sequence of orders"),
+    Mistake("orders 3", lambda: compare(3), r"`orders` must be a sequence of orders", True),
+    Mistake("orders (2, 1)", lambda: compare((2, 1)), r"`orders` must be an integer of at least 2"),
+    Mistake("plan of order 1", lambda: nth.plan(NET, DATA, (1,), TS), r"`orders` must be an int"),
+    Mistake(
+        "certificate of order 0",
+        lambda: nth.certificate(NET, DATA, (0,)),
+        r"`orders` must be an integer of at least 2",
+    ),
+    Mistake(
+        "certificate in float32",
+        lambda: nth.certificate(like(jnp.float32), DATA, (2,)),
+        r"`model` must be in float64 to be certified, but is float32",
+    ),
+    Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
+    Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
+    Mistake("depth 0", lambda: ResNet(3, 4, 0, key=KEY), r"`depth` must be an integer of at least"),
+    Mistake(
+        "activation",
+        lambda: FCN(3, 4, 1, activation="tahn", key=KEY),
+        r"`activation` must be a callable or one of .*, but is 'tahn'",
+    ),
+    Mistake(
+        "init", lambda: FCN(3, 4, 1, init="xavier", key=KEY), r"`init` must be one of .*'xavier'"
+    ),
+    Mistake("in_size", lambda: flow(FCN(5, 4, 1, key=KEY)), r"`model` must accept one input of"),
+    Mistake("no callable", lambda: flow(3), r"`model` must be an Equinox module .* but is int"),
+    Mistake("no parameters", lambda: flow(NoParameters()), r"`model` must have at least one float"),
+    Mistake("matrix", lambda: flow(Matrix(jnp.ones(()))), r"`model` must map one input to a scal"),
+    Mistake(
+        "model that raises",
+        lambda: flow(Raising(jnp.ones(()))),
+        r"`model` must accept one input of shape \(3,\), but fails on it: first line",
+    ),
+    Mistake("NaN parameter", lambda: flow(changed(jnp.nan)), r"`model` must hold finite parameter"),
+    Mistake(
+        "complex model", lambda: flow(like(jnp.complex128)), r"`model` must hold real .* compl"
+    ),
+    Mistake("mixed precisions", lambda: flow(mixed()), r"`model` must hold real parameters of one"),
+    Mistake(
+        "float16 with default tolerances",
+        lambda: flow(like(jnp.float16)),
+        r"`rtol` must be at least .* in float16, but is",
+    ),
+    Mistake("data", lambda: flow(data=(TS, TS)), r"`data` must be a Dataset, but is tuple", True),
+    Mistake("loss", lambda: flow(loss="mse"), r"`loss` must be a function of one output", True),
+    Mistake(
+        "loss of a vector", lambda: flow(VECTOR, TWO, loss=lambda f, y: f - y), r"`loss` must retur"
+    ),
+    Mistake(
+        "logistic of a vector", lambda: flow(VECTOR, TWO, loss=nth.logistic), r"`logistic` mus"
+    ),
+    Mistake(
+        "softmax of a scalar",
+        lambda: flow(loss=nth.softmax_cross_entropy),
+        r"`softmax_cross_entropy` must get at least two outputs",
+    ),
+    Mistake("targets", lambda: flow(VECTOR), r"`squared_error` must compare outputs and targets"),
+    Mistake("rtol 0", lambda: Auto(rtol=0.0), r"`rtol` must be a positive number, but is 0\.0"),
+    Mistake("rtol NaN", lambda: Explicit(rtol=np.nan), r"`rtol` must be a positive number, but is"),
+    Mistake("atol < 0", lambda: Auto(atol=-1.0), r"`atol` must be a positive number, but is -1"),
+    Mistake("no steps", lambda: Auto(max_steps=0), r"`max_steps` must be an integer of at least 1"),
+    Mistake("rtol 1e-30", lambda: flow(solver=Auto(rtol=1e-30)), r"`rtol` must be at least 2\.2e"),
+    Mistake(
+        "float32 with rtol 1e-10",
+        lambda: flow(like(jnp.float32), solver=Auto(rtol=1e-10)),
+        r"`rtol` must be at least 1\.2e-06 in float32, but is 1\.0e-10: raise it or work in float",
+    ),
+    Mistake("kernel of words", lambda: kernel("x"), r"`x` must be an array", True),
+    Mistake(
+        "kernel of one input",
+        lambda: nth.kernel(NET, DATA.x[0], 2),
+        r"`x` must have shape \(n, \.\.\.\) with n ≥ 1, but has",
+    ),
+    Mistake(
+        "other first inputs",
+        lambda: nth.kernel(NET, DATA.x, 2, x_first=jnp.ones((2, 5))),
+        r"`x_first` must hold inputs of shape \(3,\), but holds \(5,\)",
+    ),
+    Mistake(
+        "chunk", lambda: nth.kernel(NET, DATA.x, 2, chunk_bytes=0), r"`chunk_bytes` must be an"
+    ),
+    Mistake(
+        "wrong shapes", lambda: nth.Dataset(TS[:, None], TS[:2]), r"`y` must have shape \(3,\)"
+    ),
+    Mistake("NaN in x", lambda: nth.Dataset([[np.nan]], [1.0]), r"`x` must be finite, but x\[0, 0"),
+    Mistake(
+        "n_train", lambda: nth.digits(3, 8, n_train=999), r"`n_train` \+ `n_test` must be at mo"
+    ),
+    Mistake(
+        "one class", lambda: nth.digits(3, n_train=4), r"`classes` must be at least two digits"
+    ),
+    Mistake(
+        "class 11", lambda: nth.digits(3, 11, n_train=4), r"`classes` must be digits from 0 to"
+    ),
+    Mistake(
+        "labels", lambda: nth.sphere(4, dim=3, labels="odd"), r"`labels` must be one of 'linea"
+    ),
+    Mistake(
+        "missing file", lambda: nth.load_data("no/such.npz"), r"`path` must be a readable file"
+    ),
+    Mistake(
+        "missing result",
+        lambda: nth.Comparison.load("no/such.nc"),
+        r"`path` must be a readable file",
+    ),
+    Mistake(
+        "memory", lambda: nth.plan(NET, DATA, (2,), TS, memory=0), r"`memory` must be an integ"
+    ),
+    Mistake(
+        "order beyond memory",
+        lambda: limited(10**9, lambda: nth.hierarchy(NET, BIG, 7, TS)),
+        r"`order` must be at most 4 for n = 64 here, but is 7: order 7 needs .* GB and 1\.0 GB are "
+        r"available; at order 7, n = 1\d fits",
+    ),
+    Mistake(
+        "orders beyond memory",
+        lambda: limited(10**9, lambda: nth.compare(NET, BIG, (2, 12), TS)),
+        r"`orders` must be at most 4 for n = 64 here, but is 12: order 12 needs \S+e\+13 GB and",
+    ),
+    Mistake(
+        "kernel beyond memory",
+        lambda: limited(2 * 10**8, lambda: nth.kernel(NET, BIG.x, 5)),
+        r"`order` must be at most 3 for n = 64 here, but is 5: order 5 needs",
+    ),
+    Mistake(
+        "certificate beyond memory",
+        lambda: limited(10**9, lambda: nth.certificate(NET, BIG, (6,))),
+        r"`orders` must be at most 4 for n = 64 here, but is 6",
+    ),
+    Mistake(
+        "points beyond memory",
+        lambda: limited(2 * 10**8, lambda: nth.kernel(NET, jnp.ones((9000, 3)), 2)),
+        r"`x` must hold at most 3523 points, but holds 9000: order 2 needs 749 MB and 200 MB are",
+    ),
+    Mistake(
+        "network beyond memory",
+        lambda: limited(10**6, flow),
+        r"`model` must be smaller to fit into memory, but exact flow needs \d+ MB and 1 MB",
+    ),
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_mistake_in_python_gets_one_sentence(mistake, request):
+    if mistake.wrong_type and request.config.getoption("--jaxtyping-packages"):
+        pytest.skip("beartype refuses wrong types before nthsim can; run `make test-wheel`")
+    with pytest.raises(ValueError, match=f"^{mistake.sentence}") as caught:
+        mistake.call()
+    sentence = str(caught.value)
+    assert re.match(r"^`\w+` .*must .*, but .*\.?$", sentence)
+    assert "\n" not in sentence
+
+
+# Words after `nthsim`, where {dir} is a folder that `folder` has filled, and the line that answers.
+COMMAND_MISTAKES = {
+    "no command": ("", r"Expected one of \{compare, flow, kernels, plan, show\}"),
+    "unknown command": ("cmpare", r"Unrecognized options: cmpare; see `nthsim --help`"),
+    "misspelt flag": ("compare --wdth 3", r"Unrecognized options: --wdth, 3 \(did you mean --wid"),
+    "no number": (
+        "flow --width many",
+        r"--width: invalid literal for int\(\).*'many'; see `nthsim",
+    ),
+    "no choice": ("flow --model cnn", r"invalid choice 'cnn' for argument '--model'"),
+    "value missing": ("flow --width", r"Missing value for argument '--width'"),
+    "fractional order": ("compare --orders 2.5", r"--orders: .*2\.5"),
+    "order 1": ("compare --orders 1", r"`orders` must be an integer of at least 2, but is 1\."),
+    "no order": ("compare --orders", r"`orders` must be a sequence of orders"),
+    "kernel of order 1": ("kernels --orders 1 2", r"`orders` must be an integer of at least 2"),
+    "width 0": ("flow --width 0", r"`width` must be an integer of at least 1, but is 0\."),
+    "depth 0": ("plan --depth 0", r"`depth` must be an integer of at least 1, but is 0\."),
+    "negative seed": ("flow --seed -1", r"`seed` must be an integer of at least 0, but is -1\."),
+    "rtol 0": ("flow --rtol 0", r"`rtol` must be a positive number, but is 0\.0\."),
+    "rtol NaN": ("compare --rtol nan", r"`rtol` must be a positive number, but is nan\."),
+    "too small for float32": (
+        "flow --precision float32 --rtol 1e-10",
+        r"`rtol` must be at least 1",
+    ),
+    "no steps": ("flow --max-steps 0", r"`max_steps` must be an integer of at least 1, but is 0"),
+    "negative t1": ("flow --t1 -1", r"`t1` must be a positive number, but is -1\.0\."),
+    "infinite t1": ("flow --t1 inf", r"`t1` must be a positive number, but is inf\."),
+    "one save time": ("flow --num-ts 1", r"`num_ts` must be an integer of at least 2, but is 1\."),
+    "unknown data": ("flow --data cifar", r"`data` must be digits, .*, but is 'cifar'\."),
+    "class -3": ("flow --data digits:3,-3", r"`data` must be digits, .*, but is 'digits:3,-3'\."),
+    "class 11": ("flow --data digits:3,11", r"`classes` must be digits from 0 to 9, but one is 11"),
+    "one class": ("flow --data digits:3", r"`classes` must be at least two digits"),
+    "dimension 0": ("flow --data sphere:0", r"`dim` must be an integer of at least 1, but is 0\."),
+    "too many points": ("flow --n-train 5000", r"`n_train` \+ `n_test` must be at most 357"),
+    "no points": ("flow --n-train 0", r"`n_train` must be an integer of at least 1, but is 0\."),
+    "ten classes, nine points": (
+        "flow --data digits --n-train 9",
+        r"`n_train` must be at least 10",
+    ),
+    "softmax of two classes": (
+        "flow --loss softmax_cross_entropy",
+        r"`softmax_cross_entropy` must",
+    ),
+    "logistic of ten": ("flow --data digits --loss logistic", r"`logistic` must get one output"),
+    "missing data": (
+        "flow --data {dir}/none.npz",
+        r"`path` must be a readable file, but .*none\.npz",
+    ),
+    "corrupt data": ("flow --data {dir}/corrupt.npz", r"`path` must be an \.npz archive, but"),
+    "CSV without numbers": ("flow --data {dir}/words.csv", r"`path` must hold"),
+    "no memory": ("compare --memory 0", r"`memory` must be an amount such as 8, 8GB or 500MB, but"),
+    "memory in words": ("plan --memory lots", r"`memory` must be an amount .*, but is 'lots'\."),
+    "little memory": ("compare --memory 1MB", r"`model` must be smaller to fit into memory, but"),
+    "too high an order": (
+        "compare --memory 1 --orders 2 9",
+        r"`orders` must be at most \d for n = 16",
+    ),
+    "missing TOML": ("flow --config {dir}/none.toml", r"`config` must be a readable file, but"),
+    "broken TOML": (
+        "flow --config {dir}/broken.toml",
+        r"`config` must be a TOML file, but .* is not",
+    ),
+    "binary TOML": ("flow --config {dir}/corrupt.npz", r"`config` must be a TOML file, but"),
+    "unknown key": ("flow --config {dir}/unknown.toml", r"`config` must hold only .* holds wdth\."),
+    "wrong value": (
+        "flow --config {dir}/value.toml",
+        r"`config` must hold valid .*--width: invalid",
+    ),
+    "folder as TOML": ("flow --config {dir}", r"`config` must be a readable file, but .*directory"),
+    "out is a file": ("flow --out {dir}/words.csv", r"`out` must be a folder to write to, but"),
+    "out in a file": (
+        "compare --out {dir}/words.csv/o",
+        r"`out` must be a folder to write to, but",
+    ),
+    "nothing to show": ("show", r"Missing from nthsim show: FILE"),
+    "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
+    "foreign result": ("show {dir}/corrupt.npz", r"`path` must be an intact netCDF-4 file, but"),
+    "half a result": ("show {dir}/half.nc", r"`path` must be an intact netCDF-4 file, but"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "corrupt.npz").write_bytes(b"PK\x03\x04\xff\xfe not a zip")
+    (folder / "words.csv").write_text("x,y\none,two\n")
+    (folder / "broken.toml").write_text("width = = 3\n")
+    (folder / "unknown.toml").write_text("wdth = 3\n")
+    (folder / "value.toml").write_text('width = "many"\n')
+    whole = folder / "whole.nc"
+    nth.gradient_flow(NET, DATA, TS, progress=False).save(whole)
+    (folder / "half.nc").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    return folder
+
+
+@pytest.mark.parametrize("mistake", COMMAND_MISTAKES)
+def test_mistake_on_the_command_line_gets_one_line_and_status_2(mistake, folder, capsys):
+    words, line = COMMAND_MISTAKES[mistake]
+    try:
+        status = main(words.format(dir=folder).split())
+    finally:
+        jax.config.update("jax_enable_x64", True)  # the command may have worked in float32
+    said = capsys.readouterr()
+    assert status == 2
+    assert said.out == ""
+    assert re.fullmatch(rf"nthsim: {line}.*\n", said.err)
