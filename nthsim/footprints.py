@@ -1,16 +1,15 @@
 """What each dynamics holds in memory at its peak, and the refusal of what does not fit."""
 
 from collections.abc import Sequence
-from math import prod
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, PyTree
 
-from nthsim.lie import LieKernel
+from nthsim.engines import KernelWork, kernel_work
 from nthsim.memory import available, check_fits, largest, readable
-from nthsim.network import parameter_count
+from nthsim.network import Network, parameter_count
 from nthsim.problem import Problem
+from nthsim.slots import Slots
 
 #: The most stages that a Runge–Kutta pair of ours has (Dopri8).
 STAGES = 14
@@ -30,7 +29,7 @@ class Size(eqx.Module):
     """The whole numbers that memory and work depend on.
 
     `k` is the number of outputs, `parameters` that of parameters, `itemsize` the bytes of one
-    number, `activations` and `operations` what one evaluation at one input writes and takes. The
+    number, `activations` what one evaluation at one input writes, and `work` that of kernels. The
     first slot of every kernel holds the test points, and before them, where `joined`, the others.
     """
 
@@ -41,7 +40,7 @@ class Size(eqx.Module):
     parameters: int
     itemsize: int
     activations: int
-    operations: int
+    work: KernelWork
     save_times: int
 
     def entries(self, order: int, *, tested: bool = True) -> int:
@@ -58,32 +57,25 @@ class Size(eqx.Module):
         return eqx.tree_at(lambda size: size.n, self, n)
 
 
-def size_of(
-    kernel: LieKernel, theta: PyTree[Array], save_times: int, *, joined: bool = True
-) -> Size:
+def size_of(network: Network, theta: PyTree[Array], slots: Slots, save_times: int) -> Size:
     """The numbers behind a kernel; one evaluation is lowered to be counted, none is made."""
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), theta)
-    one = jax.ShapeDtypeStruct(kernel.x.shape[1:], kernel.x.dtype)
-    evaluate = jax.jit(lambda theta, x: kernel.network.single(theta, x))
-    cost = evaluate.lower(shapes, one).cost_analysis() or {}
-    parameters, itemsize = parameter_count(theta), kernel.x.dtype.itemsize
-    touched = int(cost.get("bytes accessed", 0)) // itemsize
+    n = len(slots.others)
     return Size(
-        n=len(kernel.x),
-        n_test=len(kernel.first) - len(kernel.x) * joined,
-        joined=joined,
-        k=kernel.outputs,
-        parameters=parameters,
-        itemsize=itemsize,
-        activations=max(touched - parameters, prod(one.shape)),
-        operations=max(int(cost.get("flops", 0)), parameters),
+        n=n,
+        n_test=len(slots.first) - n * slots.joined,
+        joined=slots.joined,
+        k=slots.outputs,
+        parameters=parameter_count(theta),
+        itemsize=slots.points.dtype.itemsize,
+        activations=network.work(theta, slots.points).written,
+        work=kernel_work(network, theta, slots),
         save_times=save_times,
     )
 
 
 def problem_size(problem: Problem, save_times: int) -> Size:
     """The numbers of a problem."""
-    return size_of(problem.kernel(2), problem.theta, save_times)
+    return size_of(problem.network, problem.theta, problem.slots, save_times)
 
 
 def flow_bytes(size: Size, *, recorded: bool) -> int:
@@ -152,11 +144,11 @@ def check_comparison(
     check_fits("orders", max(orders), size.n, need)
 
 
-def check_kernel(kernel: LieKernel, theta: PyTree[Array], *, joined: bool) -> None:
+def check_kernel(network: Network, theta: PyTree[Array], slots: Slots, order: int) -> None:
     """Refuse a kernel that does not fit into memory."""
-    size = size_of(kernel, theta, 0, joined=joined)
+    size = size_of(network, theta, slots, 0)
     need = lambda r, n: kernel_bytes(size.with_n(n), r)  # noqa: E731
-    check_fits("order", kernel.order, size.n, need, points="x")
+    check_fits("order", order, size.n, need, points="x")
 
 
 def _recorded_bytes(size: Size) -> int:

@@ -1,13 +1,17 @@
 """The kernels of the Neural Tangent Hierarchy."""
 
+from math import prod
+
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
-from nthsim.checks import count, finite, real
+from nthsim.blocks import CHUNK_BYTES
+from nthsim.checks import choice, count, finite, real
+from nthsim.engines import METHODS, block_kernel
 from nthsim.footprints import check_kernel
-from nthsim.lie import CHUNK_BYTES, lie_kernel
 from nthsim.network import output_shape, precision, split
 from nthsim.progress import Progress
+from nthsim.slots import Slots
 
 
 def kernel(
@@ -16,6 +20,7 @@ def kernel(
     order: int,
     *,
     x_first: Float[Array, "t ..."] | None = None,
+    method: str = "auto",
     chunk_bytes: int = CHUNK_BYTES,
     progress: bool = True,
 ) -> Float[Array, "..."]:
@@ -33,6 +38,10 @@ def kernel(
         x: Inputs of all slots, shape (n, ...).
         order: The order r, at least 2.
         x_first: Inputs of the first slot, if they are others: test points, say.
+        method: "structured" works with layer inputs and back-propagated signals, for modules whose
+            weights act through `eqx.nn.Linear`; "nested" with nested derivatives, for any module.
+            "auto" takes "structured" where it can and where there is enough work to repay its
+            longer compilation.
         chunk_bytes: Working memory beside the result, about; entries are computed in chunks.
         progress: Whether to show a progress bar when on a terminal.
 
@@ -44,6 +53,7 @@ def kernel(
         ValueError: When an argument is not as above, or the kernel does not fit into memory.
     """
     order = count("order", order, 2)
+    choice("method", method, METHODS)
     chunk_bytes = count("chunk_bytes", chunk_bytes, 1)
     network, theta = split(model)
     x = _inputs("x", x, precision(theta))
@@ -52,11 +62,13 @@ def kernel(
         raise ValueError(
             f"`x_first` must hold inputs of shape {x.shape[1:]}, but holds {first.shape[1:]}."
         )
-    out_shape = output_shape(network, theta, x)
-    evaluate = lie_kernel(
-        network, theta, x, order, first=first, out_shape=out_shape, chunk_bytes=chunk_bytes
-    )
-    check_kernel(evaluate, theta, joined=x_first is None)
+    out_shape, n, t = output_shape(network, theta, x), len(x), len(first)
+    if x_first is None:
+        slots = Slots(x, (0, n), (0, n), prod(out_shape))
+    else:
+        slots = Slots(jnp.concatenate([first, x]), (0, t), (t, t + n), prod(out_shape))
+    check_kernel(network, theta, slots, order)
+    evaluate = block_kernel(network, theta, slots, order, method=method, chunk_bytes=chunk_bytes)
     with Progress(f"K^({order})", progress) as bar:
         flat = evaluate(theta, bar)
     return flat.reshape(len(first), *out_shape, *(len(x), *out_shape) * (order - 1))

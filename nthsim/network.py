@@ -8,6 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 
+class Work(eqx.Module):
+    """What one evaluation at one input takes: flops, and numbers written."""
+
+    flops: int
+    written: int
+
+
 class Network(eqx.Module):
     """What is left of a model without its parameters: evaluates it at given ones."""
 
@@ -20,6 +27,18 @@ class Network(eqx.Module):
     def __call__(self, theta: PyTree[Array], x: Array) -> Array:
         """The outputs for a batch of inputs, stacked along the first axis."""
         return jax.vmap(lambda one: self.single(theta, one))(x)
+
+    def work(self, theta: PyTree[Array], x: Array) -> Work:
+        """Count the work of one evaluation, by XLA's own count; nothing is computed."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), theta)
+        evaluate = jax.jit(lambda at, one: self.single(at, one))  # a module may not be hashable
+        cost = evaluate.lower(shapes, one).cost_analysis() or {}
+        touched, parameters = int(cost.get("bytes accessed", 0)), parameter_count(theta)
+        return Work(
+            flops=max(int(cost.get("flops", 0)), parameters),
+            written=max(touched // x.dtype.itemsize - parameters, one.size),
+        )
 
 
 def split(model: PyTree) -> tuple[Network, PyTree[Array]]:

@@ -160,17 +160,11 @@ def _hierarchy_estimate(size: Size, order: int) -> Estimate:
 
 def _gradient_flops(size: Size) -> int:
     """One forward pass and a backward pass of twice its cost, at every training point."""
-    return 3 * size.n * size.operations
+    return 3 * size.n * size.work.evaluation
 
 
 def _kernel_flops(size: Size, order: int) -> int:
-    r"""Twice a forward pass per entry of $K^{(2)}$, and 2.6 times more for each further order.
-
-    The first slot's evaluations come beside the gradient that they are differentiated along.
-    """
-    settings = (size.n * size.k) ** (order - 1)
-    passes = 2 * 13 ** (order - 2) * (size.n + size.n_test + 3) // 5 ** (order - 2)
-    return settings * passes * size.operations
+    return size.work.flops(size.n + size.n_test, size.n * size.k, order)
 
 
 def _short(number: int) -> str:

@@ -1,14 +1,18 @@
 """A model, data and a loss, checked against each other and made ready for a dynamics."""
 
+from math import prod
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.blocks import AbstractBlockKernel
 from nthsim.datasets import Dataset
-from nthsim.lie import LieKernel, lie_kernel
+from nthsim.engines import block_kernel
 from nthsim.losses import Loss, Residual
 from nthsim.network import Network, output_shape, precision, split
+from nthsim.slots import Slots
 
 
 class Problem(eqx.Module):
@@ -35,11 +39,15 @@ class Problem(eqx.Module):
         """The outputs at t = 0 on all of `x_first`, in one row."""
         return eqx.filter_jit(self.network)(self.theta, self.x_first).reshape(-1)
 
-    def kernel(self, order: int) -> LieKernel:
-        r"""$K^{(r)}$ of all of `x_first` against the training inputs, as a function of theta."""
-        return lie_kernel(
-            self.network, self.theta, self.x, order, first=self.x_first, out_shape=self.out_shape
-        )
+    @property
+    def slots(self) -> Slots:
+        """All of `x_first` in the first slot of a kernel, the training inputs in the others."""
+        points = self.x_first
+        return Slots(points, (0, len(points)), (0, len(self.x)), prod(self.out_shape))
+
+    def kernel(self, order: int) -> AbstractBlockKernel:
+        r"""$K^{(r)}$ with its `slots`, as a function of theta."""
+        return block_kernel(self.network, self.theta, self.slots, order)
 
 
 def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:

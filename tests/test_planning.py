@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nthsim as nth
+from nthsim.engines import KernelWork
 from nthsim.footprints import Size, comparison_bytes, hierarchy_bytes
 from nthsim.memory import available, check_fits, largest, readable
 from nthsim.models import FCN
@@ -26,7 +27,7 @@ def small(**changes) -> Size:
         parameters=100,
         itemsize=8,
         activations=50,
-        operations=200,
+        work=KernelWork(200, None),
         save_times=3,
     )
     for name, value in changes.items():

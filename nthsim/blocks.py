@@ -1,0 +1,79 @@
+"""A kernel computed block by block into one buffer."""
+
+import abc
+from collections.abc import Iterator
+from math import ceil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from nthsim.progress import Progress
+
+#: Working memory of one block of kernel entries, in bytes.
+CHUNK_BYTES = 2**28
+
+
+class AbstractBlockKernel(eqx.Module):
+    r"""$K^{(r)}$ as a function of the parameters, with samples and outputs joined: N = n·k.
+
+    The result is one buffer that blocks are written into in place, so memory stays at its size plus
+    one block. Its axes fall into three groups: those computed whole, and two that are cut into
+    `rows` and `columns`. The last blocks are moved back to fit, which computes a few entries twice
+    instead of compiling a remainder.
+    """
+
+    rows: eqx.AbstractVar[int]
+    columns: eqx.AbstractVar[int]
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result, one axis per slot."""
+
+    @property
+    @abc.abstractmethod
+    def groups(self) -> tuple[int, int, int]:
+        """The sizes of the three groups of axes."""
+
+    @abc.abstractmethod
+    def block(
+        self, theta: PyTree[Array], rows: Int[Array, " rows"], columns: Int[Array, " columns"]
+    ) -> Float[Array, "whole rows columns"]:
+        """The entries at these flat indices into the second and third group of axes."""
+
+    def __call__(
+        self, theta: PyTree[Array], progress: Progress | None = None
+    ) -> Float[Array, "..."]:
+        """Evaluate at `theta`; shape (N_first, N, ..., N) with one axis per slot."""
+        dtype = jnp.result_type(*jax.tree.leaves(theta))
+        buffer = jnp.zeros(self.shape, dtype)
+        calls = ceil(self.groups[1] / self.rows) * ceil(self.groups[2] / self.columns)
+        for row, column in self._corners():
+            buffer = _written((self, theta, jnp.array(row), jnp.array(column)), buffer)
+            if progress is not None:
+                buffer.block_until_ready()
+                progress.forward(1 / calls)
+        return buffer
+
+    def _corners(self) -> Iterator[tuple[int, int]]:
+        _, all_rows, all_columns = self.groups
+        for row in range(0, all_rows, self.rows):
+            for column in range(0, all_columns, self.columns):
+                yield min(row, all_rows - self.rows), min(column, all_columns - self.columns)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _written(
+    task: tuple[AbstractBlockKernel, PyTree[Array], Int[Array, ""], Int[Array, ""]], buffer: Array
+) -> Array:
+    """Compute the block at a corner into the buffer's own memory."""
+    kernel, theta, row, column = task
+    with jax.default_matmul_precision("highest"):
+        block = kernel.block(
+            theta, row + jnp.arange(kernel.rows), column + jnp.arange(kernel.columns)
+        )
+    flat = buffer.reshape(kernel.groups)  # outside of `jit` this would copy
+    corner = (jnp.zeros_like(row), row, column)
+    return jax.lax.dynamic_update_slice(flat, block, corner).reshape(buffer.shape)
