@@ -1,12 +1,14 @@
 """The small-time certificate: the error of order p must vanish like t to the p."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from nthsim.checks import count
+from nthsim.checks import checked_orders
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.flow import exact
@@ -14,7 +16,9 @@ from nthsim.footprints import check_hierarchy
 from nthsim.hierarchies import initial_kernels, truncated
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
+from nthsim.progress import Progress
 from nthsim.solvers.explicit import Explicit
+from nthsim.trajectories import Trajectory
 
 #: Save times per certificate, from the first fraction of the fastest time scale to the second.
 TIMES, FROM, TO = 49, 1e-4, 1.0
@@ -52,7 +56,7 @@ class Certificate(eqx.Module):
 def certificate(
     model: PyTree,
     data: Dataset,
-    orders: tuple[int, ...],
+    orders: Sequence[int],
     *,
     loss: Loss = squared_error,
     progress: bool = True,
@@ -72,45 +76,68 @@ def certificate(
     Raises:
         ValueError: When an argument is not as above.
     """
-    orders = tuple(count("orders", p, 2) for p in orders)
-    problem = pose(model, Dataset(data.x, data.y), loss)
+    orders = checked_orders(orders)
+    problem = pose(model, data, loss).without_test_points()
     if problem.x.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.x.dtype}.")
     check_hierarchy(problem, max(orders), 0, recorded=False, name="orders")
     kernels = initial_kernels(problem, max(orders), progress=progress)
-    return certified(problem, kernels, orders)
+    return certified(problem, kernels, orders, progress=progress)
 
 
-def certified(problem: Problem, kernels: tuple[Array, ...], orders: tuple[int, ...]) -> Certificate:
-    """The certificate of a problem whose kernels are known."""
-    N = kernels[-1].shape[-1]
-    passive = eqx.tree_at(
-        lambda p: (p.x_test, p.y_test), problem, (None, None), is_leaf=lambda a: a is None
-    )
+def certified(
+    problem: Problem, kernels: tuple[Array, ...], orders: tuple[int, ...], *, progress: bool
+) -> Certificate:
+    """The certificate of a problem whose kernels are known.
+
+    Raises:
+        KeyboardInterrupt: At Ctrl-C; half a certificate is none.
+    """
+    problem, N = problem.without_test_points(), kernels[-1].shape[-1]
     kernels = tuple(k[:N] for k in kernels)
     ts = fastest_time(problem, kernels) * np.geomspace(FROM, TO, TIMES)
     solver = Explicit(rtol=1e-13, atol=1e-15)
-    f = exact(passive, ts, solver=solver, record_kernel=False, progress=False).f
     errors = np.full((len(orders), TIMES), np.nan)
-    for row, p in zip(errors, orders, strict=True):
-        truncation = truncated(
-            passive, kernels[:p], ts, solver=solver, record_kernel=False, progress=False
-        )
-        reached = len(truncation.ts)
-        row[:reached] = rms(truncation.f - f[:reached])
-    noise = ROUNDINGS * np.finfo(f.dtype).eps * (rms(f[:1])[0] + np.ptp(f))
+    with Progress("certificate", progress) as bar:
+        flow = _heard(exact(problem, ts, solver=solver, record_kernel=False, progress=False))
+        for row, p in zip(errors, orders, strict=True):
+            bar.forward(1 / (1 + len(orders)))
+            truncation = _heard(
+                truncated(
+                    problem, kernels[:p], ts, solver=solver, record_kernel=False, progress=False
+                )
+            )
+            reached = min(len(truncation.ts), len(flow.ts))
+            row[:reached] = rms(truncation.f[:reached] - flow.f[:reached])
+    start = float(jnp.sqrt(jnp.mean(kernels[0] ** 2)))
+    moved = np.ptp(flow.f) if flow.f.size else 0.0
+    noise = ROUNDINGS * np.finfo(errors.dtype).eps * (start + moved)
     fits = [_fit(ts, row, noise) for row in errors]
     slopes, windows = (np.array(column) for column in zip(*fits, strict=True))
     return Certificate(orders, ts, errors, slopes, windows)
 
 
 def fastest_time(problem: Problem, kernels: tuple[Array, ...]) -> float:
-    r"""The shortest time scale of the flow, $n / (\lambda_{\max}(K^{(2)}) \max_a |\ell''_a|)$."""
+    r"""The shortest time scale of the flow, $n / (\lambda_{\max}(K^{(2)}) \max_a |\ell''_a|)$.
+
+    Where the loss has no curvature, the time in which f moves by about its size, $|f| / |f'|$.
+    """
     residual = problem.residual
     f = kernels[0].reshape(len(problem.x), *problem.out_shape)
     curvature = jax.vmap(jax.hessian(residual.loss))(f, residual.y).reshape(len(f), -1)
-    largest = jnp.linalg.norm(kernels[1], 2) * jnp.linalg.norm(curvature, axis=1).max()
-    return float(len(f) / largest)
+    rate = jnp.linalg.norm(kernels[1], 2) * jnp.linalg.norm(curvature, axis=1).max() / len(f)
+    velocity = jnp.linalg.norm(kernels[1] @ residual(kernels[0]))
+    for fastest in (float(rate), float(velocity / (1 + jnp.linalg.norm(kernels[0])))):
+        if np.isfinite(fastest) and fastest > 0:
+            return 1 / fastest
+    return 1.0
+
+
+def _heard(run: Trajectory) -> Trajectory:
+    """Pass Ctrl-C on, which a run keeps as its reason to stop."""
+    if run.stop.reason == "interrupt":
+        raise KeyboardInterrupt
+    return run
 
 
 def _fit(

@@ -29,6 +29,20 @@ def count(name: str, value: object, least: int) -> int:
     return number
 
 
+def checked_orders(orders: object) -> tuple[int, ...]:
+    """The orders, each an integer of at least 2, in rising order and once each.
+
+    Raises:
+        ValueError: `orders` is neither a sequence nor a one-dimensional array of such integers.
+    """
+    listed = orders.tolist() if isinstance(orders, np.ndarray | jax.Array) else orders
+    if not isinstance(listed, Sequence) or isinstance(listed, str) or not len(listed):
+        raise ValueError(
+            f"`orders` must be a sequence of orders such as (2, 3), but is {_shown(orders)}."
+        )
+    return tuple(sorted({count("orders", order, 2) for order in listed}))
+
+
 def choice(name: str, value: object, choices: Sequence[str]) -> str:
     """Return `value`, which must be one of `choices`.
 

@@ -36,6 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     0 after success, 2 after a user's mistake, 1 after a run that failed or was interrupted, whose
     results so far are printed and saved. Tables go to standard output, all else to standard error.
+    Where NTHSIM_TRACEBACK is set in the environment, an error that nobody foresaw is raised.
     """
     try:
         command = parsed(sys.argv[1:] if args is None else args)
@@ -53,6 +54,10 @@ def main(args: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more at exit, and would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if os.environ.get("NTHSIM_TRACEBACK"):
+            raise
+        return _ended(1, _failure(error))
     return status
 
 
@@ -120,6 +125,13 @@ def _split(lines: list[str]) -> Iterator[list[str]]:
             part = []
         else:
             part.append(line)
+
+
+def _failure(error: Exception) -> str:
+    """An error that nobody foresaw; JAX has no class of its own for memory that ran out."""
+    full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    what = "out of memory" if full else "failed"
+    return f"{what}: {type(error).__name__}: {error}"
 
 
 def _ended(status: int, why: str) -> int:

@@ -4,19 +4,25 @@ import contextlib
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from nthsim import settings
-from nthsim.comparison import CompareError, Comparison, checked_orders, compare
+from nthsim.checks import checked_orders
+from nthsim.comparison import CompareError, Comparison, compare
+from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
-from nthsim.inputs import made_data, made_model, made_times
+from nthsim.footprints import check_kernels
+from nthsim.inputs import drawn_model, made_data, made_model, made_times
 from nthsim.kernels import kernel
-from nthsim.losses import LOSSES
+from nthsim.losses import LOSSES, squared_error
 from nthsim.memory import memory_limit
 from nthsim.outputs import replacing
 from nthsim.planning import plan
+from nthsim.problem import pose
 from nthsim.solvers.auto import Auto
 from nthsim.tables import scientific, table
 from nthsim.trajectories import SolveError, Trajectory
@@ -79,6 +85,7 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
             loss=LOSSES[command.loss],
             solver=solver,
             method=command.method,
+            certify=command.certify,
         )
         failure = None
     except CompareError as error:
@@ -115,17 +122,20 @@ def _kernels(command: settings.Kernels, folder: Path | None) -> int:
     orders = checked_orders(command.orders)
     data = made_data(command)
     model = made_model(command, data)
+    check_kernels(pose(model, Dataset(data.x, data.y), squared_error), orders)
     computed: dict[int, np.ndarray] = {}
     failure = None
     try:
         for r in orders:
             computed[r] = np.asarray(kernel(model, data.x, r))
-    except KeyboardInterrupt:
-        failure = f"interrupted after {len(computed)} of {len(orders)} kernels"
-    arrays = {f"K{r}": K for r, K in computed.items()} | {"x": data.x, "y": data.y}
+    except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError) as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else "out of memory"
+        failure = f"{why} after {len(computed)} of {len(orders)} kernels"
+    arrays: dict[str, Any] = {f"K{r}": K for r, K in computed.items()}
+    arrays |= {"x": data.x, "y": data.y}
     if folder is not None:
         with replacing(folder / "kernels.npz") as part:
-            np.savez(part, allow_pickle=False, **arrays)
+            np.savez(part, **arrays)
         _write_config(command, folder)
     rows = [["", "shape", "entries", "root mean square", "largest"]]
     for r, K in computed.items():
@@ -141,8 +151,11 @@ def _kernels(command: settings.Kernels, folder: Path | None) -> int:
 
 def _plan(command: settings.Plan) -> int:
     data = made_data(command)
-    loss = LOSSES[command.loss]
-    print(plan(made_model(command, data), data, command.orders, made_times(command), loss=loss))
+    orders, ts, loss = command.orders, made_times(command), LOSSES[command.loss]
+    # Traced, the network has shapes but no weights, which might not fit.
+    print(
+        eqx.filter_eval_shape(lambda: plan(drawn_model(command, data), data, orders, ts, loss=loss))
+    )
     return 0
 
 

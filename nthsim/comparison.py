@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.certificates import Certificate, certified
-from nthsim.checks import choice, count, times
+from nthsim.checks import checked_orders, choice, times
 from nthsim.datasets import Dataset
 from nthsim.errors import Errors, Series, drift, errors
 from nthsim.flow import exact
 from nthsim.footprints import check_comparison
-from nthsim.hierarchies import METHODS, initial_kernels, truncated
+from nthsim.hierarchies import METHODS, timed_kernels, truncated
 from nthsim.losses import Loss, squared_error
-from nthsim.problem import pose
+from nthsim.problem import Problem, pose
 from nthsim.recipes import (
     describe,
     fingerprint,
@@ -33,7 +33,7 @@ from nthsim.recipes import (
     store_solver,
 )
 from nthsim.records import Record, arrays_of, origin
-from nthsim.solvers.auto import Auto
+from nthsim.solvers.auto import Auto, check_solver
 from nthsim.solvers.explicit import Explicit
 from nthsim.summaries import error_table, notes, work_table
 from nthsim.tables import COLUMNS
@@ -44,12 +44,17 @@ if TYPE_CHECKING:
 
 
 class Comparison(eqx.Module):
-    """Exact gradient flow of one network, and order-p truncations of its hierarchy.
+    r"""Exact gradient flow of one network, and order-p truncations of its hierarchy.
 
     `exact` and `truncations` (one per order) are trajectories with their kernels. `certificate`
     holds the fitted small-time slopes, or None (float32, or not wanted). `model`, `data`, `loss`,
-    `solver` and `method` are what was compared, so that `rerun` can do it again; `origin` says
-    when, where and with which versions.
+    `solver`, `method`, `wanted` (the orders asked for, of which `orders` are finished) and
+    `certify` are what was to be compared, so that `rerun` can do it again; `origin` says when,
+    where and with which versions.
+
+    `initial_kernel` is $K^{(2)}$ on the training points at t = 0, of shape (n, n) or (n, k, n, k),
+    and `kernel_seconds` the time that each of $K^{(2)}, K^{(3)}, \dots$ took: None and empty where
+    it was interrupted before they were done.
 
     In one that was loaded, what the file alone cannot restore is None (`model`, which `about`
     describes in its place) or a name (`loss`, `solver`).
@@ -64,6 +69,10 @@ class Comparison(eqx.Module):
     exact: Trajectory
     truncations: tuple[Trajectory, ...]
     certificate: Certificate | None
+    wanted: tuple[int, ...]
+    certify: bool
+    initial_kernel: Float[np.ndarray, "n ..."] | None = None
+    kernel_seconds: tuple[float, ...] = ()
     method: str = "auto"
     about: str | None = None
     origin: dict[str, Any] = eqx.field(default_factory=origin)
@@ -83,8 +92,11 @@ class Comparison(eqx.Module):
         return errors(self.truncation(order), self.exact)
 
     def drift(self) -> Series | None:
-        r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,)."""
-        return drift(self.exact)
+        r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,).
+
+        None for a comparison that was interrupted before its kernels were done.
+        """
+        return drift(self.exact, self.initial_kernel)
 
     def rerun(self, *, progress: bool = True) -> "Comparison":
         """Compute all of it again, from the initial parameters.
@@ -110,12 +122,12 @@ class Comparison(eqx.Module):
         return compare(
             self.model,
             self.data,
-            self.orders,
+            self.wanted,
             self.ts,
             loss=loss,
             solver=solver,
             method=self.method,
-            certify=self.certificate is not None,
+            certify=self.certify,
             progress=progress,
             throw=False,
         )
@@ -138,6 +150,9 @@ class Comparison(eqx.Module):
             )
         facts = {
             "orders": self.orders,
+            "wanted": self.wanted,
+            "certify": self.certify,
+            "kernel_seconds": self.kernel_seconds,
             "loss": store_loss(self.loss),
             "solver": store_solver(self.solver),
             "method": self.method,
@@ -151,7 +166,10 @@ class Comparison(eqx.Module):
         if self.certificate is not None:
             facts_of_fits = {"orders": self.certificate.orders}
             groups["certificate"] = Record(arrays_of(self.certificate), facts_of_fits)
-        write(path, "Comparison", Record(arrays_of(self.data) | {"ts": self.ts}, facts), groups)
+        arrays = arrays_of(self.data) | {"ts": self.ts}
+        if self.initial_kernel is not None:
+            arrays["initial_kernel"] = self.initial_kernel
+        write(path, "Comparison", Record(arrays, facts), groups)
 
     @staticmethod
     def load(
@@ -203,7 +221,7 @@ class Comparison(eqx.Module):
         if path is not None:
             check_suffix(path)
         runs = dict(zip(self.orders, self.truncations, strict=True))
-        figure = draw(panels(self.exact, runs), title="\n".join(self._heading()[:2]))
+        figure = draw(panels(self.exact, runs, self.drift()), title="\n".join(self._heading()[:2]))
         if path is not None:
             save(figure, path)
         return figure
@@ -216,13 +234,23 @@ class Comparison(eqx.Module):
         fits = (
             {} if slopes is None else dict(zip(slopes.orders, slopes.slopes.tolist(), strict=True))
         )
+        kernels = {f"order {p}": sum(self.kernel_seconds[: p - 1]) for p in self.orders}
         blocks = [
             self._heading(),
             [error_table({p: self.errors(p) for p in self.orders}, fits)],
-            [work_table(runs)],
-            notes(runs, self.drift()),
+            [work_table(runs, kernels)],
+            [*notes(runs, self.drift()), *self._left_out()],
         ]
         return "\n\n".join("\n".join(lines) for lines in blocks if any(lines))
+
+    def _left_out(self) -> list[str]:
+        lines = [f"order {p}: not started" for p in self.wanted if p not in self.orders]
+        dtype = self.exact.f.dtype
+        if self.certify and self.certificate is None and dtype != np.float64:
+            lines.append(
+                f"no slopes: the small-time certificate needs float64, and this is {dtype}"
+            )
+        return lines
 
     def _heading(self) -> list[str]:
         about = describe(self.model) if self.about is None else self.about
@@ -243,7 +271,7 @@ class CompareError(SolveError):
 def compare(
     model: PyTree,
     data: Dataset,
-    orders: Sequence[int],
+    orders: Sequence[int] | Int[np.ndarray, " orders"],
     ts: ArrayLike,
     *,
     loss: Loss = squared_error,
@@ -276,16 +304,22 @@ def compare(
     """
     orders = checked_orders(orders)
     choice("method", method, METHODS)
+    check_solver(solver)
     ts = times(ts)
     problem = pose(model, data, loss)
-    certify = certify and problem.x.dtype == jnp.float64
-    check_comparison(problem, orders, len(ts), certified=certify)
+    slopes = certify and problem.x.dtype == jnp.float64
+    check_comparison(problem, orders, len(ts), certified=slopes)
     flow = exact(problem, ts, solver=solver, record_kernel=True, progress=progress)
-    study = Comparison(model, data, loss, solver, (), ts, flow, (), None, method)
+    study = Comparison(
+        model, data, loss, solver, (), ts, flow, (), None, orders, certify, method=method
+    )
     if flow.stop.reason == "interrupt":
         raise CompareError(study)
     try:
-        kernels = initial_kernels(problem, max(orders), progress=progress)
+        kernels, seconds = timed_kernels(problem, max(orders), progress=progress)
+        study = dataclasses.replace(
+            study, initial_kernel=_among_training(problem, kernels[1]), kernel_seconds=seconds
+        )
         for p in orders:
             truncation = truncated(
                 problem, kernels[:p], ts, solver=solver, record_kernel=True, progress=progress
@@ -293,9 +327,9 @@ def compare(
             study = _with(study, p, truncation)
             if truncation.stop.reason == "interrupt":
                 raise KeyboardInterrupt
-        if certify:
-            slopes = certified(problem, kernels, orders)
-            study = dataclasses.replace(study, certificate=slopes)
+        if slopes:
+            fitted = certified(problem, kernels, orders, progress=progress)
+            study = dataclasses.replace(study, certificate=fitted)
     except KeyboardInterrupt as interrupt:
         raise CompareError(study) from interrupt
     if flow.stop.failed and throw:
@@ -303,13 +337,10 @@ def compare(
     return study
 
 
-def checked_orders(orders: Sequence[int]) -> tuple[int, ...]:
-    """The orders, each an integer of at least 2, in rising order and once each."""
-    if not isinstance(orders, Sequence) or not len(orders):
-        raise ValueError(
-            f"`orders` must be a sequence of orders such as (2, 3), but is {orders!r}."
-        )
-    return tuple(sorted({count("orders", p, 2) for p in orders}))
+def _among_training(problem: Problem, kernel: Array) -> Float[np.ndarray, "n ..."]:
+    """The tangent kernel without its test rows, its axes as those of a trajectory's."""
+    n, out = len(problem.x), problem.out_shape
+    return np.asarray(kernel)[: kernel.shape[1]].reshape(n, *out, n, *out)
 
 
 def _with(study: Comparison, order: int, truncation: Trajectory) -> Comparison:
@@ -323,7 +354,7 @@ def _with(study: Comparison, order: int, truncation: Trajectory) -> Comparison:
 def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
     """The comparison of a file, its models still missing."""
     facts, data = root.facts, dict(root.arrays)
-    ts = data.pop("ts")
+    ts, initial_kernel = data.pop("ts"), data.pop("initial_kernel", None)
     checked = Dataset(**data)
     # A Dataset takes JAX's default precision; what was saved may be of another.
     kept = [jnp.asarray(array) for array in data.values()]
@@ -345,6 +376,10 @@ def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
         certificate=None
         if slopes is None
         else Certificate(orders=tuple(slopes.facts["orders"]), **slopes.arrays),
+        wanted=tuple(facts["wanted"]),
+        certify=facts["certify"],
+        initial_kernel=initial_kernel,
+        kernel_seconds=tuple(facts["kernel_seconds"]),
         method=facts["method"],
         about=groups["parameters"].facts["description"],
         origin=facts["origin"],

@@ -58,11 +58,14 @@ def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
     )
 
 
-def drift(exact: Trajectory) -> Series | None:
-    r"""$\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ against the first save time, if recorded."""
-    if exact.kernel is None or not len(exact.ts):
+def drift(exact: Trajectory, start: Float[np.ndarray, "n ..."] | None) -> Series | None:
+    r"""$\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ where `start` is $K^{(2)}_0$, at t = 0.
+
+    The first save time may come later. None where either kernel is unknown or no time was reached.
+    """
+    if exact.kernel is None or start is None or not len(exact.ts):
         return None
-    return _norm(exact.kernel - exact.kernel[:1]) / _norm(exact.kernel[:1])
+    return _norm(exact.kernel - start) / np.linalg.norm(start)
 
 
 def rms(error: Float[np.ndarray, "T ..."]) -> Series:

@@ -174,4 +174,5 @@ def _limits(ax: Axes, panel: Panel) -> None:
     if panel.log and high < 100 * low:
         # Less than two decades: the powers of ten alone would leave an axis without numbers.
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")  # the default leaves most of these without a label
         ax.yaxis.set_minor_formatter(NullFormatter())

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 import reprlib
 import zipfile
 from pathlib import Path
@@ -14,6 +15,9 @@ from nthsim import checks
 from nthsim.datasets import Dataset, normalise, validated
 
 _NAMES = ("x", "y", "x_test", "y_test")
+
+#: The names of target columns: `y`, or `y1`, `y2`, ...; a column called `year` is an input.
+_TARGET = re.compile(r"y_?\d*", re.IGNORECASE)
 
 
 def load_data(
@@ -30,9 +34,9 @@ def load_data(
     other arrays in it are left alone. Nothing pickled is ever loaded.
 
     A `.csv` file, comma-separated, holds a point a line. If a cell of its first line is no number,
-    that line is a header: columns whose names start with `y` are targets (one gives `y` the shape
-    (n,), several give it (n, k)), all others are inputs. Without a header the last column is
-    the target.
+    that line is a header: columns called `y`, or `y1`, `y2` and so on, are targets (one gives `y`
+    the shape (n,), several give it (n, k)), all others are inputs. Without a header the last column
+    is the target.
 
     By default inputs are centred by the training mean, then scaled to unit Euclidean norm
     (`Dataset.normalised`).
@@ -133,13 +137,13 @@ def _read_csv(path: Path) -> dict[str, object]:
     names = [cell.strip() for cell in lines[0][1]]
     if any(_number(name) is None for name in names):
         del lines[0]
-        targets = [name.startswith("y") for name in names]
+        targets = [_TARGET.fullmatch(name) is not None for name in names]
     else:
         targets = [False] * (len(names) - 1) + [True]
     if all(targets) or not any(targets):
         raise ValueError(
-            "`path` must hold input columns and, in a header, target columns named y..., "
-            f"but the first line of {path} is {reprlib.repr(names)}."
+            "`path` must hold input columns and, in a header, target columns named y or y1, y2, "
+            f"..., but the first line of {path} is {reprlib.repr(names)}."
         )
     if not lines:
         raise ValueError(f"`path` must hold at least one point, but {path} holds only a header.")

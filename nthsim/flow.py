@@ -11,7 +11,7 @@ from nthsim.footprints import check_flow
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
-from nthsim.solvers.auto import Auto
+from nthsim.solvers.auto import Auto, check_solver
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.integration import Observer, integrate
 from nthsim.solvers.parameter_flow import ParameterFlow
@@ -52,6 +52,7 @@ def gradient_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
+    check_solver(solver)
     ts = times(ts)
     problem = pose(model, data, loss)
     check_flow(problem, len(ts), recorded=record_kernel)

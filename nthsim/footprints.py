@@ -102,6 +102,11 @@ def comparison_bytes(size: Size, orders: Sequence[int], *, certified: bool) -> i
     return max(alone) + records + programs
 
 
+def orders_to(top: int, orders: Sequence[int]) -> list[int]:
+    """What is left of `orders` when the highest is to be `top`."""
+    return [*(p for p in orders if p < top), top]
+
+
 def kernel_bytes(size: Size, order: int) -> int:
     """The peak of computing one kernel; that of a network with vector outputs is copied once."""
     return size.itemsize * size.entries(order) * (1 + (size.k > 1)) + CHUNK + PROGRAM
@@ -138,8 +143,7 @@ def check_comparison(
     size = problem_size(problem, save_times)
 
     def need(top: int, n: int) -> int:
-        kept = [p for p in orders if p <= top] or [top]
-        return comparison_bytes(size.with_n(n), [*kept, top], certified=certified)
+        return comparison_bytes(size.with_n(n), orders_to(top, orders), certified=certified)
 
     check_fits("orders", max(orders), size.n, need)
 
@@ -149,6 +153,18 @@ def check_kernel(network: Network, theta: PyTree[Array], slots: Slots, order: in
     size = size_of(network, theta, slots, 0)
     need = lambda r, n: kernel_bytes(size.with_n(n), r)  # noqa: E731
     check_fits("order", order, size.n, need, points="x")
+
+
+def check_kernels(problem: Problem, orders: Sequence[int]) -> None:
+    """Refuse several kernels that do not fit into memory together."""
+    size = problem_size(problem, 0)
+
+    def need(top: int, n: int) -> int:
+        sized = size.with_n(n)
+        *kept, last = orders_to(top, orders)
+        return kernel_bytes(sized, last) + sized.itemsize * sum(map(sized.entries, kept))
+
+    check_fits("orders", max(orders), size.n, need)
 
 
 def _recorded_bytes(size: Size) -> int:

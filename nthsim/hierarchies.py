@@ -1,5 +1,8 @@
 """Truncated training: the Neural Tangent Hierarchy up to order p."""
 
+import time
+
+import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
@@ -10,7 +13,7 @@ from nthsim.footprints import check_hierarchy
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
-from nthsim.solvers.auto import Auto
+from nthsim.solvers.auto import Auto, check_solver
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.integration import integrate
@@ -61,6 +64,7 @@ def hierarchy(
     """
     order = count("order", order, 2)
     choice("method", method, METHODS)
+    check_solver(solver)
     ts = times(ts)
     problem = pose(model, data, loss)
     check_hierarchy(problem, order, len(ts), recorded=record_kernel)
@@ -75,11 +79,20 @@ def hierarchy(
 
 def initial_kernels(problem: Problem, order: int, *, progress: bool) -> tuple[Array, ...]:
     r"""$f, K^{(2)}, \dots, K^{(p)}$ at t = 0, training and test points in the first slot."""
-    kernels = [problem.outputs()]
+    return timed_kernels(problem, order, progress=progress)[0]
+
+
+def timed_kernels(
+    problem: Problem, order: int, *, progress: bool
+) -> tuple[tuple[Array, ...], tuple[float, ...]]:
+    r"""`initial_kernels`, and the seconds that each of $K^{(2)}, \dots, K^{(p)}$ took."""
+    kernels, seconds = [problem.outputs()], []
     for r in range(2, order + 1):
+        clock = time.perf_counter()
         with Progress(f"K^({r})", progress) as bar:
-            kernels.append(problem.kernel(r)(problem.theta, bar))
-    return tuple(kernels)
+            kernels.append(jax.block_until_ready(problem.kernel(r)(problem.theta, bar)))
+        seconds.append(time.perf_counter() - clock)
+    return tuple(kernels), tuple(seconds)
 
 
 def truncated(

@@ -1,5 +1,10 @@
 """Networks, data and save times, as the command line's settings describe them."""
 
+import dataclasses
+from typing import Any, NoReturn
+
+import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
 
@@ -7,30 +12,82 @@ from nthsim.checks import count
 from nthsim.datasets import Dataset
 from nthsim.files import load_data
 from nthsim.images import digits, mnist
+from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
 from nthsim.settings import Common, Timed, is_file
 from nthsim.synthetic import sphere
 
 MODELS = {"fcn": FCN, "resnet": ResNet}
+#: More save times than anybody looks at; all that is recorded is kept for each.
+MOST_TIMES = 10**6
 IMAGES = {"digits": digits, "mnist": mnist}
 
 
 def made_model(settings: Common, data: Dataset) -> FCN | ResNet:
-    """A network that fits the data: one output for each column of the targets.
+    """A network that fits the data, drawn once its weights are known to fit into memory.
+
+    Raises:
+        ValueError: When a setting is wrong, or there is too little memory.
+    """
+    free = available()
+    needed = weight_bytes(settings, data)
+    if needed > free:
+        _refuse_weights(settings, data, needed, free)
+    return drawn_model(settings, data)
+
+
+def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
+    """A network with one output for each column of the targets, whatever its size.
 
     Raises:
         ValueError: When a setting is wrong.
     """
+    options: dict[str, Any] = {"c_sigma": settings.c_sigma, "c_res": settings.c_res}
+    if settings.model == "fcn" and settings.c_res is not None:
+        raise ValueError(
+            "`c_res` must be left out for fcn, which has no residual blocks, "
+            f"but is {settings.c_res!r}."
+        )
     return MODELS[settings.model](
         data.x[0].size,
         settings.width,
         settings.depth,
         out_size="scalar" if data.y.ndim == 1 else data.y.shape[1],
         activation=settings.activation,
+        weight_scale=settings.weight_scale,
+        readout_scale=settings.readout_scale,
         init=settings.init,
-        key=jr.key(count("seed", settings.seed, 0)),
+        key=jr.key(_seed(settings)),
+        **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def _seed(settings: Common) -> int:
+    seed = count("seed", settings.seed, 0)
+    if seed >= 2**32:
+        raise ValueError(f"`seed` must be below 2**32, but is {seed}.")
+    return seed
+
+
+def weight_bytes(settings: Common, data: Dataset) -> int:
+    """What the weights take while they are drawn, twice their own size; none is drawn.
+
+    Raises:
+        ValueError: When a setting is wrong.
+    """
+    model = eqx.filter_eval_shape(drawn_model, settings, data)
+    leaves = [a for a in jax.tree.leaves(model) if isinstance(a, jax.ShapeDtypeStruct)]
+    return 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _refuse_weights(settings: Common, data: Dataset, needed: int, free: int) -> NoReturn:
+    shortage = f"its weights need {readable(needed)} and {readable(free)} are available"
+    resized = lambda m: dataclasses.replace(settings, width=m)  # noqa: E731
+    width = largest(lambda m: weight_bytes(resized(m), data) <= free, 1, settings.width - 1)
+    if width is None:
+        raise ValueError(f"`model` must be smaller to fit into memory, but {shortage}.")
+    raise ValueError(f"`width` must be at most {width}, but is {settings.width}: {shortage}.")
 
 
 def made_data(settings: Common) -> Dataset:
@@ -39,9 +96,9 @@ def made_data(settings: Common) -> Dataset:
     Raises:
         ValueError: When it names none, or there are too few points.
     """
-    n, t, seed = settings.n_train, settings.n_test, settings.seed
+    n, t, seed = settings.n_train, settings.n_test, _seed(settings)
     if is_file(settings.data):
-        return load_data(settings.data, n_train=n, n_test=t)
+        return _flat(load_data(settings.data, n_train=n, n_test=t))
     name, _, detail = settings.data.partition(":")
     numbers = [part.strip() for part in detail.split(",")] if detail else []
     if all(part.isdecimal() for part in numbers):
@@ -55,6 +112,12 @@ def made_data(settings: Common) -> Dataset:
     )
 
 
+def _flat(data: Dataset) -> Dataset:
+    """The same with each input in one row, as the networks here take them."""
+    rows = lambda x: None if x is None else x.reshape(len(x), -1)  # noqa: E731
+    return Dataset(rows(data.x), data.y, rows(data.x_test), data.y_test)
+
+
 def made_times(settings: Timed) -> np.ndarray:
     """The save times from 0 to t1.
 
@@ -62,6 +125,8 @@ def made_times(settings: Timed) -> np.ndarray:
         ValueError: When `t1` is not positive, or there are fewer than two times.
     """
     t1, T = settings.t1, count("num_ts", settings.num_ts, 2)
+    if T > MOST_TIMES:
+        raise ValueError(f"`num_ts` must be at most {MOST_TIMES}, but is {T}.")
     if not (np.isfinite(t1) and t1 > 0):
         raise ValueError(f"`t1` must be a positive number, but is {t1!r}.")
     if settings.log_times:

@@ -76,7 +76,7 @@ def lie_kernel(
     budget = max(1, chunk_bytes // (numbers * slots.points.dtype.itemsize))
     columns = min(N, budget)
     rows = min(N ** (order - 2), max(1, budget // columns))
-    return LieKernel(network, slots, order, rows, columns)
+    return LieKernel(network=network, slots=slots, order=order, rows=rows, columns=columns)
 
 
 def _lie_derivative(

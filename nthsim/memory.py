@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import jax
 import psutil
@@ -11,6 +12,9 @@ import psutil
 from nthsim.checks import count
 
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("memory_limit", default=None)
+
+#: Where Linux keeps the limits of the container that this runs in.
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
@@ -40,7 +44,31 @@ def available(memory: int | None = None) -> int:
     stats = None if device.platform == "cpu" else device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available
+    free, left = psutil.virtual_memory().available, container_memory(CGROUP)
+    return free if left is None else min(free, left)
+
+
+def container_memory(folder: Path) -> int | None:
+    """The bytes that a control group of version 2 or 1 leaves; None where it has no limit.
+
+    The inactive part of the kernel's file cache counts as used there, but gives way.
+    """
+    for limit, usage, parts, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max" in it
+            left = int((folder / limit).read_text()) - int((folder / usage).read_text())
+            with contextlib.suppress(OSError):
+                words = (folder / parts).read_text().split()
+                left += int(dict(zip(words[::2], words[1::2], strict=True)).get(cache, 0))
+            return max(1, left)
+    return None
 
 
 def check_fits(

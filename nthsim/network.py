@@ -61,9 +61,16 @@ def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
     if len(dtypes) > 1 or any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
         names = ", ".join(sorted(d.name for d in dtypes))
         raise ValueError(f"`model` must hold real parameters of one precision, but holds {names}.")
-    if not all(bool(jnp.isfinite(a).all()) for a in leaves):
+    if not all(map(_is_finite, leaves)):
         raise ValueError("`model` must hold finite parameters, but some are NaN or infinite.")
     return Network(static), theta
+
+
+def _is_finite(leaf: Array) -> bool:
+    try:
+        return bool(jnp.isfinite(leaf).all())
+    except jax.errors.TracerBoolConversionError:  # only its shape is known, as to `nthsim plan`
+        return True
 
 
 def precision(theta: PyTree[Array]) -> jnp.dtype:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nthsim.errors import Series, drift, errors
+from nthsim.errors import Series, errors
 from nthsim.figures import Curve, Panel
 from nthsim.trajectories import Trajectory
 
 
-def panels(exact: Trajectory, truncations: Mapping[int, Trajectory]) -> tuple[Panel, ...]:
+def panels(
+    exact: Trajectory, truncations: Mapping[int, Trajectory], movement: Series | None
+) -> tuple[Panel, ...]:
     """Losses; errors of f on training and, if there are any, test points; errors of the kernel."""
     runs = {0: exact, **truncations}
     found = {p: errors(run, exact) for p, run in truncations.items()}
@@ -21,9 +23,8 @@ def panels(exact: Trajectory, truncations: Mapping[int, Trajectory]) -> tuple[Pa
         curves = _along(truncations, series)
         where = {"train": "training", "test": "test"}[points]
         chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", curves))
-    movement = drift(exact)
     if movement is not None:
-        label = f"drift of the exact kernel since $t = {exact.ts[0]:g}$"
+        label = "drift of the exact kernel since $t = 0$"
         moved = _started(Curve(label, exact.ts, movement, look=0, line="-."))
         curves = _along(truncations, {p: e.kernel for p, e in found.items()})
         title = "error and drift of $K^{(2)}$"

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 import equinox as eqx
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import times
-from nthsim.comparison import checked_orders
+from nthsim.checks import checked_orders, times
 from nthsim.datasets import Dataset
 from nthsim.footprints import (
     ENDLESS,
@@ -16,6 +16,7 @@ from nthsim.footprints import (
     comparison_bytes,
     flow_bytes,
     hierarchy_bytes,
+    orders_to,
     problem_size,
 )
 from nthsim.losses import Loss, squared_error
@@ -91,7 +92,7 @@ class Plan(eqx.Module):
         return f"does not fit: at order {top} {fewer}; at n = {self.size.n} {lower}"
 
     def _fits(self, top: int, n: int) -> bool:
-        orders = [*(p for p in self.orders if p < top), top]
+        orders = orders_to(top, self.orders)
         certified = self.precision == "float64"
         return comparison_bytes(self.size.with_n(n), orders, certified=certified) <= self.memory
 
@@ -99,7 +100,7 @@ class Plan(eqx.Module):
 def plan(
     model: PyTree,
     data: Dataset,
-    orders: Sequence[int],
+    orders: Sequence[int] | Int[np.ndarray, " orders"],
     ts: ArrayLike,
     *,
     loss: Loss = squared_error,

@@ -5,12 +5,13 @@ from math import prod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.blocks import AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.engines import block_kernel
-from nthsim.losses import Loss, Residual
+from nthsim.losses import Loss, Residual, logistic
 from nthsim.network import Network, output_shape, precision, split
 from nthsim.slots import Slots
 
@@ -37,7 +38,12 @@ class Problem(eqx.Module):
 
     def outputs(self) -> Float[Array, " N_first"]:
         """The outputs at t = 0 on all of `x_first`, in one row."""
-        return eqx.filter_jit(self.network)(self.theta, self.x_first).reshape(-1)
+        with jax.default_matmul_precision("highest"):  # as everything that is compared with it
+            return eqx.filter_jit(self.network)(self.theta, self.x_first).reshape(-1)
+
+    def without_test_points(self) -> "Problem":
+        """The same training, with nothing else recorded."""
+        return Problem(self.network, self.theta, self.x, None, None, self.residual)
 
     @property
     def slots(self) -> Slots:
@@ -54,8 +60,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     """Check model, data and loss against each other.
 
     Raises:
-        ValueError: When the model does not accept the inputs, or the loss does not map one output
-            and one target to a scalar.
+        ValueError: When the model does not accept the inputs, the loss does not map one output
+            and one target to a scalar, or `logistic` meets other targets than -1 and +1.
     """
     if not isinstance(data, Dataset):
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
@@ -66,6 +72,9 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
     )
     _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
+    if loss is logistic:
+        _check_signs("y", data.y)
+        _check_signs("y_test", data.y_test)
     return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape))
 
 
@@ -74,8 +83,29 @@ def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
         raise ValueError(
             f"`loss` must be a function of one output and one target, but is {loss!r}."
         )
-    value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
-    if jnp.shape(value) != ():
+    try:
+        value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
+    except ValueError:
+        raise  # our own losses say what they ask for
+    except Exception as error:  # whatever a stranger's loss raises, the cause is its message
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"`loss` must accept one output and one target, but fails on them: {reason}"
+        ) from error
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"`loss` must return a scalar for one sample, but returns {type(value).__name__}."
+        )
+    if value.shape:
         raise ValueError(
             f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
+        )
+
+
+def _check_signs(name: str, targets: Array | None) -> None:
+    values = np.empty(0) if targets is None else np.asarray(targets)
+    others = values[np.abs(values) != 1]
+    if len(others):
+        raise ValueError(
+            f"`{name}` must hold only -1 and +1 for `logistic`, but holds {others[0]:g}."
         )

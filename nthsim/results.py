@@ -39,6 +39,10 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("time", "sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) among training points",
     ),
+    "initial_kernel": (
+        ("sample", "output", "other_sample", "other_output"),
+        "tangent kernel K^(2) among training points at time 0",
+    ),
     "kernel_test": (
         ("time", "test_sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) of test against training points",

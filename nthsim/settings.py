@@ -37,6 +37,22 @@ class Common:
     """The activation of the hidden layers."""
     init: Literal["gaussian", "orthogonal"] = "gaussian"
     """The distribution of the initial hidden weights."""
+    c_sigma: Annotated[
+        float | Literal["auto"] | None,
+        tyro.conf.arg(
+            metavar="FLOAT|auto", help_behavior_hint="(default: 1 for fcn, auto for resnet)"
+        ),
+    ] = None
+    """The constant under the root beside 1/width; auto normalises the activation."""
+    c_res: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 1; fcn has none)"),
+    ] = None
+    """The constant of the residual blocks, of resnet only."""
+    weight_scale: float = 1.0
+    """The standard deviation of the initial hidden weights."""
+    readout_scale: float = 1.0
+    """The standard deviation of the initial readout weights; 0 is allowed."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA", help=DATA)] = "digits:3,8"
     n_train: int = 16
     """The number of training points."""
@@ -100,6 +116,8 @@ class Compare(Ordered):
     config.toml, in place of those of an earlier run.
     """
 
+    certify: bool = True
+    """Whether to fit the power of t by which each order departs at small times (float64 only)."""
     out: OutFolder = None
     """The folder for results, made if need be."""
 
@@ -148,7 +166,7 @@ class Show:
 Command = Compare | Flow | Kernels | Plan | Show
 
 #: Every name that a TOML file may hold; those that a command has no use for are passed over.
-NAMES = {field.name for field in dataclasses.fields(Ordered)} - {"config"} | {"out"}
+NAMES = {field.name for field in dataclasses.fields(Compare)} - {"config"}
 
 
 def flags(path: Path, command: type) -> list[str]:

@@ -125,4 +125,4 @@ def structured_kernel(
     budget = max(1, chunk_bytes // (copies * numbers * slots.points.dtype.itemsize))
     rows = min(N, budget) if order > 2 else 1
     columns = min(N ** max(0, order - 3), max(1, budget // rows))
-    return StructuredKernel(tapped, slots, order, rows, columns)
+    return StructuredKernel(network=tapped, slots=slots, order=order, rows=rows, columns=columns)

@@ -1,11 +1,12 @@
 """A comparison in words and numbers, for people."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nthsim.errors import Errors, Series
-from nthsim.tables import fixed, scientific, table
+from nthsim.tables import COLUMNS, fixed, scientific, table
 from nthsim.trajectories import Trajectory
 
 CAPTION = (
@@ -13,6 +14,9 @@ CAPTION = (
     "that both\nreached; K^(2) on training points, relative in Frobenius norm; slope of log error "
     "at small times"
 )
+
+#: A run with no more steps than this per interval between save times would need fewer by itself.
+FEW = 1.5
 
 
 def error_table(errors: Mapping[int, Errors], slopes: Mapping[int, float]) -> str:
@@ -26,13 +30,18 @@ def error_table(errors: Mapping[int, Errors], slopes: Mapping[int, float]) -> st
     for p, e in errors.items():
         f = [_largest(e.train_rms), _largest(e.train_max), _last(e.train_rms)]
         f += [_largest(e.test_rms), _largest(e.test_max), _last(e.test_rms)] if tested else []
-        numbers = [scientific(value) for value in (*f, _largest(e.loss), _largest(e.kernel))]
+        f += [_largest(e.loss), _largest(e.kernel)]
+        # Where only the start was reached all errors are zero, which says nothing.
+        numbers = [scientific(value if np.any(e.ts > 0) else None) for value in f]
         rows.append([f"order {p}", *numbers, fixed(slopes.get(p), 3)])
     return f"{CAPTION}\n{table(rows)}"
 
 
-def work_table(trajectories: Mapping[str, Trajectory]) -> str:
-    """A row per dynamics: the last save time, the losses there, and the work it took."""
+def work_table(trajectories: Mapping[str, Trajectory], kernels: Mapping[str, float]) -> str:
+    """A row per dynamics: the last save time, the losses there, and the work it took.
+
+    `kernels` holds the seconds spent on the kernels that a dynamics starts from, outside `seconds`.
+    """
     heads = (
         "to t =",
         "train loss",
@@ -41,6 +50,7 @@ def work_table(trajectories: Mapping[str, Trajectory]) -> str:
         "rejected",
         "right-hand sides",
         "seconds",
+        "kernels s",
     )
     rows = [["", *heads]]
     for label, run in trajectories.items():
@@ -48,6 +58,7 @@ def work_table(trajectories: Mapping[str, Trajectory]) -> str:
         losses = [scientific(_last(loss), 3) for loss in (run.loss, run.test_loss)]
         s = run.stats
         work = [str(s.steps), str(s.rejected), str(s.evaluations), fixed(s.seconds, 2)]
+        work.append(fixed(kernels.get(label), 2))
         rows.append([label, reached, *losses, *work])
     return table(rows)
 
@@ -56,11 +67,14 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
     """A line on the movement of the exact kernel, and one for each run that met with trouble."""
     lines = []
     if drift is not None:
-        start = next(iter(trajectories.values())).ts[0]
         lines.append(
-            f"kernel drift of exact flow since t = {start:g}, relative in Frobenius norm: "
+            "kernel drift of exact flow since t = 0, relative in Frobenius norm: "
             f"{scientific(_largest(drift))} (end: {scientific(_last(drift))})"
         )
+    held = [label for label, run in trajectories.items() if _held(run)]
+    if held:
+        text = f"steps set by the save times, each of which ends one: {', '.join(held)}"
+        lines.append(textwrap.fill(text, COLUMNS, subsequent_indent="  "))
     for label, run in trajectories.items():
         if run.stats.forced:
             missed = "steps missed the tolerance at jumps of the right-hand side"
@@ -68,6 +82,11 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
         if run.stop.failed:
             lines.append(f"{label}: {run.stop.message}")
     return lines
+
+
+def _held(run: Trajectory) -> bool:
+    intervals = int(np.count_nonzero(run.ts))
+    return 0 < run.stats.steps <= FEW * intervals
 
 
 def _largest(series: Series | None) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 COLUMNS = 100
 
 
-def table(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Align the cells of rows of one length: the first column to the left, all others to the right.
 
     Raises:
@@ -17,7 +17,7 @@ def table(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
         if len(row) != len(widths):
             raise ValueError(f"`rows` must have {len(widths)} cells each, but one has {len(row)}.")
         widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
-    return "\n".join(_line(row, widths, " " * gap) for row in rows)
+    return "\n".join(_line(row, widths) for row in rows)
 
 
 def scientific(value: float | None, digits: int = 1) -> str:
@@ -30,9 +30,9 @@ def fixed(value: float | None, digits: int) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
 
 
-def _line(row: Sequence[str], widths: list[int], gap: str) -> str:
+def _line(row: Sequence[str], widths: list[int]) -> str:
     first, *others = [
         cell.rjust(width) if i else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
-    return gap.join([first, *others]).rstrip()
+    return "  ".join([first, *others]).rstrip()

@@ -115,16 +115,17 @@ def trajectory(name: str, problem: Problem, solution: Solution, model: PyTree = 
     if kernel is not None:
         kernel = kernel.reshape(T, first, *out, n, *out)
     tested = problem.x_test is not None
+    loss = _losses(problem, f[:, :n], problem.residual.y)
     return Trajectory(
         name=name,
         ts=solution.ts,
         f=f[:, :n],
         f_test=f[:, n:] if tested else None,
-        loss=_losses(problem, f[:, :n], problem.residual.y),
+        loss=loss,
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
         kernel=None if kernel is None else kernel[:, :n],
         kernel_test=kernel[:, n:] if kernel is not None and tested else None,
-        stop=solution.stop,
+        stop=_sound(solution.stop, solution.ts, loss),
         stats=solution.stats,
         solver=solution.choice,
         model=model,
@@ -142,6 +143,15 @@ def from_record(record: Record) -> Trajectory:
         stop=Stop(**facts["stop"]),
         stats=Stats(**facts["stats"]),
     )
+
+
+def _sound(stop: Stop, ts: Float[np.ndarray, " T"], loss: Float[np.ndarray, " T"]) -> Stop:
+    """A run whose loss is no number has not gone well, even if its gradient is one."""
+    bad = np.flatnonzero(~np.isfinite(loss))
+    if stop.failed or not len(bad):
+        return stop
+    t = float(ts[bad[0]])
+    return Stop("non-finite", t, f"the loss is not finite at t = {t:.6g}")
 
 
 def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:

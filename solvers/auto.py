@@ -4,7 +4,15 @@ import diffrax as dfx
 import equinox as eqx
 from jaxtyping import DTypeLike
 
-from nthsim.solvers.explicit import Tolerances, check_settings, describe, resolved_tolerances
+from nthsim.solvers.explicit import (
+    Explicit,
+    Tolerances,
+    checked_atol,
+    checked_rtol,
+    checked_steps,
+    describe,
+    resolved_tolerances,
+)
 
 #: Below this tolerance the eighth-order pair needs fewer right-hand sides than the fifth-order one.
 CROSSOVER = 1e-5
@@ -19,13 +27,9 @@ class Auto(eqx.Module):
         ValueError: As `Explicit`.
     """
 
-    rtol: float | None = None
-    atol: float | None = None
-    max_steps: int = 100_000
-
-    def __check_init__(self) -> None:
-        """Refuse tolerances that nothing can meet."""
-        check_settings(self.rtol, self.atol, self.max_steps)
+    rtol: float | None = eqx.field(default=None, converter=checked_rtol)
+    atol: float | None = eqx.field(default=None, converter=checked_atol)
+    max_steps: int = eqx.field(default=100_000, converter=checked_steps)
 
     def resolve(self, dtype: DTypeLike) -> tuple[dfx.AbstractERK, Tolerances, str]:
         """The method, the tolerances for numbers of `dtype`, and the choice in words."""
@@ -34,3 +38,17 @@ class Auto(eqx.Module):
         method = dfx.Dopri8() if tight else dfx.Tsit5()
         side = "below" if tight else "not below"
         return method, tolerances, f"{describe(method, tolerances)} (rtol {side} {CROSSOVER:.0e})"
+
+
+def check_solver(solver: object) -> None:
+    """Refuse what is no solver of ours.
+
+    Raises:
+        ValueError: `solver` is none; one of Diffrax's belongs into `Explicit(method=...)`.
+    """
+    if not isinstance(solver, Explicit | Auto):
+        shown = repr(solver) if isinstance(solver, str) else type(solver).__name__
+        raise ValueError(
+            "`solver` must be an Auto or Explicit of nthsim.solvers, such as Explicit(rtol=1e-7), "
+            f"but is {shown}."
+        )

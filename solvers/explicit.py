@@ -1,10 +1,15 @@
 """Explicit Runge–Kutta integration with adaptive steps."""
 
 import math
+import operator
+from numbers import Real
+from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import DTypeLike
 
 
@@ -13,6 +18,27 @@ class Tolerances(eqx.Module):
 
     rtol: float
     atol: float
+
+
+def checked_rtol(value: Any) -> float | None:
+    """`rtol` as a plain number, or None."""
+    return _tolerance("rtol", value)
+
+
+def checked_atol(value: Any) -> float | None:
+    """`atol` as a plain number, or None."""
+    return _tolerance("atol", value)
+
+
+def checked_steps(value: Any) -> int:
+    """`max_steps` as a plain integer."""
+    try:
+        steps = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        steps = 0
+    if steps < 1:
+        raise ValueError(f"`max_steps` must be an integer of at least 1, but is {value!r}.")
+    return steps
 
 
 class Explicit(eqx.Module):
@@ -24,18 +50,24 @@ class Explicit(eqx.Module):
     `1e-6 * rtol`: it only keeps a level that is zero from being held to its own rounding.
 
     Raises:
-        ValueError: When a tolerance is not positive or `max_steps` is not at least 1; when solving,
-            if `rtol` is below what the precision of the numbers can meet.
+        ValueError: When a tolerance is not positive, `max_steps` is not at least 1, or `method` is
+            implicit or estimates no error; when solving, if `rtol` is below what the precision of
+            the numbers can meet.
     """
 
-    rtol: float | None = None
-    atol: float | None = None
-    max_steps: int = 100_000
+    rtol: float | None = eqx.field(default=None, converter=checked_rtol)
+    atol: float | None = eqx.field(default=None, converter=checked_atol)
+    max_steps: int = eqx.field(default=100_000, converter=checked_steps)
     method: dfx.AbstractERK = dfx.Dopri8()
 
     def __check_init__(self) -> None:
-        """Refuse tolerances that nothing can meet."""
-        check_settings(self.rtol, self.atol, self.max_steps)
+        """Refuse a method that cannot choose its steps."""
+        explicit = isinstance(self.method, dfx.AbstractERK)
+        if not (explicit and np.any(self.method.tableau.b_error)):
+            raise ValueError(
+                "`method` must be an explicit Runge-Kutta method of Diffrax with an error "
+                f"estimate, such as Dopri8(), but is {type(self.method).__name__}."
+            )
 
     def resolve(self, dtype: DTypeLike) -> tuple[dfx.AbstractERK, Tolerances, str]:
         """The method, the tolerances for numbers of `dtype`, and the choice in words."""
@@ -43,13 +75,15 @@ class Explicit(eqx.Module):
         return self.method, tolerances, describe(self.method, tolerances)
 
 
-def check_settings(rtol: float | None, atol: float | None, max_steps: int) -> None:
-    """Refuse tolerances and step limits that nothing can meet, one sentence each."""
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
-    if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 1:
-        raise ValueError(f"`max_steps` must be an integer of at least 1, but is {max_steps!r}.")
+def _tolerance(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    # True and "1e-3" would pass as floats.
+    numeric = isinstance(value, Real | np.ndarray | jax.Array) and not isinstance(value, bool)
+    number = float(value) if numeric and np.ndim(value) == 0 else math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
+    return number
 
 
 def resolved_tolerances(rtol: float | None, atol: float | None, dtype: DTypeLike) -> Tolerances:

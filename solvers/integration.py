@@ -23,6 +23,11 @@ Observer = Callable[[PyTree[Array]], dict[str, np.ndarray]]
 #: A compiled call is kept near this long, so that progress shows and Ctrl-C is heard.
 CALL_SECONDS = 0.5
 
+#: A level that grew by this factor before the step size ran out has blown up.
+GROWN = 1e3
+
+Tolerances = tuple[Float[Array, ""], Float[Array, ""]]
+
 
 class Carry(eqx.Module):
     """Everything that one compiled call hands to the next."""
@@ -63,7 +68,7 @@ class Run:
         """Integrate until `t` exactly, yielding the time reached after each compiled call."""
         target = self._number(t)
         if not self.started and t > 0:
-            self._start()
+            self._begin()
         while self.stop is None and self.carry.t < target:
             clock = time.perf_counter()
             limit = max(1, min(self.limit, self.max_steps - self.steps))
@@ -75,7 +80,7 @@ class Run:
             self._account(outcome, time.perf_counter() - clock)
             yield float(self.carry.t)
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
         self.started = True
         self.carry, finite = _start(
             self.system, self.method, self.tolerances, self.carry, self._number(self.horizon)
@@ -96,6 +101,13 @@ class Run:
             growth = "blow-up at" if sudden else "diverged (exponentially) by"
             self.stop = Stop(
                 "blow-up", t, f"{growth} t = {t:.6g}: the solution has left every bound"
+            )
+        elif outcome.exhausted and _growth(self.system, self.carry.state) > GROWN:
+            # In float32 the step size reaches the rounding of t before `escaped` can see it.
+            self.stop = Stop(
+                "blow-up",
+                t,
+                f"blow-up at t = {t:.6g}: the solution grows faster than steps in t can follow",
             )
         elif outcome.exhausted:
             self.stop = Stop(
@@ -184,8 +196,20 @@ def _outputs(system: AbstractSystem, state: PyTree[Array]) -> dict[str, Array]:
         return system.outputs(state)
 
 
+def _growth(system: AbstractSystem, state: PyTree[Array]) -> float:
+    """The largest factor by which a level grew; one that starts at zero has none."""
+    start, now = (np.asarray(system.sizes(y)) for y in (system.initial(), state))
+    return float(np.max(now[start > 0] / start[start > 0], initial=0.0))
+
+
 @eqx.filter_jit
-def _start(system, method, tolerances, carry: Carry, t1) -> tuple[Carry, Bool[Array, ""]]:
+def _start(
+    system: AbstractSystem,
+    method: dfx.AbstractERK,
+    tolerances: Tolerances,
+    carry: Carry,
+    t1: Float[Array, ""],
+) -> tuple[Carry, Bool[Array, ""]]:
     """Initial solver and controller states, and whether the first right-hand side is finite."""
     with jax.default_matmul_precision("highest"):
         term, controller = _term(), _controller(system, tolerances, jnp.array(1))
@@ -200,7 +224,14 @@ def _start(system, method, tolerances, carry: Carry, t1) -> tuple[Carry, Bool[Ar
 
 
 @eqx.filter_jit
-def _advance(system, method, tolerances, carry: Carry, t1, limit) -> tuple[Carry, Outcome]:
+def _advance(
+    system: AbstractSystem,
+    method: dfx.AbstractERK,
+    tolerances: Tolerances,
+    carry: Carry,
+    t1: Float[Array, ""],
+    limit: Int[Array, ""],
+) -> tuple[Carry, Outcome]:
     """At most `limit` steps towards `t1`."""
     controller_state = restarted(carry.controller_state)
     with jax.default_matmul_precision("highest"):
@@ -236,6 +267,8 @@ def _term() -> dfx.ODETerm:
     return dfx.ODETerm(lambda t, y, args: args.field(y))
 
 
-def _controller(system: AbstractSystem, tolerances, limit) -> LevelController:
+def _controller(
+    system: AbstractSystem, tolerances: Tolerances, limit: Int[Array, ""]
+) -> LevelController:
     rtol, atol = tolerances
     return LevelController(system.sizes, rtol, atol, limit)

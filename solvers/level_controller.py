@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 #: Steps at a jump of the right-hand side, against the largest step so far.
 FLOOR = 0.1
 
+#: From this order on, errors at smooth right-hand sides fall visibly faster than those at jumps.
+TELLING = 4
+
 
 class LevelState(eqx.Module):
     """The inner controller's state and what this controller remembers.
@@ -45,8 +48,10 @@ class LevelController(dfx.AbstractStepSizeController):
     compiling anew. And a jump of the right-hand side, as at the kinks of relu, is crossed by a step
     of `FLOOR` times the largest one whatever its error, and counted: no step is small enough there,
     and a solution that slides along a kink would never get away from it. A jump shows by an error
-    that falls like the step size or its square when a step is tried again; smooth right-hand sides
-    make it fall like the fifth power at least.
+    that falls like the step size or its square when a step is tried again; a smooth right-hand side
+    makes it fall like the step size to the method's `error_order`. Only methods whose order is at
+    least `TELLING` keep the two apart; with the others no step is ever forced, and a jump may end
+    the run.
     """
 
     sizes: Callable[[PyTree], Float[Array, " levels"]]
@@ -64,7 +69,18 @@ class LevelController(dfx.AbstractStepSizeController):
         norm = lambda scaled: jnp.max(self.sizes(scaled))  # noqa: E731
         pid = dfx.PIDController(rtol=self.rtol, atol=self.atol, norm=norm)
         tnext, _ = pid.init(terms, t0, t1, y0, dt0, args, func, error_order)
-        _, inner = self._unit_pid().init(terms, t0, t1, self.rtol, self.atol, args, func, None)
+        # The inner controller is shown the worst ratio alone, so that its y is a scalar; a given
+        # first step keeps it from estimating one from that.
+        _, inner = self._unit_pid().init(
+            terms,
+            t0,
+            t1,
+            y0=jnp.zeros_like(tnext),
+            dt0=tnext - t0,
+            args=args,
+            func=func,
+            error_order=error_order,
+        )
         # Arrays throughout, so that the second call finds the types of the first one's result.
         inner = jax.tree.map(jnp.asarray, inner)
         none, zero = jnp.array(0), jnp.zeros_like(tnext)
@@ -77,6 +93,7 @@ class LevelController(dfx.AbstractStepSizeController):
         error = self._error(y0, y1_candidate, y_error)
         step, state = t1 - t0, controller_state
         forced = (error >= 1) & (step <= FLOOR * state.largest) & _jumps(step, error, state)
+        forced &= error_order >= TELLING
         taken = jnp.where(forced, 0.99, error)
         zero = jnp.zeros_like(error)
         keep, next_t0, next_t1, jump, inner, result = self._unit_pid().adapt_step_size(

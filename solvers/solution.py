@@ -12,7 +12,8 @@ class Stats(eqx.Module):
 
     `steps` counts accepted and rejected steps, `forced` those among the accepted that missed the
     tolerance at a jump of the right-hand side, `evaluations` right-hand sides; `seconds` is wall
-    time with compilation.
+    time with compilation, of the integration alone: the kernels that a truncation starts from are
+    computed before it and are outside.
     """
 
     steps: int

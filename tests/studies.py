@@ -9,23 +9,14 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
+from oracles import Product
 
 import nthsim as nth
 from nthsim.models import FCN
 from nthsim.solvers import Auto, Explicit
 
 TS = np.linspace(0.0, 2.0, 6)
-
-
-class Product(eqx.Module):
-    r"""The network $f(x) = w_1 w_2 w_3 x$ (theory.md): its order 3 may run to infinity."""
-
-    w: Float[Array, " 3"]
-
-    def __call__(self, x: Float[Array, " 1"]) -> Float[Array, ""]:
-        """Evaluate at one input."""
-        return self.w[0] * self.w[1] * self.w[2] * x[0]
 
 
 def absolute_quartic(f: Array, y: Array) -> Array:
@@ -71,7 +62,7 @@ def scalar() -> nth.Comparison:
         slopes=np.array([2.0123, np.nan]),
         windows=np.array([[1e-3, 1e-1], [np.nan, np.nan]]),
     )
-    return dataclasses.replace(study, certificate=made_up)
+    return dataclasses.replace(study, certify=True, certificate=made_up)
 
 
 @functools.cache

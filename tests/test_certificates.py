@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import nthsim as nth
+from nthsim.certificates import certified
+from nthsim.hierarchies import initial_kernels
 from nthsim.models import FCN, ResNet
+from nthsim.problem import pose
 
 
 def data(outputs=None):
@@ -33,9 +36,9 @@ def test_slopes_are_the_orders(model):
 
 def test_slopes_are_the_orders_for_vector_outputs_and_cross_entropy():
     one_hot = nth.Dataset(data().x, jax.nn.one_hot(jnp.array([0, 2, 1]), 3))
-    model = FCN(4, 6, 1, out_size=3, activation="erf", key=jr.key(4))
-    found = nth.certificate(model, one_hot, (2, 3, 4), loss=nth.softmax_cross_entropy)
-    np.testing.assert_allclose(found.slopes, [2, 3, 4], atol=0.15)
+    model = FCN(4, 5, 1, out_size=3, activation="erf", key=jr.key(4))
+    found = nth.certificate(model, one_hot, (2, 3, 4, 5), loss=nth.softmax_cross_entropy)
+    np.testing.assert_allclose(found.slopes, [2, 3, 4, 5], atol=0.15)
 
 
 def test_slopes_are_the_orders_for_the_logistic_loss_and_any_other():
@@ -52,6 +55,26 @@ def test_truncation_that_is_exact_has_no_slope():
     found = nth.certificate(eqx.nn.Linear(4, "scalar", key=jr.key(6)), data(), (2,))
     assert np.isnan(found.slopes).all()
     assert "order 2: below rounding" in str(found)
+
+
+def test_loss_without_curvature_has_a_time_scale_all_the_same():
+    # |f - y| pulls with constant force: f moves along straight lines until the kernel drifts.
+    absolute = lambda f, y: jnp.abs(f - y)  # noqa: E731
+    found = nth.certificate(FCN(4, 6, 1, key=jr.key(8)), data(), (2, 3), loss=absolute)
+    np.testing.assert_allclose(found.slopes, [2, 3], atol=0.15)
+
+
+def test_interrupt_is_passed_on(monkeypatch):
+    model = FCN(4, 6, 1, key=jr.key(9))
+    problem = pose(model, data(), nth.squared_error)
+    kernels = initial_kernels(problem, 2, progress=False)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nthsim.solvers.integration._advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        certified(problem, kernels, (2,), progress=False)
 
 
 def test_single_precision_is_refused():

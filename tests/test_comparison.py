@@ -6,6 +6,7 @@ import re
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 import studies
@@ -54,7 +55,7 @@ def test_order_two_keeps_its_kernel_so_that_its_error_is_the_drift():
     assert drift is not None
     assert error is not None
     norms = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
-    # The exact flow's own kernel at t = 0 is rounded along another road.
+    # The exact flow's own kernels are rounded along another road.
     np.testing.assert_allclose(error, drift * norms[0] / norms, atol=1e-13)
 
 
@@ -99,12 +100,93 @@ def test_text_shows_the_work():
     [row] = [line for line in str(study).splitlines() if line.startswith("exact flow")]
     s = study.exact.stats
     assert row.split()[2] == "2"
-    assert row.split()[-4:] == [
+    assert row.split()[-5:-1] == [
         str(s.steps),
         str(s.rejected),
         str(s.evaluations),
         f"{s.seconds:.2f}",
     ]
+
+
+def test_text_shows_the_seconds_of_all_the_kernels_that_an_order_starts_from():
+    study = dataclasses.replace(studies.scalar(), kernel_seconds=(1.25, 2.5))
+    _, work = str(study).split("kernels s\n")
+    assert [line.split()[-1] for line in work.splitlines()[:3]] == ["-", "1.25", "3.75"]
+
+
+def test_kernels_are_timed_one_by_one():
+    seconds = studies.scalar().kernel_seconds
+    assert len(seconds) == 2
+    assert min(seconds) > 0
+
+
+def test_text_says_where_save_times_set_the_steps():
+    assert "steps set by" not in str(studies.blow_up())
+    study = studies.vector()
+    stats = [dataclasses.replace(study.exact.stats, steps=steps) for steps in (7, 8)]
+    few, more = (dataclasses.replace(study.exact, stats=s) for s in stats)
+    # TS has five intervals, so that 7 steps are at most 1.5 per interval and 8 are more.
+    text = str(dataclasses.replace(study, exact=few, truncations=(more,)))
+    assert "steps set by the save times, each of which ends one: exact flow\n" in text + "\n"
+    text = str(dataclasses.replace(study, exact=more, truncations=(few,)))
+    assert "steps set by the save times, each of which ends one: order 2\n" in text + "\n"
+
+
+def test_text_says_that_float32_has_no_slopes_only_if_they_were_wanted():
+    study = studies.blow_up()
+    f = study.exact.f.astype(np.float32)
+    study = dataclasses.replace(study, exact=dataclasses.replace(study.exact, f=f))
+    sentence = "no slopes: the small-time certificate needs float64, and this is float32"
+    assert sentence not in str(study)
+    assert sentence in str(dataclasses.replace(study, certify=True)).splitlines()
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_drift_counts_from_time_zero_although_the_first_save_time_is_later(outputs, tmp_path):
+    data = studies.points(outputs)
+    out = () if outputs is None else (outputs,)
+    net = eqx.nn.MLP(4, outputs or "scalar", 5, 1, activation=jnp.tanh, key=jr.key(0))
+    study = nth.compare(net, data, (2,), [1.0, 2.0], certify=False, progress=False)
+    drift, kernel = study.drift(), study.exact.kernel
+    assert drift is not None
+    assert kernel is not None
+    start = np.asarray(nth.kernel(net, data.x, 2)).reshape(3, *out, 3, *out)
+    distances = [np.linalg.norm(k - start) / np.linalg.norm(start) for k in kernel]
+    np.testing.assert_allclose(drift, distances, rtol=1e-10)
+    assert drift[0] > 1e-3
+    assert "kernel drift of exact flow since t = 0" in str(study)
+    study.save(tmp_path / "a.nc")
+    loaded = nth.Comparison.load(tmp_path / "a.nc")
+    np.testing.assert_array_equal(loaded.drift(), drift)
+
+
+def test_rerun_of_an_interrupted_comparison_repeats_what_was_asked(tmp_path, monkeypatch):
+    study = dataclasses.replace(
+        studies.blow_up(), orders=(), truncations=(), wanted=(2, 4), certify=True
+    )
+    study.save(tmp_path / "a.nc")
+    loaded = nth.Comparison.load(tmp_path / "a.nc", model=study.model)
+    asked = {}
+
+    def compare(model, data, orders, ts, **options):
+        asked.update(options, orders=orders)
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    loaded.rerun()
+    assert asked["orders"] == (2, 4)
+    assert asked["certify"]
+
+
+def test_comparison_that_was_interrupted_knows_what_was_asked(monkeypatch):
+    def truncated(problem, kernels, ts, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "truncated", truncated)
+    study = studies.blow_up()
+    with pytest.raises(comparison.CompareError) as caught:
+        nth.compare(study.model, study.data, (2, 3), [0.0, 0.1], certify=False, progress=False)
+    assert caught.value.comparison.orders == ()
+    assert caught.value.comparison.wanted == (2, 3)
 
 
 def test_text_shows_kernel_drift():
@@ -200,7 +282,7 @@ def test_rerun_gives_the_same_again(name):
 def test_rerun_of_a_loaded_file_gives_the_same_again(tmp_path, monkeypatch):
     study = studies.scalar()
     study.save(tmp_path / "a.nc")
-    monkeypatch.setattr(comparison, "certified", lambda *_: study.certificate)
+    monkeypatch.setattr(comparison, "certified", lambda *_, **options: study.certificate)
     again = nth.Comparison.load(tmp_path / "a.nc").rerun(progress=False)
     np.testing.assert_allclose(again.exact.f, study.exact.f, rtol=1e-12)
     np.testing.assert_allclose(again.truncation(3).f, study.truncation(3).f, rtol=1e-12)

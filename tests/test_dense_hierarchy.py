@@ -156,6 +156,16 @@ def test_third_order_of_a_product_blows_up_when_its_parabola_misses_the_target(y
     assert np.isfinite(trajectory.f).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_blow_up_is_told_from_a_vanishing_step_size_in_both_precisions(dtype):
+    data = nth.Dataset(jnp.ones((1, 1)), jnp.array([0.05]))
+    with pytest.raises(nth.SolveError, match=r"blow-up at t = 1\.217") as caught:
+        nth.hierarchy(Product(jnp.ones(3, dtype)), data, 5, np.linspace(0.0, 2.0, 5))
+    assert caught.value.trajectory.stop.reason == "blow-up"
+    # The time at which double precision leaves the bound; single precision's rtol is 1e-4.
+    np.testing.assert_allclose(caught.value.trajectory.stop.t, 1.21777, rtol=1e-4)
+
+
 def test_third_order_of_a_product_converges_when_its_parabola_meets_the_target():
     trajectory = nth.hierarchy(*product_of_three(0.65), 3, np.array([0.0, 100.0]))
     np.testing.assert_allclose(trajectory.f[-1], 0.65, atol=1e-6)

@@ -82,22 +82,25 @@ def test_trajectory_has_no_error_against_itself():
         np.testing.assert_array_equal(getattr(found, name), np.zeros(T))
 
 
-def test_drift_is_the_relative_distance_from_the_first_kernel():
-    one = _trajectory(0, out=(K,))
-    kernel = one.kernel
+@pytest.mark.parametrize("out", [(), (K,)])
+def test_drift_is_the_relative_distance_from_the_kernel_at_the_start(out):
+    one = _trajectory(0, out=out)
+    kernel, start = one.kernel, np.random.default_rng(1).standard_normal((N, *out, N, *out))
     assert kernel is not None
     expected = [
-        np.linalg.norm((kernel[i] - kernel[0]).ravel()) / np.linalg.norm(kernel[0].ravel())
+        np.linalg.norm((kernel[i] - start).ravel()) / np.linalg.norm(start.ravel())
         for i in range(T)
     ]
-    found = drift(one)
+    found = drift(one, start)
     assert found is not None
     np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
-def test_drift_needs_a_kernel_at_one_time_at_least():
-    assert drift(_trajectory(0, kernel=None)) is None
-    assert drift(_trajectory(0, times=0)) is None
+def test_drift_needs_a_kernel_at_the_start_and_at_one_time_at_least():
+    start = np.ones((N, N))
+    assert drift(_trajectory(0, kernel=None), start) is None
+    assert drift(_trajectory(0, times=0), start) is None
+    assert drift(_trajectory(0), None) is None
 
 
 def test_root_mean_square_of_a_constant_is_its_size():

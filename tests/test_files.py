@@ -245,17 +245,17 @@ def test_nan_in_an_npz_is_named_where_it_stands(tmp_path, arrays):
         ("a,y\n", "at least one point, but {} holds only a header."),
         (
             "a,b\n1,2\n",
-            "input columns and, in a header, target columns named y..., "
+            "input columns and, in a header, target columns named y or y1, y2, ..., "
             "but the first line of {} is ['a', 'b'].",
         ),
         (
             "y1,y2\n1,2\n",
-            "input columns and, in a header, target columns named y..., "
+            "input columns and, in a header, target columns named y or y1, y2, ..., "
             "but the first line of {} is ['y1', 'y2'].",
         ),
         (
             "1\n2\n",
-            "input columns and, in a header, target columns named y..., "
+            "input columns and, in a header, target columns named y or y1, y2, ..., "
             "but the first line of {} is ['1'].",
         ),
     ],
@@ -320,3 +320,11 @@ def test_one_training_point_may_have_any_target(tmp_path, arrays):
 )
 def test_more_points_than_there_are_is_refused(names, numbers, sentence, tmp_path, arrays):
     _refused(_npz(tmp_path, **{name: arrays[name] for name in names}), sentence, **numbers)
+
+
+def test_column_called_year_is_an_input(tmp_path):
+    path = tmp_path / "years.csv"
+    path.write_text("year,Y_1,b,y2\n2001,1,3,-1\n2002,2,5,1\n2004,4,1,1\n")
+    data = load_data(path, center=False, normalize=False)
+    np.testing.assert_array_equal(data.x, [[2001, 3], [2002, 5], [2004, 1]])
+    np.testing.assert_array_equal(data.y, [[1, -1], [2, 1], [4, 1]])

@@ -1,5 +1,6 @@
 """The integrator on small systems with known solutions."""
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,28 @@ class Valley(AbstractSystem):
 
     def outputs(self, state):
         return {"y": state}
+
+    def escaped(self, state):
+        return jnp.array(False)
+
+
+class Pulse(AbstractSystem):
+    r"""The clock s' = 1 and $y' = e^{-((s - 1)/w)^2}/w$: smooth, idle, then sudden."""
+
+    width: float = 0.03
+
+    def initial(self):
+        return jnp.array([0.0, 1.0])
+
+    def field(self, state):
+        pulse = jnp.exp(-(((state[0] - 1.0) / self.width) ** 2)) / self.width
+        return jnp.stack([jnp.ones_like(pulse), pulse])
+
+    def sizes(self, state):
+        return jnp.abs(state)
+
+    def outputs(self, state):
+        return {"y": state[1]}
 
     def escaped(self, state):
         return jnp.array(False)
@@ -165,6 +188,16 @@ def test_no_step_is_forced_where_the_right_hand_side_is_smooth():
     for rtol in (1e-4, 1e-8, 1e-13):
         assert integrate(TwoScales(), TS, Explicit(rtol=rtol)).stats.forced == 0
     assert integrate(Growth(jnp.array(2.0)), TS, Explicit(rtol=1e-10)).stats.forced == 0
+
+
+@pytest.mark.parametrize("method", [dfx.Heun(), dfx.Midpoint(), dfx.Bosh3()])
+@pytest.mark.parametrize("rtol", [1e-3, 1e-4])
+def test_no_step_is_forced_by_a_method_too_low_in_order_to_tell_a_jump(method, rtol):
+    for system in (TwoScales(), Growth(jnp.array(2.0))):
+        assert integrate(system, TS, Explicit(rtol=rtol, method=method)).stats.forced == 0
+    solution = integrate(Pulse(), TS, Explicit(rtol=rtol, method=method))
+    assert solution.stats.forced == 0
+    assert not solution.stop.failed
 
 
 def test_right_hand_side_that_is_not_finite_stops_at_once():

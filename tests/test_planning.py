@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 import nthsim as nth
 from nthsim.engines import KernelWork
-from nthsim.footprints import Size, comparison_bytes, hierarchy_bytes
-from nthsim.memory import available, check_fits, largest, readable
+from nthsim.footprints import Size, check_comparison, comparison_bytes, hierarchy_bytes
+from nthsim.memory import available, check_fits, container_memory, largest, readable
 from nthsim.models import FCN
+from nthsim.problem import pose
 
 TS = np.linspace(0.0, 1.0, 3)
 
@@ -76,6 +78,22 @@ def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
     assert peak(n) <= 10**9 < peak(n + 1)
 
 
+@pytest.mark.parametrize("orders", [(2,), (3, 2), (2, 3, 4)])
+def test_comparison_is_refused_just_when_its_plan_does_not_fit(orders):
+    net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(5, 2, dim=4)
+    problem = pose(net, data, nth.squared_error)
+    peak = nth.plan(net, data, orders, TS).together
+    assert nth.plan(net, data, orders, TS, memory=peak).fits
+    with nth.memory_limit(peak):
+        check_comparison(problem, orders, len(TS), certified=True)
+    assert not nth.plan(net, data, orders, TS, memory=peak - 1).fits
+    with (
+        nth.memory_limit(peak - 1),
+        pytest.raises(ValueError, match=r"must (be smaller to fit|be at most|hold at most)"),
+    ):
+        check_comparison(problem, orders, len(TS), certified=True)
+
+
 @pytest.mark.parametrize("order", [12, 60, 10**9])
 def test_plan_of_the_impossible_neither_overflows_nor_takes_long(order):
     size = small(n=10**6, n_test=10**6)
@@ -94,6 +112,41 @@ def test_memory_is_what_is_said_or_what_is_free():
             assert available() == 7
         assert available() == 10**6
     assert available() > 10**8
+
+
+VERSIONS = [
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+]
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["v2", "v1"])
+def test_memory_is_no_more_than_a_container_leaves(version, tmp_path, monkeypatch):
+    limit, usage, parts, cache = (*(tmp_path / name for name in version[:3]), version[3])
+    limit.parent.mkdir(exist_ok=True)
+    limit.write_text("1000000\n")
+    assert container_memory(tmp_path) is None
+    usage.write_text("700000\n")
+    assert container_memory(tmp_path) == 300_000
+    parts.write_text(f"anon 1\n{cache} 200000\n")
+    assert container_memory(tmp_path) == 500_000
+    monkeypatch.setattr("nthsim.memory.CGROUP", tmp_path)
+    if jax.devices()[0].platform == "cpu":
+        assert available() == 500_000
+    usage.write_text("2000000\n")
+    assert container_memory(tmp_path) == 1
+
+
+def test_container_without_limit_has_all_that_is_free(tmp_path):
+    assert container_memory(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    assert container_memory(tmp_path) is None
 
 
 @pytest.mark.parametrize(

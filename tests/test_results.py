@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import studies
 import xarray as xr
+from oracles import Product
 
 import nthsim as nth
 from nthsim import results
@@ -343,4 +344,4 @@ def test_folder_must_be_writable(tmp_path):
 
 
 def _first(model):
-    return model.w if isinstance(model, studies.Product) else model.layers[0].weight
+    return model.w if isinstance(model, Product) else model.layers[0].weight

@@ -22,10 +22,6 @@ def test_table_without_rows_is_empty():
     assert table([]) == ""
 
 
-def test_gap_between_columns_can_be_chosen():
-    assert table([["a", "b"]], gap=5) == "a     b"
-
-
 def test_rows_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match=r"^`rows` must have 2 cells each, but one has 1\.$"):
         table([["a", "b"], ["c"]])

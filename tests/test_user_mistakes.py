@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import nthsim as nth
+from nthsim.checks import checked_orders
 from nthsim.cli import main
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Auto, Explicit
@@ -105,6 +107,14 @@ MISTAKES = [
     Mistake("no orders", lambda: compare(()), r"`orders` must be a sequence of orders"),
     Mistake("orders 3", lambda: compare(3), r"`orders` must be a sequence of orders", True),
     Mistake("orders (2, 1)", lambda: compare((2, 1)), r"`orders` must be an integer of at least 2"),
+    Mistake("no array of orders", lambda: compare(np.array([], int)), r"`orders` must be a seq"),
+    Mistake("one order in an array", lambda: compare(np.array(2)), r"`orders` must be a seq", True),
+    Mistake(
+        "orders in floats",
+        lambda: compare(np.array([2.0, 3.0])),
+        r"`orders` must be an integer of at least 2, but is 2\.0",
+        True,
+    ),
     Mistake("plan of order 1", lambda: nth.plan(NET, DATA, (1,), TS), r"`orders` must be an int"),
     Mistake(
         "certificate of order 0",
@@ -152,6 +162,28 @@ MISTAKES = [
         "loss of a vector", lambda: flow(VECTOR, TWO, loss=lambda f, y: f - y), r"`loss` must retur"
     ),
     Mistake(
+        "loss of one argument",
+        lambda: flow(loss=lambda f: f),
+        r"`loss` must accept one output and one target, but fails on them: .*takes 1 positional",
+    ),
+    Mistake(
+        "loss in a tuple",
+        lambda: flow(loss=lambda f, y: (f, y)),
+        r"`loss` must return a scalar for one sample, but returns tuple",
+    ),
+    Mistake(
+        "logistic of numbers",
+        lambda: flow(loss=nth.logistic),
+        r"`y` must hold only -1 and \+1 for `logistic`, but holds -?\d\.\d+",
+    ),
+    Mistake(
+        "logistic of other test targets",
+        lambda: flow(
+            data=nth.Dataset(DATA.x, np.sign(DATA.y), DATA.x_test, [1.0, 0.0]), loss=nth.logistic
+        ),
+        r"`y_test` must hold only -1 and \+1 for `logistic`, but holds 0",
+    ),
+    Mistake(
         "logistic of a vector", lambda: flow(VECTOR, TWO, loss=nth.logistic), r"`logistic` mus"
     ),
     Mistake(
@@ -164,6 +196,40 @@ MISTAKES = [
     Mistake("rtol NaN", lambda: Explicit(rtol=np.nan), r"`rtol` must be a positive number, but is"),
     Mistake("atol < 0", lambda: Auto(atol=-1.0), r"`atol` must be a positive number, but is -1"),
     Mistake("no steps", lambda: Auto(max_steps=0), r"`max_steps` must be an integer of at least 1"),
+    Mistake("rtol as text", lambda: Auto(rtol="1e-3"), r"`rtol` must be a positive number, but i"),
+    Mistake("rtol True", lambda: Auto(rtol=True), r"`rtol` must be a positive number, but is True"),
+    Mistake("atol in a list", lambda: Explicit(atol=[1e-3]), r"`atol` must be a positive number"),
+    Mistake("2.5 steps", lambda: Auto(max_steps=2.5), r"`max_steps` must be an integer .* is 2\.5"),
+    Mistake(
+        "solver by name",
+        lambda: flow(solver="tsit5"),
+        r"`solver` must be an Auto or Explicit of nthsim\.solvers, .*, but is 'tsit5'",
+        True,
+    ),
+    Mistake(
+        "solver of Diffrax",
+        lambda: compare(solver=dfx.Tsit5()),
+        r"`solver` must be an Auto or Explicit .* such as Explicit\(rtol=1e-7\), but is Tsit5",
+        True,
+    ),
+    Mistake(
+        "solver left empty",
+        lambda: hierarchy(solver=None),
+        r"`solver` must be an Auto or Explicit .*, but is NoneType",
+        True,
+    ),
+    Mistake(
+        "method without error estimate",
+        lambda: Explicit(method=dfx.Euler()),  # pyright: ignore[reportArgumentType]
+        r"`method` must be an explicit Runge-Kutta method .* such as Dopri8\(\), but is Euler",
+        True,
+    ),
+    Mistake(
+        "implicit method",
+        lambda: Explicit(method=dfx.Kvaerno5()),  # pyright: ignore[reportArgumentType]
+        r"`method` must be an explicit Runge-Kutta method .* but is Kvaerno5",
+        True,
+    ),
     Mistake("rtol 1e-30", lambda: flow(solver=Auto(rtol=1e-30)), r"`rtol` must be at least 2\.2e"),
     Mistake(
         "float32 with rtol 1e-10",
@@ -273,6 +339,18 @@ COMMAND_MISTAKES = {
     "kernel of order 1": ("kernels --orders 1 2", r"`orders` must be an integer of at least 2"),
     "width 0": ("flow --width 0", r"`width` must be an integer of at least 1, but is 0\."),
     "depth 0": ("plan --depth 0", r"`depth` must be an integer of at least 1, but is 0\."),
+    "c_res of fcn": ("plan --c-res 0.5", r"`c_res` must be left out for fcn, .* but is 0\.5\."),
+    "negative c_res": ("plan --model resnet --c-res -1", r"`c_res` must be a finite non-negative"),
+    "c_sigma in words": ("plan --c-sigma some", r"--c-sigma: .*some"),
+    "negative c_sigma": ("flow --c-sigma -1", r"`c_sigma` must be a finite positive number, but"),
+    "no weights": (
+        "flow --weight-scale 0",
+        r"`weight_scale` must be a finite positive number",
+    ),
+    "logistic of a line": (
+        "flow --data sphere:3 --loss logistic",
+        r"`y` must hold only -1 and \+1",
+    ),
     "negative seed": ("flow --seed -1", r"`seed` must be an integer of at least 0, but is -1\."),
     "rtol 0": ("flow --rtol 0", r"`rtol` must be a positive number, but is 0\.0\."),
     "rtol NaN": ("compare --rtol nan", r"`rtol` must be a positive number, but is nan\."),
@@ -283,6 +361,11 @@ COMMAND_MISTAKES = {
     "no steps": ("flow --max-steps 0", r"`max_steps` must be an integer of at least 1, but is 0"),
     "negative t1": ("flow --t1 -1", r"`t1` must be a positive number, but is -1\.0\."),
     "infinite t1": ("flow --t1 inf", r"`t1` must be a positive number, but is inf\."),
+    "endless seed": (f"flow --seed {10**20}", r"`seed` must be below 2\*\*32, but is 1000"),
+    "endless times": (
+        f"flow --num-ts {10**9}",
+        r"`num_ts` must be at most 1000000, but is 1000000000\.",
+    ),
     "one save time": ("flow --num-ts 1", r"`num_ts` must be an integer of at least 2, but is 1\."),
     "unknown data": ("flow --data cifar", r"`data` must be digits, .*, but is 'cifar'\."),
     "class -3": ("flow --data digits:3,-3", r"`data` must be digits, .*, but is 'digits:3,-3'\."),
@@ -362,3 +445,22 @@ def test_mistake_on_the_command_line_gets_one_line_and_status_2(mistake, folder,
     assert status == 2
     assert said.out == ""
     assert re.fullmatch(rf"nthsim: {line}.*\n", said.err)
+
+
+def test_any_plain_number_serves_as_a_setting():
+    solver = Auto(rtol=np.float32(0.5), atol=jnp.array(0.25), max_steps=np.int64(7))
+    assert (solver.rtol, solver.atol, solver.max_steps) == (0.5, 0.25, 7)
+    assert [type(value) for value in (solver.rtol, solver.atol, solver.max_steps)] == [
+        float,
+        float,
+        int,
+    ]
+
+
+@pytest.mark.parametrize(
+    "orders", [[3, 2, 3], range(2, 4), np.array([2, 3]), jnp.array([3, 2]), (np.int64(2), 3)]
+)
+def test_orders_come_in_any_sequence_of_integers(orders):
+    assert checked_orders(orders) == (2, 3)
+    if not isinstance(orders, jax.Array):
+        assert nth.plan(NET, DATA, orders, TS).orders == (2, 3)
