@@ -114,8 +114,8 @@ def made_data(settings: Common) -> Dataset:
 
 def _flat(data: Dataset) -> Dataset:
     """The same with each input in one row, as the networks here take them."""
-    rows = lambda x: None if x is None else x.reshape(len(x), -1)  # noqa: E731
-    return Dataset(rows(data.x), data.y, rows(data.x_test), data.y_test)
+    test = None if data.x_test is None else data.x_test.reshape(data.n_test, -1)
+    return Dataset(data.x.reshape(data.n, -1), data.y, test, data.y_test)
 
 
 def made_times(settings: Timed) -> np.ndarray:
