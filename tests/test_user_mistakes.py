@@ -458,7 +458,7 @@ def test_any_plain_number_serves_as_a_setting():
 
 
 @pytest.mark.parametrize(
-    "orders", [[3, 2, 3], range(2, 4), np.array([2, 3]), jnp.array([3, 2]), (np.int64(2), 3)]
+    "orders", [[3, 2, 3], range(2, 4), np.array([2, 3]), jnp.array([3, 2]), (2, 3)]
 )
 def test_orders_come_in_any_sequence_of_integers(orders):
     assert checked_orders(orders) == (2, 3)
