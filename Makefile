@@ -12,7 +12,7 @@ CARRIED := pyproject.toml tests $(wildcard conftest.py demos benchmarks docs *.m
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint test-checkout test-wheel clean
+.PHONY: help demo test lint test-checkout test-wheel bench clean
 
 help:
 	@echo "make demo           draw the first figure, into results/"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint           ruff and pyright"
 	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
 	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
+	@echo "make bench          time and memory, side by side with other roads; an hour on two cores"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package
@@ -38,10 +39,12 @@ lint: .venv/.tools
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
-# The second run takes what the first compiled from the cache.
+# The second run takes what the first compiled from the cache. Most of the time is compilation of
+# programs that run once; for the tests as users compile: make test JAX_DISABLE_MOST_OPTIMIZATIONS=0
 test-checkout test-wheel: export MPLBACKEND = Agg
 test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
 test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.1
+test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 
 # `pytest`, never `python -m pytest`, which would make models/ and solvers/ importable.
 test-checkout: .venv/.tools
@@ -54,9 +57,17 @@ test-wheel: .venv-wheel/.package
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
 	"$$root/.venv-wheel/bin/pytest" -n $(WORKERS) --dist loadfile --jaxtyping-packages=
 
+bench: .venv/.package
+	@echo "Installing real MNIST digits into .venv"
+	@.venv/bin/python -m pip install -q --editable ".[data]"
+	.venv/bin/python benchmarks/kernels.py
+	.venv/bin/python benchmarks/foreign.py
+	.venv/bin/python benchmarks/series.py
+	.venv/bin/python benchmarks/large.py
+
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
-	rm -rf .jax_cache .pytest_cache .ruff_cache
+	rm -rf .jax_cache .pytest_cache .ruff_cache benchmarks/.venv-*
 	find nthsim models solvers tests demos -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps .package and .tools: nothing is installed twice until pyproject.toml changes.

@@ -21,16 +21,27 @@ def gelu(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jax.nn.gelu(z, approximate=False)
 
 
+def relu(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return `z` where it is positive, else zero; unlike JAX's own, it has Taylor coefficients."""
+    return jnp.where(z > 0, z, jnp.zeros_like(z))
+
+
+def softplus(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Return $\log(1 + e^z)$; unlike JAX's own, it has Taylor coefficients."""
+    magnitude = jnp.where(z > 0, z, -z)
+    return relu(z) + jnp.log1p(jnp.exp(-magnitude))
+
+
 ACTIVATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
     {
         "erf": jax.scipy.special.erf,
         "gelu": gelu,
         "identity": identity,
-        "relu": jax.nn.relu,
+        "relu": relu,
         "sigmoid": jax.nn.sigmoid,
         "silu": jax.nn.silu,
         "sin": jnp.sin,
-        "softplus": jax.nn.softplus,
+        "softplus": softplus,
         "tanh": jnp.tanh,
     }
 )

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import reprlib
 from typing import Literal
 
 import jax
@@ -18,7 +19,7 @@ def checked_size(name: str, value: object) -> int:
     """
     size = _as_int(value)
     if size is None or size < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1, but is {value!r}.")
+        raise ValueError(f"`{name}` must be an integer of at least 1, but is {_shown(value)}.")
     return size
 
 
@@ -33,7 +34,7 @@ def checked_out_size(value: object) -> int | Literal["scalar"]:
     size = _as_int(value)
     if size is None or size < 1:
         raise ValueError(
-            f"`out_size` must be 'scalar' or an integer of at least 1, but is {value!r}."
+            f"`out_size` must be 'scalar' or an integer of at least 1, but is {_shown(value)}."
         )
     return size
 
@@ -47,7 +48,7 @@ def checked_scale(name: str, value: object, *, zero_allowed: bool = False) -> fl
     scale = _as_float(value)
     if not math.isfinite(scale) or scale < 0 or (scale == 0 and not zero_allowed):
         kind = "non-negative" if zero_allowed else "positive"
-        raise ValueError(f"`{name}` must be a finite {kind} number, but is {value!r}.")
+        raise ValueError(f"`{name}` must be a finite {kind} number, but is {_shown(value)}.")
     return scale
 
 
@@ -79,6 +80,11 @@ def check_input_shape(shape: tuple[int, ...], in_size: int) -> None:
             f"`x` must be one input of shape ({in_size},) (jax.vmap maps a batch), "
             f"but is of shape {shape}."
         )
+
+
+def _shown(value: object) -> str:
+    """Any value on one short line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _as_int(value: object) -> int | None:

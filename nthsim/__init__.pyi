@@ -1,8 +1,6 @@
 from .certificates import Certificate as Certificate
 from .certificates import certificate as certificate
-from .comparison import CompareError as CompareError
 from .comparison import Comparison as Comparison
-from .comparison import compare as compare
 from .datasets import Dataset as Dataset
 from .errors import Errors as Errors
 from .files import load_data as load_data
@@ -17,6 +15,9 @@ from .losses import squared_error as squared_error
 from .memory import memory_limit as memory_limit
 from .planning import Plan as Plan
 from .planning import plan as plan
+from .studies import CompareError as CompareError
+from .studies import compare as compare
 from .synthetic import sphere as sphere
+from .taylor import taylor as taylor
 from .trajectories import SolveError as SolveError
 from .trajectories import Trajectory as Trajectory

@@ -1,8 +1,6 @@
 """A kernel computed block by block into one buffer."""
 
 import abc
-from collections.abc import Iterator
-from math import ceil
 
 import equinox as eqx
 import jax
@@ -19,9 +17,9 @@ class AbstractBlockKernel(eqx.Module):
     r"""$K^{(r)}$ as a function of the parameters, with samples and outputs joined: N = n·k.
 
     The result is one buffer that blocks are written into in place, so memory stays at its size plus
-    one block. Its axes fall into three groups: those computed whole, and two that are cut into
-    `rows` and `columns`. The last blocks are moved back to fit, which computes a few entries twice
-    instead of compiling a remainder.
+    one block. It has one axis per slot in its `shape`, which fall into three `groups` of so many
+    entries: those computed whole, and two that are cut into `rows` and `columns`. The last blocks
+    are moved back to fit, which computes a few entries twice instead of compiling a remainder.
     """
 
     rows: eqx.AbstractVar[int]
@@ -48,32 +46,38 @@ class AbstractBlockKernel(eqx.Module):
     ) -> Float[Array, "..."]:
         """Evaluate at `theta`; shape (N_first, N, ..., N) with one axis per slot."""
         dtype = jnp.result_type(*jax.tree.leaves(theta))
-        buffer = jnp.zeros(self.shape, dtype)
-        calls = ceil(self.groups[1] / self.rows) * ceil(self.groups[2] / self.columns)
-        for row, column in self._corners():
+        corners = self._corners()
+        buffer = None if len(corners) == 1 else jnp.zeros(self.shape, dtype)
+        for row, column in corners:
             buffer = _written((self, theta, jnp.array(row), jnp.array(column)), buffer)
             if progress is not None:
                 buffer.block_until_ready()
-                progress.forward(1 / calls)
+                progress.forward(1 / len(corners))
+        assert buffer is not None
         return buffer
 
-    def _corners(self) -> Iterator[tuple[int, int]]:
+    def _corners(self) -> list[tuple[int, int]]:
         _, all_rows, all_columns = self.groups
-        for row in range(0, all_rows, self.rows):
-            for column in range(0, all_columns, self.columns):
-                yield min(row, all_rows - self.rows), min(column, all_columns - self.columns)
+        return [
+            (min(row, all_rows - self.rows), min(column, all_columns - self.columns))
+            for row in range(0, all_rows, self.rows)
+            for column in range(0, all_columns, self.columns)
+        ]
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _written(
-    task: tuple[AbstractBlockKernel, PyTree[Array], Int[Array, ""], Int[Array, ""]], buffer: Array
+    task: tuple[AbstractBlockKernel, PyTree[Array], Int[Array, ""], Int[Array, ""]],
+    buffer: Array | None,
 ) -> Array:
-    """Compute the block at a corner into the buffer's own memory."""
+    """Compute the block at a corner into the buffer's own memory, or the only block without one."""
     kernel, theta, row, column = task
     with jax.default_matmul_precision("highest"):
         block = kernel.block(
             theta, row + jnp.arange(kernel.rows), column + jnp.arange(kernel.columns)
         )
+    if buffer is None:
+        return block.reshape(kernel.shape)
     flat = buffer.reshape(kernel.groups)  # outside of `jit` this would copy
     corner = (jnp.zeros_like(row), row, column)
     return jax.lax.dynamic_update_slice(flat, block, corner).reshape(buffer.shape)

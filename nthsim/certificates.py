@@ -6,19 +6,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
-from nthsim.checks import checked_orders
+from nthsim.checks import checked_orders, choice
+from nthsim.choices import METHODS
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.flow import exact
-from nthsim.footprints import check_hierarchy
-from nthsim.hierarchies import initial_kernels, truncated
+from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
+from nthsim.refusals import check_hierarchy
+from nthsim.schedules import Schedule
 from nthsim.solvers.explicit import Explicit
 from nthsim.trajectories import Trajectory
+from nthsim.truncations import Truncations, truncations
 
 #: Save times per certificate, from the first fraction of the fastest time scale to the second.
 TIMES, FROM, TO = 49, 1e-4, 1.0
@@ -58,6 +61,7 @@ def certificate(
     data: Dataset,
     orders: Sequence[int],
     *,
+    method: str = "auto",
     loss: Loss = squared_error,
     progress: bool = True,
 ) -> Certificate:
@@ -70,6 +74,7 @@ def certificate(
         model: Any Equinox module that maps one input to a scalar or a vector, in float64.
         data: Training data; test points are not used.
         orders: The orders p, each at least 2.
+        method: As in `hierarchy`, for every order.
         loss: Differentiable function of one output and one target.
         progress: Whether to show progress bars when on a terminal.
 
@@ -77,39 +82,35 @@ def certificate(
         ValueError: When an argument is not as above.
     """
     orders = checked_orders(orders)
+    choice("method", method, METHODS)
     problem = pose(model, data, loss).without_test_points()
     if problem.x.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.x.dtype}.")
-    check_hierarchy(problem, max(orders), 0, recorded=False, name="orders")
-    kernels = initial_kernels(problem, max(orders), progress=progress)
-    return certified(problem, kernels, orders, progress=progress)
+    size = problem_size(problem, TIMES, 0)
+    check_hierarchy(size, max(orders), method, name="orders")
+    prepared = truncations(problem, size, orders, method, progress=progress)
+    return certified(prepared, orders, progress=progress)
 
 
-def certified(
-    problem: Problem, kernels: tuple[Array, ...], orders: tuple[int, ...], *, progress: bool
-) -> Certificate:
-    """The certificate of a problem whose kernels are known.
+def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool) -> Certificate:
+    """The certificate of these orders.
 
     Raises:
         KeyboardInterrupt: At Ctrl-C; half a certificate is none.
     """
-    problem, N = problem.without_test_points(), kernels[-1].shape[-1]
-    kernels = tuple(k[:N] for k in kernels)
-    ts = fastest_time(problem, kernels) * np.geomspace(FROM, TO, TIMES)
-    solver = Explicit(rtol=1e-13, atol=1e-15)
+    prepared = prepared.without_test_points()
+    problem = prepared.problem
+    ts = fastest_time(problem, prepared.initial_kernel()) * np.geomspace(FROM, TO, TIMES)
+    course = Schedule(ts, Explicit(rtol=1e-13, atol=1e-15), ts[:0])
     errors = np.full((len(orders), TIMES), np.nan)
     with Progress("certificate", progress) as bar:
-        flow = _heard(exact(problem, ts, solver=solver, record_kernel=False, progress=False))
+        flow = _heard(exact(problem, course, progress=False))
         for row, p in zip(errors, orders, strict=True):
             bar.forward(1 / (1 + len(orders)))
-            truncation = _heard(
-                truncated(
-                    problem, kernels[:p], ts, solver=solver, record_kernel=False, progress=False
-                )
-            )
+            truncation = _heard(prepared.integrate(p, course, progress=False))
             reached = min(len(truncation.ts), len(flow.ts))
             row[:reached] = rms(truncation.f[:reached] - flow.f[:reached])
-    start = float(jnp.sqrt(jnp.mean(kernels[0] ** 2)))
+    start = float(jnp.sqrt(jnp.mean(problem.outputs() ** 2)))
     moved = np.ptp(flow.f) if flow.f.size else 0.0
     noise = ROUNDINGS * np.finfo(errors.dtype).eps * (start + moved)
     fits = [_fit(ts, row, noise) for row in errors]
@@ -117,17 +118,18 @@ def certified(
     return Certificate(orders, ts, errors, slopes, windows)
 
 
-def fastest_time(problem: Problem, kernels: tuple[Array, ...]) -> float:
+def fastest_time(problem: Problem, kernel: Float[np.ndarray, "n ..."]) -> float:
     r"""The shortest time scale of the flow, $n / (\lambda_{\max}(K^{(2)}) \max_a |\ell''_a|)$.
 
     Where the loss has no curvature, the time in which f moves by about its size, $|f| / |f'|$.
     """
-    residual = problem.residual
-    f = kernels[0].reshape(len(problem.x), *problem.out_shape)
+    residual, start = problem.residual, problem.outputs()
+    f = start.reshape(len(problem.x), *problem.out_shape)
+    square = jnp.asarray(kernel, start.dtype).reshape(start.size, start.size)
     curvature = jax.vmap(jax.hessian(residual.loss))(f, residual.y).reshape(len(f), -1)
-    rate = jnp.linalg.norm(kernels[1], 2) * jnp.linalg.norm(curvature, axis=1).max() / len(f)
-    velocity = jnp.linalg.norm(kernels[1] @ residual(kernels[0]))
-    for fastest in (float(rate), float(velocity / (1 + jnp.linalg.norm(kernels[0])))):
+    rate = jnp.linalg.norm(square, 2) * jnp.linalg.norm(curvature, axis=1).max() / len(f)
+    velocity = jnp.linalg.norm(square @ residual(start))
+    for fastest in (float(rate), float(velocity / (1 + jnp.linalg.norm(start)))):
         if np.isfinite(fastest) and fastest > 0:
             return 1 / fastest
     return 1.0

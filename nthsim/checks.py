@@ -29,18 +29,43 @@ def count(name: str, value: object, least: int) -> int:
     return number
 
 
-def checked_orders(orders: object) -> tuple[int, ...]:
-    """The orders, each an integer of at least 2, in rising order and once each.
+def points(n_train: object, n_test: object) -> tuple[int, int]:
+    """Return the numbers of training and test points, at least 1 and 0.
 
     Raises:
-        ValueError: `orders` is neither a sequence nor a one-dimensional array of such integers.
+        ValueError: one of them is no such number; a sentence tells of both where both are wrong.
+    """
+    numbers: list[int] = []
+    refused: list[ValueError] = []
+    for name, value, low in (("n_train", n_train, 1), ("n_test", n_test, 0)):
+        try:
+            numbers.append(count(name, value, low))
+        except ValueError as error:
+            refused.append(error)
+    if len(refused) == 2:
+        raise ValueError(
+            "`n_train` and `n_test` must be integers of at least 1 and 0, "
+            f"but are {_shown(n_train)} and {_shown(n_test)}."
+        )
+    if refused:
+        raise refused[0]
+    return numbers[0], numbers[1]
+
+
+def checked_orders(orders: object, *, name: str = "orders", least: int = 2) -> tuple[int, ...]:
+    """The orders, each an integer of at least `least`, in rising order and once each.
+
+    Raises:
+        ValueError: `orders`, called `name`, is neither a sequence nor a one-dimensional array of
+            such integers.
     """
     listed = orders.tolist() if isinstance(orders, np.ndarray | jax.Array) else orders
     if not isinstance(listed, Sequence) or isinstance(listed, str) or not len(listed):
         raise ValueError(
-            f"`orders` must be a sequence of orders such as (2, 3), but is {_shown(orders)}."
+            f"`{name}` must be a sequence of integers such as ({least}, {least + 1}), "
+            f"but is {_shown(orders)}."
         )
-    return tuple(sorted({count("orders", order, 2) for order in listed}))
+    return tuple(sorted({count(name, order, least) for order in listed}))
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> str:

@@ -5,22 +5,22 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 
+from nthsim.mistakes import COMMANDS, explained
 from nthsim.settings import Command, Compare, Flow, Kernels, Plan, Show, flags
 
 T = TypeVar("T")
 
-#: Broken into lines here, as tyro does not.
 DESCRIPTION = """Simulate the training of finite-width neural networks: exact gradient flow
 beside the truncated Neural Tangent Hierarchy. `nthsim compare` alone runs a first
-example in under a minute; `nthsim COMMAND --help` explains every setting."""
-
-COMMANDS = ("compare", "flow", "kernels", "plan", "show")
+example in under a minute; `nthsim COMMAND --help` explains every setting, and
+the version is told by `nthsim --version`."""
 
 PARSER = tyro.conf.OmitSubcommandPrefixes[
     Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -62,11 +62,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def parsed(args: Sequence[str]) -> Command | None:
-    """The command and its settings, those of `--config` under the explicit ones; None after help.
+    """The command and its settings, those of `--config` under the explicit ones; None if told.
+
+    None is for help and for `--version`, which are printed.
 
     Raises:
         ValueError: When they are not as the help says.
     """
+    if list(args) == ["--version"]:
+        print(f"nthsim {version('nthsim')}")
+        return None
     parse = lambda words: tyro.cli(PARSER, prog="nthsim", description=DESCRIPTION, args=words)  # noqa: E731
     command = _quietly(parse, list(args))
     if command is None or isinstance(command, Show) or command.config is None:
@@ -82,14 +87,21 @@ def parsed(args: Sequence[str]) -> Command | None:
         raise ValueError(
             f"`config` must hold valid settings, but {path} does not: {reason}."
         ) from error
-    again = lambda words: tyro.cli(type(command), default=base, prog=f"nthsim {name}", args=words)  # noqa: E731
+
+    def again(words: list[str]) -> Command | None:
+        return tyro.cli(type(command), default=base, prog=f"nthsim {name}", args=words[1:])
+
     rest = list(args)
     rest.remove(name)
-    return _quietly(again, rest)
+    return _quietly(again, [name, *rest])
 
 
 def _quietly(parse: Callable[[list[str]], T], words: list[str]) -> T | None:
-    """Parse, turning tyro's boxed errors into a ValueError of one line; None after help."""
+    """Parse the words of one command; None after help.
+
+    Raises:
+        ValueError: When tyro refuses them; one line instead of its box.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -97,34 +109,14 @@ def _quietly(parse: Callable[[list[str]], T], words: list[str]) -> T | None:
     except SystemExit as end:
         if not end.code:
             return None
+        reason = explained(words) or _unboxed(said.getvalue())
         command = f" {words[0]}" if words and words[0] in COMMANDS else ""
-        raise ValueError(f"{_unboxed(said.getvalue())}; see `nthsim{command} --help`.") from None
+        raise ValueError(f"{reason}; see `nthsim{command} --help`.") from None
 
 
 def _unboxed(box: str) -> str:
-    """What an error box of tyro says, in one line."""
-    lines = [line.strip("│╭╮╰╯| ") for line in box.splitlines()]
-    parts = [" ".join(part) for part in _split(lines)]
-    if "╭" not in box:  # where there is no Unicode, the title stands above the rule, not in it
-        parts = parts[1:]
-    message = parts[0] if parts else "the arguments are not as the help says"
-    if message.startswith("Error parsing "):
-        message = re.sub(r"^Error parsing (\S+): ", r"\1: ", message)
-    close = re.search(r"(?:meant|Similar).*?(--[\w-]+)", " ".join(parts[1:]))
-    hint = f" (did you mean {close[1]}?)" if close else ""
-    return f"{message.rstrip('.')}{hint}"
-
-
-def _split(lines: list[str]) -> Iterator[list[str]]:
-    """The parts of a box between its rules, without its title."""
-    part: list[str] = []
-    for line in lines:
-        if not line or "───" in line or "---" in line:
-            if part:
-                yield part
-            part = []
-        else:
-            part.append(line)
+    """What an error box of tyro says, in one line; for mistakes that are not explained."""
+    return " ".join(re.sub("[│╭╮╰╯─|]|-{3,}", " ", box).split()).rstrip(".")
 
 
 def _failure(error: Exception) -> str:

@@ -12,18 +12,25 @@ import numpy as np
 
 from nthsim import settings
 from nthsim.checks import checked_orders
-from nthsim.comparison import CompareError, Comparison, compare
+from nthsim.comparison import Comparison
 from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
-from nthsim.footprints import check_kernels
-from nthsim.inputs import drawn_model, made_data, made_model, made_times
+from nthsim.inputs import (
+    check_memory,
+    drawn_model,
+    made_data,
+    made_model,
+    made_times,
+)
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
 from nthsim.memory import memory_limit
 from nthsim.outputs import replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
+from nthsim.refusals import check_kernels
 from nthsim.solvers.auto import Auto
+from nthsim.studies import CompareError, compare
 from nthsim.tables import scientific, table
 from nthsim.trajectories import SolveError, Trajectory
 
@@ -43,9 +50,10 @@ def run(command: settings.Command) -> int:
     folder = None if out is None else made_folder(out)
     if isinstance(command, settings.Show):
         return _show(command, folder)
-    size = command.memory
-    limited = contextlib.nullcontext() if size is None else memory_limit(settings.in_bytes(size))
-    with limited:
+    memory = None if command.memory is None else settings.in_bytes(command.memory)
+    if memory is not None and not isinstance(command, settings.Plan):
+        check_memory(memory)
+    with contextlib.nullcontext() if memory is None else memory_limit(memory):
         if isinstance(command, settings.Compare):
             return _compare(command, folder)
         if isinstance(command, settings.Flow):
@@ -84,8 +92,10 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
             ts,
             loss=LOSSES[command.loss],
             solver=solver,
+            taylor=command.taylor,
             method=command.method,
-            certify=command.certify,
+            record_kernel=command.record_kernel,
+            certify=None if command.certify else False,
         )
         failure = None
     except CompareError as error:
@@ -151,11 +161,18 @@ def _kernels(command: settings.Kernels, folder: Path | None) -> int:
 
 def _plan(command: settings.Plan) -> int:
     data = made_data(command)
-    orders, ts, loss = command.orders, made_times(command), LOSSES[command.loss]
-    # Traced, the network has shapes but no weights, which might not fit.
-    print(
-        eqx.filter_eval_shape(lambda: plan(drawn_model(command, data), data, orders, ts, loss=loss))
+    estimate = lambda: plan(  # noqa: E731
+        drawn_model(command, data),
+        data,
+        command.orders,
+        made_times(command),
+        taylor=command.taylor,
+        loss=LOSSES[command.loss],
+        method=command.method,
+        record_kernel=command.record_kernel,
     )
+    # Traced, the network has shapes but no weights, which might not fit.
+    print(eqx.filter_eval_shape(estimate))
     return 0
 
 

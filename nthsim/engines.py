@@ -1,15 +1,17 @@
-"""Which road to a kernel: nested derivatives, or the structure of linear layers."""
+"""Which road to a kernel: nested derivatives, or the structure of a network's layers."""
+
+import warnings
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, PyTree
 
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
+from nthsim.layers import outside_layers
 from nthsim.lie import lie_kernel
 from nthsim.network import Network, parameter_count
 from nthsim.slots import Slots
 from nthsim.structured import structured_kernel
-from nthsim.taps import rest_of, tap
+from nthsim.taps import TappedNetwork, tap
 
 METHODS = ("auto", "structured", "nested")
 
@@ -17,15 +19,19 @@ METHODS = ("auto", "structured", "nested")
 QUICK = 10**10
 
 #: "auto" leaves networks alone that keep more than this part of their parameters elsewhere than in
-#: linear layers: gradients by those are formed.
+#: layers: gradients by those are formed.
 ELSEWHERE = 0.1
+
+
+class SlowKernelWarning(UserWarning):
+    """A large kernel takes nested derivatives, because a model cannot be taken apart."""
 
 
 class KernelWork(eqx.Module):
     """What kernels take by either road, in flops; within a factor of 2 of XLA's count to order 5.
 
     `evaluation` is one forward pass at one input; `signals` the numbers that one input shows at the
-    linear layers, None where they cannot be tapped.
+    layers, None where they cannot be tapped.
     """
 
     evaluation: int
@@ -46,9 +52,13 @@ class KernelWork(eqx.Module):
             return signals + gram
         return N ** (order - 2) * _growth(signals + 2 * gram, order - 3)
 
+    def quick(self, first: int, N: int, order: int) -> bool:
+        """Whether nested derivatives take no time to speak of."""
+        return self.nested(first, N, order) < QUICK
+
     def method(self, first: int, N: int, order: int) -> str:
         """The road that "auto" takes."""
-        if self.signals is None or self.nested(first, N, order) < QUICK:
+        if self.signals is None or self.quick(first, N, order):
             return "nested"
         return "structured"
 
@@ -60,16 +70,9 @@ class KernelWork(eqx.Module):
 
 
 def kernel_work(network: Network, theta: PyTree[Array], slots: Slots) -> KernelWork:
-    """Count the work of one evaluation and look for linear layers; nothing is computed."""
-    evaluation = network.work(theta, slots.points).flops
-    elsewhere = sum(leaf.size for leaf in jax.tree.leaves(rest_of(theta)))
-    if elsewhere > ELSEWHERE * parameter_count(theta):
-        return KernelWork(evaluation, None)
-    try:
-        tapped = tap(network, theta, slots.points[0], slots.outputs)
-    except ValueError:
-        return KernelWork(evaluation, None)
-    return KernelWork(evaluation, tapped.numbers(theta))
+    """Count the work of one evaluation and look for layers; nothing is computed."""
+    tapped = _taken_apart(network, theta, slots)
+    return _work(network, theta, slots, tapped)
 
 
 def block_kernel(
@@ -84,13 +87,52 @@ def block_kernel(
     r"""$K^{(r)}$ as a function of the parameters, by `method`.
 
     Raises:
-        ValueError: When "structured" is asked for and the network's layers cannot be tapped.
+        ValueError: When "structured" is asked for and the network cannot be taken apart.
+
+    Warns:
+        SlowKernelWarning: When "auto" takes nested derivatives for a large kernel, and why; Python
+            shows the same warning once.
     """
-    if method == "auto":
-        work = kernel_work(network, theta, slots)
-        method = work.method(len(slots.first), slots.shape(2)[1], order)
-    make = lie_kernel if method == "nested" else structured_kernel
-    return make(network, theta, slots, order, chunk_bytes=chunk_bytes)
+    tapped: TappedNetwork | str = ""
+    if method == "structured":
+        tapped = tap(network, theta, slots.points[0], slots.outputs)
+    elif method == "auto":
+        tapped = _taken_apart(network, theta, slots)
+        work = _work(network, theta, slots, tapped)
+        first, N = len(slots.first), slots.shape(2)[1]
+        if isinstance(tapped, str) and not work.quick(first, N, order):
+            warnings.warn(
+                f"{tapped[:-1]}: kernels take nested derivatives, which is slower.",
+                SlowKernelWarning,
+                stacklevel=2,
+            )
+        if work.method(first, N, order) == "nested":
+            tapped = ""
+    if isinstance(tapped, str):
+        return lie_kernel(network, theta, slots, order, chunk_bytes=chunk_bytes)
+    return structured_kernel(tapped, theta, slots, order, chunk_bytes=chunk_bytes)
+
+
+def _taken_apart(network: Network, theta: PyTree[Array], slots: Slots) -> TappedNetwork | str:
+    """What "auto" would work with, or the sentence that says what stands in the way."""
+    outside = outside_layers(theta)
+    if sum(outside.values()) > ELSEWHERE * parameter_count(theta):
+        largest = max(outside, key=lambda name: outside[name])
+        return (
+            "`model` must hold its parameters in linear and convolutional layers to be taken "
+            f"apart, but holds `{largest}` elsewhere."
+        )
+    try:
+        return tap(network, theta, slots.points[0], slots.outputs)
+    except ValueError as error:
+        return str(error)
+
+
+def _work(
+    network: Network, theta: PyTree[Array], slots: Slots, tapped: TappedNetwork | str
+) -> KernelWork:
+    evaluation = network.work(theta, slots.points).flops
+    return KernelWork(evaluation, None if isinstance(tapped, str) else tapped.numbers(theta))
 
 
 def _growth(flops: int, times: int) -> int:

@@ -17,8 +17,8 @@ class Errors(eqx.Module):
     `train_rms` and `train_max` are the root mean square and the largest error of f over training
     points and outputs, `test_rms` and `test_max` likewise (None without test points); `loss` and
     `test_loss` are absolute differences; `kernel` and `kernel_test` are Frobenius norms relative to
-    the exact one, $\|\tilde K^{(2)}_t - K^{(2)}_t\| / \|K^{(2)}_t\|$ (None if not recorded).
-    All have shape (T,).
+    the exact one, $\|\tilde K^{(2)}_t - K^{(2)}_t\| / \|K^{(2)}_t\|$, at the times `kernel_ts`, of
+    shape (S,) (None if not recorded). All others have shape (T,).
     """
 
     ts: Series
@@ -30,6 +30,7 @@ class Errors(eqx.Module):
     test_loss: Series | None
     kernel: Series | None
     kernel_test: Series | None
+    kernel_ts: Series | None
 
 
 def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
@@ -39,10 +40,10 @@ def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
         name: (getattr(truncation, name), getattr(exact, name))
         for name in ("f", "f_test", "loss", "test_loss", "kernel", "kernel_test")
     }
-    difference = {
-        name: None if a is None or b is None else a[:T] - b[:T] for name, (a, b) in pairs.items()
-    }
-    f, loss = difference["f"], difference["loss"]
+    difference = {name: _difference(a, b) for name, (a, b) in pairs.items()}
+    f, loss, kernel, clock = difference["f"], difference["loss"], difference["kernel"], None
+    if kernel is not None and exact.kernel_ts is not None:
+        clock = exact.kernel_ts[: len(kernel)]
     assert f is not None
     assert loss is not None
     return Errors(
@@ -53,19 +54,29 @@ def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
         test_max=_on(_largest, difference["f_test"]),
         loss=np.abs(loss),
         test_loss=_on(np.abs, difference["test_loss"]),
-        kernel=_relative(difference["kernel"], exact.kernel),
+        kernel=_relative(kernel, exact.kernel),
         kernel_test=_relative(difference["kernel_test"], exact.kernel_test),
+        kernel_ts=clock,
     )
 
 
 def drift(exact: Trajectory, start: Float[np.ndarray, "n ..."] | None) -> Series | None:
     r"""$\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ where `start` is $K^{(2)}_0$, at t = 0.
 
-    The first save time may come later. None where either kernel is unknown or no time was reached.
+    At the times `kernel_ts` of the flow, the first of which may come later. None where either
+    kernel is unknown or no time was reached.
     """
-    if exact.kernel is None or start is None or not len(exact.ts):
+    if exact.kernel is None or start is None or not len(exact.kernel):
         return None
     return _norm(exact.kernel - start) / np.linalg.norm(start)
+
+
+def _difference(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    """At the times that both reached; both began at the same."""
+    if a is None or b is None:
+        return None
+    both = min(len(a), len(b))
+    return a[:both] - b[:both]
 
 
 def rms(error: Float[np.ndarray, "T ..."]) -> Series:

@@ -19,6 +19,9 @@ _NAMES = ("x", "y", "x_test", "y_test")
 #: The names of target columns: `y`, or `y1`, `y2`, ...; a column called `year` is an input.
 _TARGET = re.compile(r"y_?\d*", re.IGNORECASE)
 
+#: What else may stand between columns.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "spaces"}
+
 
 def load_data(
     path: str | os.PathLike[str],
@@ -79,18 +82,15 @@ def _cut(
     """Keep `n_train` and `n_test` points, the latter out of `x` where there is no `x_test`."""
     rows, own_test = len(arrays["x"]), "x_test" in arrays
     most = len(arrays["x_test"]) if own_test else rows - 1
-    t = (most if own_test else 0) if n_test is None else checks.count("n_test", n_test, 0)
-    if t > most:
-        source = "the number of test points" if own_test else f"one less than the {rows} points"
-        raise ValueError(f"`n_test` must be at most {most}, {source} in the file, but is {t}.")
-    left = rows if own_test else rows - t
-    n = left if n_train is None else checks.count("n_train", n_train, 1)
-    if n > left:
-        beside = "" if own_test or not t else f" beside {t} test points"
-        raise ValueError(
-            f"`n_train` must be at most {left}, the number of points in the file{beside}, "
-            f"but is {n}."
-        )
+    n, t = checks.points(
+        1 if n_train is None else n_train, (most * own_test) if n_test is None else n_test
+    )
+    if n_train is None:
+        n = rows if own_test else max(1, rows - t)
+    if own_test:
+        _check_parts(n, t, rows, most)
+    elif n + t > rows:
+        raise ValueError(_too_many(n_train, t, rows))
     kept = {"x": arrays["x"][:n], "y": arrays["y"][:n]}
     if own_test:
         pool = {name: arrays[name] for name in ("x_test", "y_test") if name in arrays}
@@ -99,6 +99,35 @@ def _cut(
     if t:
         kept |= {name: array[:t] for name, array in pool.items()}
     return kept
+
+
+def _too_many(n_train: int | None, t: int, rows: int) -> str:
+    """What is asked too much of a file without test points of its own."""
+    held = f"{rows}, the number of points in the file"
+    if n_train is None:
+        held = f"{rows - 1}, one less than the {rows} points in the file"
+        return f"`n_test` must be at most {held}, but is {t}."
+    if not t:
+        return f"`n_train` must be at most {held}, but is {n_train}."
+    return f"`n_train` + `n_test` must be at most {held}, but is {n_train} + {t}."
+
+
+def _check_parts(n: int, t: int, rows: int, test_rows: int) -> None:
+    """Refuse more points than a file with test points of its own holds."""
+    if n > rows and t > test_rows:
+        raise ValueError(
+            f"`n_train` and `n_test` must be at most {rows} and {test_rows}, the numbers of points "
+            f"in the file, but are {n} and {t}."
+        )
+    for name, number, held, kind in (
+        ("n_train", n, rows, "points"),
+        ("n_test", t, test_rows, "test points"),
+    ):
+        if number > held:
+            raise ValueError(
+                f"`{name}` must be at most {held}, the number of {kind} in the file, "
+                f"but is {number}."
+            )
 
 
 def _read_npz(path: Path) -> dict[str, object]:
@@ -134,6 +163,7 @@ def _read_npz(path: Path) -> dict[str, object]:
 def _read_csv(path: Path) -> dict[str, object]:
     """Read inputs and targets from the columns of a table."""
     lines = _lines(path)
+    _check_separator(lines[-1][1], path)
     names = [cell.strip() for cell in lines[0][1]]
     if any(_number(name) is None for name in names):
         del lines[0]
@@ -167,6 +197,18 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     if not lines:
         raise ValueError(f"`path` must hold at least one point, but {path} is empty.")
     return lines
+
+
+def _check_separator(cells: list[str], path: Path) -> None:
+    """Refuse a line whose cells hold several numbers each, as those of another separator do."""
+    for sign, name in _SEPARATORS.items():
+        for cell in cells:
+            parts = [part for part in cell.strip().split(sign) if part.strip()]
+            if len(parts) > 1 and all(_number(part) is not None for part in parts):
+                raise ValueError(
+                    f"`path` must hold columns separated by commas, but those of {path} are "
+                    f"separated by {name}."
+                )
 
 
 def _numbers(cells: list[str], width: int, line: int, path: Path) -> list[float]:

@@ -1,19 +1,20 @@
 """Exact training: gradient flow of the network itself."""
 
 import equinox as eqx
-import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import times
 from nthsim.datasets import Dataset
-from nthsim.footprints import check_flow
+from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
-from nthsim.solvers.auto import Auto, check_solver
+from nthsim.recorders import KernelRecorder
+from nthsim.refusals import check_flow
+from nthsim.schedules import Schedule, schedule
+from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
-from nthsim.solvers.integration import Observer, integrate
+from nthsim.solvers.integration import integrate
 from nthsim.solvers.parameter_flow import ParameterFlow
 from nthsim.trajectories import SolveError, Trajectory, trajectory
 
@@ -25,7 +26,7 @@ def gradient_flow(
     *,
     loss: Loss = squared_error,
     solver: Explicit | Auto = Auto(),
-    record_kernel: bool = False,
+    record_kernel: bool | ArrayLike = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -40,7 +41,8 @@ def gradient_flow(
         ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
-        record_kernel: Whether to record $K^{(2)}$ along the flow, at each save time.
+        record_kernel: Whether to record $K^{(2)}$ along the flow, at each save time; or at which
+            of `ts`.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -52,36 +54,32 @@ def gradient_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
-    check_solver(solver)
-    ts = times(ts)
+    course = schedule(ts, solver, record_kernel)
     problem = pose(model, data, loss)
-    check_flow(problem, len(ts), recorded=record_kernel)
-    flow = exact(problem, ts, solver=solver, record_kernel=record_kernel, progress=progress)
+    check_flow(problem_size(problem, len(course.ts), len(course.kernel_ts)))
+    flow = exact(problem, course, progress=progress)
     if flow.stop.failed and throw:
         raise SolveError(flow)
     return flow
 
 
 def exact(
-    problem: Problem,
-    ts: np.ndarray,
-    *,
-    solver: Explicit | Auto,
-    record_kernel: bool,
-    progress: bool,
+    problem: Problem, course: Schedule, *, name: str = "exact gradient flow", progress: bool
 ) -> Trajectory:
     """Integrate the network's own gradient flow."""
     system = ParameterFlow(
         problem.network, problem.residual, problem.theta, problem.x, problem.x_first
     )
-    observe = _kernel_along(problem, system) if record_kernel else None
-    with Progress("exact flow", progress) as bar:
-        report = lambda t: bar.to(t / ts[-1])  # noqa: E731
-        solution = integrate(system, ts, solver, observe=observe, report=report)
+
+    def kernel(state: PyTree[Array]) -> Array:
+        return evaluate(system.moved(state))
+
+    observe = None
+    if len(course.kernel_ts):
+        evaluate = problem.kernel(2)
+        observe = KernelRecorder(course.kernel_ts, kernel)
+    with Progress(name, progress) as bar:
+        report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
+        solution = integrate(system, course.ts, course.solver, observe=observe, report=report)
     model = eqx.combine(system.moved(solution.state), problem.network.static)
-    return trajectory("exact gradient flow", problem, solution, model)
-
-
-def _kernel_along(problem: Problem, system: ParameterFlow) -> Observer:
-    evaluate = problem.kernel(2)
-    return lambda state: {"kernel": np.asarray(evaluate(system.moved(state)))}
+    return trajectory(name, problem, solution, model=model)

@@ -1,12 +1,14 @@
-"""What each dynamics holds in memory at its peak, and the refusal of what does not fit."""
+"""What each dynamics holds in memory at its peak."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
+from nthsim.blocks import CHUNK_BYTES
 from nthsim.engines import KernelWork, kernel_work
-from nthsim.memory import available, check_fits, largest, readable
+from nthsim.expansions import expanded_numbers, taylor_obstacle
 from nthsim.network import Network, parameter_count
 from nthsim.problem import Problem
 from nthsim.slots import Slots
@@ -31,6 +33,8 @@ class Size(eqx.Module):
     `k` is the number of outputs, `parameters` that of parameters, `itemsize` the bytes of one
     number, `activations` what one evaluation at one input writes, and `work` that of kernels. The
     first slot of every kernel holds the test points, and before them, where `joined`, the others.
+    `recorded` counts the tangent kernels that every run records at its `save_times`, and `nested`
+    says that the network's Taylor coefficients take nested derivatives.
     """
 
     n: int
@@ -41,7 +45,9 @@ class Size(eqx.Module):
     itemsize: int
     activations: int
     work: KernelWork
+    nested: bool
     save_times: int
+    recorded: int
 
     def entries(self, order: int, *, tested: bool = True) -> int:
         r"""The number of entries of $K^{(r)}$, test points in its first slot; of f for r = 1."""
@@ -57,7 +63,7 @@ class Size(eqx.Module):
         return eqx.tree_at(lambda size: size.n, self, n)
 
 
-def size_of(network: Network, theta: PyTree[Array], slots: Slots, save_times: int) -> Size:
+def size_of(network: Network, theta: PyTree[Array], slots: Slots) -> Size:
     """The numbers behind a kernel; one evaluation is lowered to be counted, none is made."""
     n = len(slots.others)
     return Size(
@@ -69,42 +75,60 @@ def size_of(network: Network, theta: PyTree[Array], slots: Slots, save_times: in
         itemsize=slots.points.dtype.itemsize,
         activations=network.work(theta, slots.points).written,
         work=kernel_work(network, theta, slots),
-        save_times=save_times,
+        nested=False,
+        save_times=0,
+        recorded=0,
     )
 
 
-def problem_size(problem: Problem, save_times: int) -> Size:
-    """The numbers of a problem."""
-    return size_of(problem.network, problem.theta, problem.slots, save_times)
+def problem_size(problem: Problem, save_times: int, recorded: int) -> Size:
+    """The numbers of a problem, of runs with so many save times and so many recorded kernels."""
+    size = size_of(problem.network, problem.theta, problem.slots)
+    obstacle = taylor_obstacle(problem.network, problem.theta, problem.x)
+    return dataclasses.replace(
+        size, nested=obstacle is not None, save_times=save_times, recorded=recorded
+    )
 
 
-def flow_bytes(size: Size, *, recorded: bool) -> int:
+def flow_bytes(size: Size) -> int:
     """The peak of exact gradient flow."""
     state = PARAMETER_COPIES * size.parameters + (size.n + size.n_test) * size.activations
-    return size.itemsize * state + CHUNK + PROGRAM + _recorded_bytes(size) * recorded
+    return size.itemsize * state + CHUNK + PROGRAM + _recorded_bytes(size)
 
 
-def hierarchy_bytes(size: Size, order: int, *, recorded: bool) -> int:
+def hierarchy_bytes(size: Size, order: int, method: str) -> int:
     """The peak of a truncation at order p, its kernels included."""
-    numbers = size.entries(order) + TENSOR_COPIES * size.moving(order)
-    return size.itemsize * numbers + CHUNK + PROGRAM + _recorded_bytes(size) * recorded
+    if method == "dense":
+        numbers = size.entries(order) + TENSOR_COPIES * size.moving(order)
+        return size.itemsize * numbers + CHUNK + PROGRAM + _recorded_bytes(size)
+    terms = min(order, ENDLESS)
+    contributions = 2 * size.save_times * terms * size.entries(1)
+    numbers = PARAMETER_COPIES * (terms - 1) * size.parameters + contributions
+    return size.itemsize * numbers + _expansion_bytes(size, terms) + PROGRAM + _recorded_bytes(size)
 
 
-def comparison_bytes(size: Size, orders: Sequence[int], *, certified: bool) -> int:
-    """The peak of exact flow and all orders, whose trajectories and recorded kernels are kept."""
-    top, runs = max(orders), 1 + len(orders)
+def comparison_bytes(
+    size: Size, methods: Mapping[int, str], degrees: Sequence[int], *, certified: bool
+) -> int:
+    """The peak of exact flow, all orders and Taylor models; their trajectories are kept."""
+    runs = 1 + len(methods) + len(degrees)
     programs = PROGRAM * runs * (1 + certified)
     records = _recorded_bytes(size) * (runs + 1) // 2
-    alone = [flow_bytes(size, recorded=False), hierarchy_bytes(size, top, recorded=False)]
-    if certified:  # there the kernels are held once more, without their test points
+    bare = dataclasses.replace(size, recorded=0)
+    alone = [flow_bytes(bare), *(taylor_bytes(bare, degree) for degree in degrees)]
+    alone += [hierarchy_bytes(bare, p, method) for p, method in methods.items()]
+    dense = [p for p, method in methods.items() if method == "dense"]
+    if certified and dense:  # there the kernels are held once more, without their test points
+        top = max(dense)
         slices = size.entries(top, tested=False) + size.moving(top, tested=False)
-        alone[1] += size.itemsize * slices
+        alone.append(hierarchy_bytes(bare, top, "dense") + size.itemsize * slices)
     return max(alone) + records + programs
 
 
-def orders_to(top: int, orders: Sequence[int]) -> list[int]:
-    """What is left of `orders` when the highest is to be `top`."""
-    return [*(p for p in orders if p < top), top]
+def taylor_bytes(size: Size, degree: int) -> int:
+    """The peak of gradient flow of a Taylor model, whose terms are all evaluated at once."""
+    terms = (1 + degree) * (size.n + size.n_test) * size.activations
+    return flow_bytes(size) + size.itemsize * (size.parameters + terms)
 
 
 def kernel_bytes(size: Size, order: int) -> int:
@@ -112,61 +136,12 @@ def kernel_bytes(size: Size, order: int) -> int:
     return size.itemsize * size.entries(order) * (1 + (size.k > 1)) + CHUNK + PROGRAM
 
 
-def check_flow(problem: Problem, save_times: int, *, recorded: bool) -> None:
-    """Refuse an exact flow that does not fit into memory."""
-    size, free = problem_size(problem, save_times), available()
-    needed = flow_bytes(size, recorded=recorded)
-    if needed <= free:
-        return
-    shortage = f"exact flow needs {readable(needed)} and {readable(free)} are available"
-    fits = lambda n: flow_bytes(size.with_n(n), recorded=recorded) <= free  # noqa: E731
-    fewer = largest(fits, 1, size.n - 1)
-    if fewer is None:
-        raise ValueError(f"`model` must be smaller to fit into memory, but {shortage}.")
-    raise ValueError(f"`data` must hold at most {fewer} points, but holds {size.n}: {shortage}.")
-
-
-def check_hierarchy(
-    problem: Problem, order: int, save_times: int, *, recorded: bool, name: str = "order"
-) -> None:
-    """Refuse a truncation that does not fit into memory."""
-    size = problem_size(problem, save_times)
-    need = lambda p, n: hierarchy_bytes(size.with_n(n), p, recorded=recorded)  # noqa: E731
-    check_fits(name, order, size.n, need)
-
-
-def check_comparison(
-    problem: Problem, orders: Sequence[int], save_times: int, *, certified: bool
-) -> None:
-    """Refuse a comparison that does not fit into memory."""
-    check_flow(problem, save_times, recorded=True)
-    size = problem_size(problem, save_times)
-
-    def need(top: int, n: int) -> int:
-        return comparison_bytes(size.with_n(n), orders_to(top, orders), certified=certified)
-
-    check_fits("orders", max(orders), size.n, need)
-
-
-def check_kernel(network: Network, theta: PyTree[Array], slots: Slots, order: int) -> None:
-    """Refuse a kernel that does not fit into memory."""
-    size = size_of(network, theta, slots, 0)
-    need = lambda r, n: kernel_bytes(size.with_n(n), r)  # noqa: E731
-    check_fits("order", order, size.n, need, points="x")
-
-
-def check_kernels(problem: Problem, orders: Sequence[int]) -> None:
-    """Refuse several kernels that do not fit into memory together."""
-    size = problem_size(problem, 0)
-
-    def need(top: int, n: int) -> int:
-        sized = size.with_n(n)
-        *kept, last = orders_to(top, orders)
-        return kernel_bytes(sized, last) + sized.itemsize * sum(map(sized.entries, kept))
-
-    check_fits("orders", max(orders), size.n, need)
-
-
 def _recorded_bytes(size: Size) -> int:
-    """Tangent kernels at all save times, twice for a moment, when they are stacked."""
-    return 2 * size.itemsize * size.save_times * size.entries(2)
+    """Tangent kernels at the times chosen, twice for a moment, when they are stacked."""
+    return 2 * size.itemsize * size.recorded * size.entries(2)
+
+
+def _expansion_bytes(size: Size, terms: int) -> int:
+    """One chunk of inputs with the Taylor coefficients of all that is computed from them."""
+    numbers = expanded_numbers(size.activations, terms, nested=size.nested)
+    return min(CHUNK_BYTES, size.n * numbers * size.itemsize)

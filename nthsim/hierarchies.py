@@ -1,37 +1,40 @@
 """Truncated training: the Neural Tangent Hierarchy up to order p."""
 
-import time
+import dataclasses
+import math
 
-import jax
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import choice, count, times
+from nthsim.checks import choice, count, real
+from nthsim.choices import METHODS
 from nthsim.datasets import Dataset
-from nthsim.footprints import check_hierarchy
+from nthsim.errors import rms
+from nthsim.footprints import Size, problem_size
+from nthsim.ladders import Ladder
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
-from nthsim.progress import Progress
-from nthsim.solvers.auto import Auto, check_solver
-from nthsim.solvers.dense_hierarchy import DenseHierarchy
+from nthsim.refusals import check_hierarchy
+from nthsim.schedules import Schedule, schedule
+from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
-from nthsim.solvers.integration import integrate
-from nthsim.trajectories import SolveError, Trajectory, trajectory
-
-METHODS = ("auto", "dense")
+from nthsim.trajectories import SolveError, Trajectory
+from nthsim.truncations import truncations
 
 
 def hierarchy(
     model: PyTree,
     data: Dataset,
-    order: int,
+    order: int | str,
     ts: ArrayLike,
     *,
+    tol: float = 1e-3,
+    max_order: int = 8,
     method: str = "auto",
     loss: Loss = squared_error,
     solver: Explicit | Auto = Auto(),
-    record_kernel: bool = False,
+    record_kernel: bool | ArrayLike = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -45,72 +48,91 @@ def hierarchy(
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, test points, which are carried along passively.
-        order: The order p, at least 2.
+        order: The order p, at least 2; or "auto" for the first that differs from the one before it
+            by at most `tol` all along.
         ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
-        method: "dense" integrates the tensors themselves, (n·k)^p numbers; "auto" takes it too.
+        tol: The root mean square difference of f that "auto" is content with, on training and on
+            test points.
+        max_order: The highest order that "auto" tries.
+        method: "dense" integrates the tensors themselves, (n·k)^p numbers; "series" integrates
+            p - 1 copies of the parameters, whose Taylor coefficients give the same truncation
+            without any tensor; "auto" takes the one that should be quicker, and says why in
+            `method`.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
-        record_kernel: Whether to record $\tilde K^{(2)}$ at each save time.
+        record_kernel: Whether to record $\tilde K^{(2)}$ at each save time; or at which of `ts`.
         progress: Whether to show progress bars when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
     Returns:
-        The trajectory.
+        The trajectory; that of a series has its `contributions`, and that of order "auto" a
+        `ladder`, which says how the order was found.
 
     Raises:
         ValueError: When an argument is not as above, or the tensors do not fit into memory.
-        SolveError: When the run ends early (step limit, blow-up, not finite, interrupted) and
-            `throw`; its `.trajectory` holds what was computed.
+        SolveError: When the run ends early (step limit, blow-up, not finite, interrupted), or no
+            order up to `max_order` is within `tol`, and `throw`; its `.trajectory` holds what was
+            computed.
     """
-    order = count("order", order, 2)
     choice("method", method, METHODS)
-    check_solver(solver)
-    ts = times(ts)
+    course = schedule(ts, solver, record_kernel)
+    found = isinstance(order, str)
+    if found:
+        choice("order", order, ("auto",))
+        tol, max_order = _tolerance(tol), count("max_order", max_order, 3)
     problem = pose(model, data, loss)
-    check_hierarchy(problem, order, len(ts), recorded=record_kernel)
-    kernels = initial_kernels(problem, order, progress=progress)
-    truncation = truncated(
-        problem, kernels, ts, solver=solver, record_kernel=record_kernel, progress=progress
-    )
-    if truncation.stop.failed and throw:
-        raise SolveError(truncation)
-    return truncation
+    size = problem_size(problem, len(course.ts), len(course.kernel_ts))
+    if found:
+        run = _climbed(problem, size, course, tol, max_order, method, progress=progress)
+    else:
+        order = count("order", order, 2)
+        check_hierarchy(size, order, method)
+        run = truncations(problem, size, (order,), method, progress=progress).integrate(
+            order, course, progress=progress
+        )
+    missed = run.ladder is not None and not run.ladder.reached
+    if (run.stop.failed or missed) and throw:
+        raise SolveError(run)
+    return run
 
 
-def initial_kernels(problem: Problem, order: int, *, progress: bool) -> tuple[Array, ...]:
-    r"""$f, K^{(2)}, \dots, K^{(p)}$ at t = 0, training and test points in the first slot."""
-    return timed_kernels(problem, order, progress=progress)[0]
-
-
-def timed_kernels(
-    problem: Problem, order: int, *, progress: bool
-) -> tuple[tuple[Array, ...], tuple[float, ...]]:
-    r"""`initial_kernels`, and the seconds that each of $K^{(2)}, \dots, K^{(p)}$ took."""
-    kernels, seconds = [problem.outputs()], []
-    for r in range(2, order + 1):
-        clock = time.perf_counter()
-        with Progress(f"K^({r})", progress) as bar:
-            kernels.append(jax.block_until_ready(problem.kernel(r)(problem.theta, bar)))
-        seconds.append(time.perf_counter() - clock)
-    return tuple(kernels), tuple(seconds)
-
-
-def truncated(
+def _climbed(
     problem: Problem,
-    kernels: tuple[Array, ...],
-    ts: np.ndarray,
+    size: Size,
+    course: Schedule,
+    tol: float,
+    max_order: int,
+    method: str,
     *,
-    solver: Explicit | Auto,
-    record_kernel: bool,
     progress: bool,
 ) -> Trajectory:
-    """Integrate the truncation whose frozen top is the last of `kernels`."""
-    order = len(kernels)
-    system = DenseHierarchy(kernels, problem.residual)
-    observe = lambda state: {"kernel": np.asarray(system.tangent_kernel(state))}  # noqa: E731
-    with Progress(f"order {order}", progress) as bar:
-        report = lambda t: bar.to(t / ts[-1])  # noqa: E731
-        solution = integrate(
-            system, ts, solver, observe=observe if record_kernel else None, report=report
-        )
-    return trajectory(f"order-{order} truncation", problem, solution)
+    """The first order that is within `tol` of the one before it, or the last that was tried."""
+    runs: list[Trajectory] = []
+    differences: list[float] = []
+    prepared = None
+    for p in range(2, max_order + 1):
+        check_hierarchy(size, p, method, name="max_order")
+        prepared = truncations(problem, size, (p,), method, known=prepared, progress=progress)
+        runs.append(prepared.integrate(p, course, progress=progress))
+        if len(runs) > 1:
+            differences.append(_difference(runs[-2], runs[-1], course))
+        if runs[-1].stop.reason == "interrupt" or (differences and differences[-1] <= tol):
+            break
+    orders = tuple(range(2, 2 + len(runs)))
+    reached = bool(differences) and differences[-1] <= tol
+    return dataclasses.replace(runs[-1], ladder=Ladder(orders, tuple(differences), tol, reached))
+
+
+def _difference(one: Trajectory, other: Trajectory, course: Schedule) -> float:
+    """The largest over time; infinite where either did not get to the end."""
+    if not len(one.ts) == len(other.ts) == len(course.ts):
+        return math.inf
+    pairs = ((one.f, other.f), (one.f_test, other.f_test))
+    return max(float(rms(a - b).max()) for a, b in pairs if a is not None and b is not None)
+
+
+def _tolerance(tol: object) -> float:
+    value = real("tol", tol)
+    if value.ndim or not (np.isfinite(value) and value > 0):
+        raise ValueError(f"`tol` must be a positive number, but is {tol!r}.")
+    return float(value)

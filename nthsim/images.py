@@ -81,8 +81,7 @@ def _drawn(
 ) -> Dataset:
     """Draw the points of `digits`, pixels as they are."""
     chosen = _chosen(classes)
-    n = checks.count("n_train", n_train, 1)
-    t = checks.count("n_test", n_test, 0)
+    n, t = checks.points(n_train, n_test)
     rng = np.random.default_rng(checks.count("seed", seed, 0))
     if n < len(chosen):
         raise ValueError(f"`n_train` must be at least {len(chosen)}, one a class, but is {n}.")
@@ -101,6 +100,14 @@ def _drawn(
 
 def _chosen(classes: tuple[object, ...]) -> tuple[int, ...]:
     """Return the digits asked for, all ten if there are none."""
+    for one in classes:
+        if isinstance(one, list | tuple | set | range) or (
+            isinstance(one, np.ndarray) and one.ndim
+        ):
+            raise ValueError(
+                f"`classes` must be separate arguments, as in digits({', '.join(map(str, one))}, "
+                f"n_train=...), but one is a {type(one).__name__}."
+            )
     chosen = tuple(checks.count("classes", digit, 0) for digit in classes) or tuple(range(10))
     if max(chosen) > 9:
         raise ValueError(f"`classes` must be digits from 0 to 9, but one is {max(chosen)}.")

@@ -1,7 +1,7 @@
 """Networks, data and save times, as the command line's settings describe them."""
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from nthsim.checks import count
 from nthsim.datasets import Dataset
 from nthsim.files import load_data
+from nthsim.footprints import CHUNK, PROGRAM
 from nthsim.images import digits, mnist
 from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
@@ -21,6 +22,10 @@ from nthsim.synthetic import sphere
 MODELS = {"fcn": FCN, "resnet": ResNet}
 #: More save times than anybody looks at; all that is recorded is kept for each.
 MOST_TIMES = 10**6
+#: A petabyte: arrays much larger have no size in XLA, and no plan.
+MOST_BYTES = 10**15
+#: More layers than compile in minutes.
+MOST_LAYERS = 1000
 IMAGES = {"digits": digits, "mnist": mnist}
 
 
@@ -31,9 +36,7 @@ def made_model(settings: Common, data: Dataset) -> FCN | ResNet:
         ValueError: When a setting is wrong, or there is too little memory.
     """
     free = available()
-    needed = weight_bytes(settings, data)
-    if needed > free:
-        _refuse_weights(settings, data, needed, free)
+    check_weights(settings, data, free, f"{readable(free)} are available")
     return drawn_model(settings, data)
 
 
@@ -43,6 +46,8 @@ def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
     Raises:
         ValueError: When a setting is wrong.
     """
+    if settings.depth > MOST_LAYERS:
+        raise ValueError(f"`depth` must be at most {MOST_LAYERS}, but is {settings.depth}.")
     options: dict[str, Any] = {"c_sigma": settings.c_sigma, "c_res": settings.c_res}
     if settings.model == "fcn" and settings.c_res is not None:
         raise ValueError(
@@ -81,13 +86,36 @@ def weight_bytes(settings: Common, data: Dataset) -> int:
     return 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _refuse_weights(settings: Common, data: Dataset, needed: int, free: int) -> NoReturn:
-    shortage = f"its weights need {readable(needed)} and {readable(free)} are available"
+def check_weights(settings: Common, data: Dataset, most: int, limit: str) -> None:
+    """Refuse weights of more than `most` bytes, which `limit` puts in words; none is drawn.
+
+    Raises:
+        ValueError: When a setting is wrong, or there are so many; the sentence names the width.
+    """
+    needed = weight_bytes(settings, data)
+    if needed <= most:
+        return
+    shortage = f"its weights need {readable(needed)} and {limit}"
     resized = lambda m: dataclasses.replace(settings, width=m)  # noqa: E731
-    width = largest(lambda m: weight_bytes(resized(m), data) <= free, 1, settings.width - 1)
+    width = largest(lambda m: weight_bytes(resized(m), data) <= most, 1, settings.width - 1)
     if width is None:
-        raise ValueError(f"`model` must be smaller to fit into memory, but {shortage}.")
+        raise ValueError(
+            f"`model` must be smaller to fit into memory, or that be larger, but {shortage}."
+        )
     raise ValueError(f"`width` must be at most {width}, but is {settings.width}: {shortage}.")
+
+
+def check_memory(memory: int) -> None:
+    """Refuse less than any dynamics takes, so that no model or data are to blame.
+
+    Raises:
+        ValueError: When `memory` bytes are less.
+    """
+    if memory < CHUNK + PROGRAM:
+        raise ValueError(
+            f"`memory` must be at least {readable(CHUNK + PROGRAM)}, which every run takes, "
+            f"but is {readable(memory)}."
+        )
 
 
 def made_data(settings: Common) -> Dataset:

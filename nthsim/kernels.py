@@ -8,9 +8,9 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 from nthsim.blocks import CHUNK_BYTES
 from nthsim.checks import choice, count, finite, real
 from nthsim.engines import METHODS, block_kernel
-from nthsim.footprints import check_kernel
 from nthsim.network import output_shape, precision, split
 from nthsim.progress import Progress
+from nthsim.refusals import check_kernel
 from nthsim.slots import Slots
 
 
@@ -39,9 +39,9 @@ def kernel(
         order: The order r, at least 2.
         x_first: Inputs of the first slot, if they are others: test points, say.
         method: "structured" works with layer inputs and back-propagated signals, for modules whose
-            weights act through `eqx.nn.Linear`; "nested" with nested derivatives, for any module.
-            "auto" takes "structured" where it can and where there is enough work to repay its
-            longer compilation.
+            weights act through `eqx.nn.Linear` and `eqx.nn.Conv`, called any number of times;
+            "nested" with nested derivatives, for any module. "auto" takes "structured" where there
+            is enough work to repay its longer compilation, and where it cannot, it says why.
         chunk_bytes: Working memory beside the result, about; entries are computed in chunks.
         progress: Whether to show a progress bar when on a terminal.
 
@@ -51,6 +51,10 @@ def kernel(
 
     Raises:
         ValueError: When an argument is not as above, or the kernel does not fit into memory.
+
+    Warns:
+        nthsim.engines.SlowKernelWarning: When "auto" must take nested derivatives for a large
+            kernel.
     """
     order = count("order", order, 2)
     choice("method", method, METHODS)

@@ -34,7 +34,8 @@ class LieKernel(AbstractBlockKernel):
     @property
     def groups(self) -> tuple[int, int, int]:
         """The first slot; the inner ones; the last."""
-        return self.shape[0], prod(self.shape[1:-1]), self.shape[-1]
+        first, *inner, last = self.shape
+        return first, prod(inner), last
 
     def block(
         self, theta: PyTree[Array], rows: Int[Array, " rows"], columns: Int[Array, " columns"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Loss = Callable[[Array, Array], Array]
 
@@ -70,10 +70,10 @@ class Residual(eqx.Module):
     y: Float[Array, " n ..."]
     out_shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __call__(self, f: Array) -> Array:
-        """Evaluate at the outputs on all training inputs."""
-        n = len(self.y)
-        c = jax.vmap(jax.grad(self.loss))(f.reshape(n, *self.out_shape), self.y) / n
+    def __call__(self, f: Array, samples: Int[Array, " s"] | None = None) -> Array:
+        """Evaluate at the outputs on all training inputs, or on these samples alone."""
+        y = self.y if samples is None else self.y[samples]
+        c = jax.vmap(jax.grad(self.loss))(f.reshape(len(y), *self.out_shape), y) / len(self.y)
         return c.reshape(f.shape)
 
 
@@ -84,7 +84,12 @@ def mean_loss(loss: Loss, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) 
 
 def _same_shape(name: str, f: Array, y: Array) -> None:
     if f.shape != y.shape:
+        cures = {
+            ((1,), ()): '; out_size="scalar" gives an output of shape ()',
+            ((), (1,)): "; `y` of shape (n,) gives targets of shape ()",
+        }
         raise ValueError(
             f"`{name}` must compare outputs and targets of one shape, but the model's output has "
-            f"shape {f.shape} and each target in `y` has shape {y.shape}."
+            f"shape {f.shape} and each target in `y` has shape {y.shape}"
+            f"{cures.get((f.shape, y.shape), '')}."
         )

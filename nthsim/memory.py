@@ -107,7 +107,9 @@ def check_fits(
         )
     if fewer is not None:
         raise ValueError(f"`{points}` must hold at most {fewer} points, but holds {n}: {shortage}.")
-    raise ValueError(f"`model` must be smaller to fit into memory, but {shortage}.")
+    raise ValueError(
+        f"`model` must be smaller to fit into memory, or that be larger, but {shortage}."
+    )
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:

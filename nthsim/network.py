@@ -48,6 +48,10 @@ def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
         ValueError: When the model is not callable, has no parameters, complex ones, parameters that
             are not finite, or parameters of several precisions.
     """
+    if isinstance(model, type):
+        raise ValueError(
+            f"`model` must be an instance of an Equinox module, but is the class {model.__name__}."
+        )
     if not callable(model):
         raise ValueError(
             f"`model` must be an Equinox module that maps one input to its output, "
@@ -55,6 +59,11 @@ def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
         )
     theta, static = eqx.partition(model, eqx.is_inexact_array)
     leaves = jax.tree.leaves(theta)
+    if not leaves and not isinstance(model, eqx.Module):
+        raise ValueError(
+            "`model` must be an instance of an Equinox module, which holds its parameters, "
+            f"but is of type {type(model).__name__}."
+        )
     if not leaves:
         raise ValueError("`model` must have at least one floating-point array, but has none.")
     dtypes = {leaf.dtype for leaf in leaves}

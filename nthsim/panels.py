@@ -9,56 +9,57 @@ from nthsim.errors import Series, errors
 from nthsim.figures import Curve, Panel
 from nthsim.trajectories import Trajectory
 
+EXACT = "exact flow"
+
+#: Times, and what is shown at them; None where it is not known.
+Values = tuple[Series | None, Series | None]
+
 
 def panels(
-    exact: Trajectory, truncations: Mapping[int, Trajectory], movement: Series | None
+    exact: Trajectory, others: Mapping[str, Trajectory], movement: Series | None
 ) -> tuple[Panel, ...]:
     """Losses; errors of f on training and, if there are any, test points; errors of the kernel."""
-    runs = {0: exact, **truncations}
-    found = {p: errors(run, exact) for p, run in truncations.items()}
+    found = {name: errors(run, exact) for name, run in others.items()}
     tested = exact.f_test is not None
-    chosen = [_losses(runs)]
+    chosen = [_losses({EXACT: exact, **others})]
     for points in ("train", "test")[: 1 + tested]:
-        series = {p: getattr(e, f"{points}_rms") for p, e in found.items()}
-        curves = _along(truncations, series)
+        series = {name: (e.ts, getattr(e, f"{points}_rms")) for name, e in found.items()}
         where = {"train": "training", "test": "test"}[points]
+        curves = _along(others, series)
         chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", curves))
-    if movement is not None:
+    if movement is not None and exact.kernel_ts is not None:
         label = "drift of the exact kernel since $t = 0$"
-        moved = _started(Curve(label, exact.ts, movement, look=0, line="-."))
-        curves = _along(truncations, {p: e.kernel for p, e in found.items()})
+        moved = _started(Curve(label, exact.kernel_ts, movement, look=0, line="-."))
+        series = {name: (e.kernel_ts, e.kernel) for name, e in found.items()}
         title = "error and drift of $K^{(2)}$"
-        chosen.append(Panel(title, "relative Frobenius norm", (*curves, moved)))
+        curves = (*_along(others, series), moved)
+        chosen.append(Panel(title, "relative Frobenius norm", curves))
     return tuple(panel for panel in chosen if panel.curves)
 
 
-def _losses(runs: Mapping[int, Trajectory]) -> Panel:
-    train = _curves(runs, {p: run.loss for p, run in runs.items()}, "-")
-    test = _curves(runs, {p: run.test_loss for p, run in runs.items()}, "--")
+def _losses(runs: Mapping[str, Trajectory]) -> Panel:
+    train = _curves(runs, {name: (run.ts, run.loss) for name, run in runs.items()}, "-")
+    test = _curves(runs, {name: (run.ts, run.test_loss) for name, run in runs.items()}, "--")
     values = np.concatenate([curve.values for curve in (*train, *test)])
     log = bool(len(values)) and bool(values.max() > 10 * values.min() > 0)
     title = "loss (solid: training, dashed: test)" if test else "training loss"
     return Panel(title, "mean loss per point", (*train, *test), log=log)
 
 
-def _along(
-    runs: Mapping[int, Trajectory], series: Mapping[int, Series | None]
-) -> tuple[Curve, ...]:
+def _along(runs: Mapping[str, Trajectory], series: Mapping[str, Values]) -> tuple[Curve, ...]:
     """Curves that vanish at t = 0, which a logarithmic axis cannot show, without that point."""
     return tuple(_started(curve) for curve in _curves(runs, series, "-"))
 
 
 def _curves(
-    runs: Mapping[int, Trajectory], series: Mapping[int, Series | None], line: str
+    runs: Mapping[str, Trajectory], series: Mapping[str, Values], line: str
 ) -> tuple[Curve, ...]:
     found = []
-    for look, (p, run) in enumerate(runs.items(), start=0 if 0 in runs else 1):
-        values = series[p]
-        if values is not None:
-            label = f"order {p}" if p else "exact flow"
+    for look, (name, run) in enumerate(runs.items(), start=0 if EXACT in runs else 1):
+        ts, values = series[name]
+        if ts is not None and values is not None:
             end = run.stop.t if run.stop.reason == "blow-up" else None
-            ts = run.ts[: len(values)]
-            found.append(Curve(label, ts, values, look, line, end, broad=not p))
+            found.append(Curve(name, ts, values, look, line, end, broad=name == EXACT))
     return tuple(found)
 
 

@@ -1,5 +1,6 @@
 """What a comparison will take, in numbers, bytes and operations, before anything is allocated."""
 
+import textwrap
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -8,21 +9,39 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import checked_orders, times
+from nthsim.checks import checked_orders, choice
+from nthsim.choices import METHODS, Choice, choose
+from nthsim.costs import (
+    dense_side_flops,
+    gradient_flops,
+    kernel_flops,
+    kernels_flops,
+    series_side_flops,
+    taylor_side_flops,
+)
 from nthsim.datasets import Dataset
 from nthsim.footprints import (
     ENDLESS,
     Size,
-    comparison_bytes,
     flow_bytes,
     hierarchy_bytes,
-    orders_to,
     problem_size,
+    taylor_bytes,
 )
 from nthsim.losses import Loss, squared_error
-from nthsim.memory import available, largest, readable
+from nthsim.memory import available, largest, memory_limit, readable
 from nthsim.problem import pose
-from nthsim.tables import table
+from nthsim.refusals import compared_bytes, orders_to
+from nthsim.schedules import schedule
+from nthsim.solvers.auto import Auto
+from nthsim.tables import COLUMNS, short, table
+
+#: What the columns of a plan's table hold.
+LEGEND = (
+    "moving: numbers that are integrated; frozen: those held fixed; kernels: the work of those at "
+    "the start, or recorded along exact flow; right-hand side: the work of one, of which a step "
+    "takes several; in gradients: the same in gradients of the loss; k, M, G, T, P: 10^3 to 10^15"
+)
 
 
 class Estimate(eqx.Module):
@@ -30,6 +49,7 @@ class Estimate(eqx.Module):
 
     `kernels` is the work of its kernels before the start (for exact flow, of those recorded along
     it), `side` that of one right-hand side, and `gradient` that of one gradient of the loss.
+    `choice` is the road that a truncation takes and the reason for it.
     """
 
     name: str
@@ -39,13 +59,14 @@ class Estimate(eqx.Module):
     kernels: int
     side: int
     gradient: int
+    choice: Choice | None = None
 
     def row(self) -> list[str]:
         """Its cells in the table."""
-        numbers = [_short(self.moving), _short(self.frozen), readable(self.peak)]
+        numbers = [self.moving, self.frozen, self.peak, self.kernels, self.side]
         gradients = Decimal(self.side) / Decimal(max(1, self.gradient))
-        work = [_short(self.kernels), _short(self.side), f"{gradients:.2g}"]
-        return [self.name, *numbers, *work]
+        method = "" if self.choice is None else self.choice.method
+        return [self.name, method, *map(short, numbers), short(gradients)]
 
 
 class Plan(eqx.Module):
@@ -58,6 +79,8 @@ class Plan(eqx.Module):
     precision: str
     memory: int
     orders: tuple[int, ...]
+    degrees: tuple[int, ...]
+    method: str
     estimates: tuple[Estimate, ...]
     together: int
 
@@ -74,12 +97,17 @@ class Plan(eqx.Module):
             f"output{'s' if s.k > 1 else ''}, P = {s.parameters} parameters, {self.precision}, "
             f"{s.save_times} save times"
         )
-        heads = ["", "moving", "frozen", "peak", "kernels", "right-hand side", "in gradients"]
-        units = ["", "numbers", "numbers", "bytes", "flops", "flops", ""]
+        heads = ["", "", "moving", "frozen", "peak", "kernels", "right-hand side", "in gradients"]
+        units = ["", "", "numbers", "numbers", "bytes", "flops", "flops", ""]
         rows = [heads, units, *(estimate.row() for estimate in self.estimates)]
         total = f"all in one comparison: {readable(self.together)} at the peak"
         free = f"{readable(self.memory)} of memory are available"
-        return "\n".join([about, "", table(rows), "", f"{total}; {free}", self._verdict()])
+        legend = textwrap.fill(LEGEND, COLUMNS)
+        chosen = [(e.name, e.choice) for e in self.estimates if e.choice is not None]
+        reasons = [f"{name}: {choice}" for name, choice in chosen]
+        verdict = [f"{total}; {free}", self._verdict()]
+        lines = [about, "", table(rows), "", legend, "", *reasons, "", *verdict]
+        return "\n".join(lines)
 
     def _verdict(self) -> str:
         if self.fits:
@@ -92,9 +120,10 @@ class Plan(eqx.Module):
         return f"does not fit: at order {top} {fewer}; at n = {self.size.n} {lower}"
 
     def _fits(self, top: int, n: int) -> bool:
-        orders = orders_to(top, self.orders)
-        certified = self.precision == "float64"
-        return comparison_bytes(self.size.with_n(n), orders, certified=certified) <= self.memory
+        certified, orders = self.precision == "float64", orders_to(top, self.orders)
+        sized = self.size.with_n(n)
+        needed = compared_bytes(sized, orders, self.degrees, self.method, certified=certified)
+        return needed <= self.memory
 
 
 def plan(
@@ -103,71 +132,86 @@ def plan(
     orders: Sequence[int] | Int[np.ndarray, " orders"],
     ts: ArrayLike,
     *,
+    taylor: Sequence[int] | Int[np.ndarray, " degrees"] = (),
     loss: Loss = squared_error,
+    method: str = "auto",
+    record_kernel: bool | ArrayLike = True,
     memory: int | None = None,
 ) -> Plan:
     """Estimate what `compare` would take, before anything is allocated.
 
-    Peaks assume the eighth-order method and recorded kernels, and came within a factor of 1.3 of
-    what was measured on a CPU for peaks from 0.2 to 1.4 GB; small ones are mostly the 0.1 GB of one
-    chunk and of compilation, more for several programs. The work of kernels, nested Lie
-    derivatives, came within a factor of 2 of XLA's own count for orders 2 to 5 of FCN and ResNet.
+    Peaks assume the eighth-order method, and came within a factor of 1.5 of what was measured on a
+    CPU for peaks from 0.2 to 1.7 GB; small ones are mostly the 0.1 GB of one chunk and of
+    compilation, more for several programs. The work of kernels came within a factor of 2 of XLA's
+    own count for orders 2 to 5 of FCN and ResNet by nested derivatives.
 
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, test points.
         orders: The truncation orders p, each at least 2.
         ts: Save times; only their number counts here.
+        taylor: Degrees q of Taylor models, each at least 1.
         loss: Differentiable function of one output and one target.
+        method: As in `hierarchy`, for every order.
+        record_kernel: As in `compare`.
         memory: The bytes to stay within; None means what is free on the device.
 
     Raises:
         ValueError: When an argument is not as above.
     """
     chosen = checked_orders(orders)
+    degrees = checked_orders(taylor, name="taylor", least=1) if len(taylor) else ()
+    choice("method", method, METHODS)
+    course = schedule(ts, Auto(), record_kernel)
     problem = pose(model, data, loss)
-    size = problem_size(problem, len(times(ts)))
-    precision = problem.x.dtype.name
-    estimates = (_flow_estimate(size), *(_hierarchy_estimate(size, p) for p in chosen))
-    together = comparison_bytes(size, chosen, certified=precision == "float64")
-    return Plan(size, precision, available(memory), chosen, estimates, together)
+    size = problem_size(problem, len(course.ts), len(course.kernel_ts))
+    precision, free = problem.x.dtype.name, available(memory)
+    with memory_limit(free):
+        estimates = (
+            _flow_estimate(size),
+            *(_hierarchy_estimate(size, p, method) for p in chosen),
+            *(_taylor_estimate(size, q) for q in degrees),
+        )
+        certified = precision == "float64"
+        together = compared_bytes(size, chosen, degrees, method, certified=certified)
+    return Plan(size, precision, free, chosen, degrees, method, estimates, together)
 
 
 def _flow_estimate(size: Size) -> Estimate:
-    gradient = _gradient_flops(size)
     return Estimate(
         name="exact flow",
         moving=size.parameters,
         frozen=0,
-        peak=flow_bytes(size, recorded=True),
-        kernels=size.save_times * _kernel_flops(size, 2),
-        side=gradient,
-        gradient=gradient,
+        peak=flow_bytes(size),
+        kernels=size.recorded * kernel_flops(size, 2),
+        side=gradient_flops(size),
+        gradient=gradient_flops(size),
     )
 
 
-def _hierarchy_estimate(size: Size, order: int) -> Estimate:
-    orders = range(2, min(order, ENDLESS) + 1)
+def _hierarchy_estimate(size: Size, order: int, method: str) -> Estimate:
+    road = choose(size, order, method)
+    dense = road.method == "dense"
+    terms = min(order, ENDLESS) - 1
     return Estimate(
         name=f"order {order}",
-        moving=size.moving(order),
-        frozen=size.entries(order),
-        peak=hierarchy_bytes(size, order, recorded=True),
-        kernels=sum(_kernel_flops(size, r) for r in orders),
-        side=2 * sum(size.entries(r) for r in orders),
-        gradient=_gradient_flops(size),
+        moving=size.moving(order) if dense else terms * size.parameters,
+        frozen=size.entries(order) if dense else size.parameters,
+        peak=hierarchy_bytes(size, order, road.method),
+        kernels=kernels_flops(size, order) if dense else 0,
+        side=(dense_side_flops if dense else series_side_flops)(size, order),
+        gradient=gradient_flops(size),
+        choice=road,
     )
 
 
-def _gradient_flops(size: Size) -> int:
-    """One forward pass and a backward pass of twice its cost, at every training point."""
-    return 3 * size.n * size.work.evaluation
-
-
-def _kernel_flops(size: Size, order: int) -> int:
-    return size.work.flops(size.n + size.n_test, size.n * size.k, order)
-
-
-def _short(number: int) -> str:
-    # Decimal, as floats end at 1e308 and some plans do not.
-    return f"{number:,}" if number < 10**9 else f"{Decimal(number):.1e}"
+def _taylor_estimate(size: Size, degree: int) -> Estimate:
+    return Estimate(
+        name=f"Taylor {degree}",
+        moving=size.parameters,
+        frozen=size.parameters,
+        peak=taylor_bytes(size, degree),
+        kernels=0,
+        side=taylor_side_flops(size, degree),
+        gradient=gradient_flops(size),
+    )

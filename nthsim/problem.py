@@ -11,8 +11,10 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.blocks import AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.engines import block_kernel
+from nthsim.expansions import Expansion, expandable, expansion, taylor_obstacle
 from nthsim.losses import Loss, Residual, logistic
 from nthsim.network import Network, output_shape, precision, split
+from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
 
 
@@ -49,11 +51,30 @@ class Problem(eqx.Module):
     def slots(self) -> Slots:
         """All of `x_first` in the first slot of a kernel, the training inputs in the others."""
         points = self.x_first
-        return Slots(points, (0, len(points)), (0, len(self.x)), prod(self.out_shape))
+        return Slots(points, (0, len(points)), (0, len(self.x)), self.outputs_per_sample)
+
+    @property
+    def outputs_per_sample(self) -> int:
+        """How many numbers one output is."""
+        return prod(self.out_shape)
 
     def kernel(self, order: int) -> AbstractBlockKernel:
         r"""$K^{(r)}$ with its `slots`, as a function of theta."""
         return block_kernel(self.network, self.theta, self.slots, order)
+
+    def series_kernel(self) -> SeriesKernel:
+        r"""$K^{(2)}$ with its `slots`, as a function of a path of parameters."""
+        network = expandable(self.network)
+        return series_kernel(block_kernel(network, self.theta, self.slots, 2), self.theta)
+
+    def expansion(self, terms: int) -> Expansion:
+        """Outputs and gradients along a path of so many terms."""
+        return expansion(self.network, self.theta, self.x, terms)
+
+    @property
+    def obstacle(self) -> str | None:
+        """What keeps Taylor arithmetic from the network, None if nothing does."""
+        return taylor_obstacle(self.network, self.theta, self.x)
 
 
 def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:

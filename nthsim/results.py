@@ -35,8 +35,17 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "f_test": (("time", "test_sample", "output"), "network outputs on test inputs"),
     "loss": (("time",), "mean loss over training points"),
     "test_loss": (("time",), "mean loss over test points"),
+    "contributions": (
+        ("time", "power", "sample", "output"),
+        "coefficients of f in the hierarchy's formal parameter, which sum to f",
+    ),
+    "contributions_test": (
+        ("time", "power", "test_sample", "output"),
+        "coefficients of f_test in the hierarchy's formal parameter, which sum to f_test",
+    ),
+    "kernel_time": (("kernel_time",), "gradient-flow times at which the kernel was recorded"),
     "kernel": (
-        ("time", "sample", "output", "other_sample", "other_output"),
+        ("kernel_time", "sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) among training points",
     ),
     "initial_kernel": (
@@ -44,7 +53,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tangent kernel K^(2) among training points at time 0",
     ),
     "kernel_test": (
-        ("time", "test_sample", "output", "other_sample", "other_output"),
+        ("kernel_time", "test_sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) of test against training points",
     ),
     "errors": (("order", "time"), "root mean square error of f at small times"),
@@ -139,6 +148,7 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
     """Name the arrays after what they are, except parameters, whose names are a stranger's."""
     labels = {} if name in PARAMETERS else VARIABLES
     clock = {} if name in PARAMETERS else {"ts": "save_time" if name == "/" else "time"}
+    clock |= {} if name in PARAMETERS else {"kernel_ts": "kernel_time"}
     arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
     variables = {key: _variable(key, array, labels) for key, array in arrays.items()}
     attributes = {ATTRIBUTE: json.dumps(record.facts, default=_plain)}
@@ -147,7 +157,8 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
 
 def _record(node: xr.DataTree) -> Record:
     dataset = node.to_dataset(inherit=False)
-    clock = {} if node.name in PARAMETERS else {"save_time": "ts", "time": "ts"}
+    clocks = {"save_time": "ts", "time": "ts", "kernel_time": "kernel_ts"}
+    clock = {} if node.name in PARAMETERS else clocks
     arrays = {
         clock.get(str(key), str(key)): variable.to_numpy()
         for key, variable in dataset.variables.items()

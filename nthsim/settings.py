@@ -19,7 +19,7 @@ OutFolder = Annotated[
 DATA = (
     "The data: digits:3,8 (8x8 pixels, targets -1 and +1), digits (all ten, ten outputs), "
     "mnist:3,8 or mnist (28x28 pixels), sphere:DIM (random inputs, linear targets), or a .npz or "
-    ".csv file, from whose top the points are taken."
+    ".csv file, from whose top the points are taken; images in it are flattened to vectors."
 )
 
 
@@ -104,8 +104,13 @@ class Ordered(Timed):
 
     orders: tuple[int, ...] = (2, 3, 4)
     """The orders at which the hierarchy is truncated, each at least 2."""
-    method: Literal["auto", "dense"] = "auto"
-    """The way to integrate a truncation: dense holds all its tensors, and auto takes dense."""
+    taylor: tuple[int, ...] = ()
+    """The degrees of Taylor models, polynomials in the parameters, to train too; at least 1."""
+    method: Literal["auto", "dense", "series"] = "auto"
+    """The way to integrate a truncation: dense holds all its tensors, series needs none of them but
+    several copies of the parameters, and auto takes the one that should be quicker."""
+    record_kernel: bool = True
+    """Whether to record tangent kernels along each run, and to compare them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +122,8 @@ class Compare(Ordered):
     """
 
     certify: bool = True
-    """Whether to fit the power of t by which each order departs at small times (float64 only)."""
+    """Whether to fit the power of t by which each order departs at small times (in float64, and of
+    orders integrated dense)."""
     out: OutFolder = None
     """The folder for results, made if need be."""
 
@@ -211,7 +217,7 @@ def as_toml(settings: Common) -> str:
     lines = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value is None or field.name in ("config", "out"):
+        if value in (None, ()) or field.name in ("config", "out"):
             continue
         if field.name == "data" and is_file(value):
             value = str(Path(value).resolve())

@@ -1,6 +1,4 @@
-"""Kernels at the price of their size, for networks whose weights act through `eqx.nn.Linear`."""
-
-from collections.abc import Callable
+"""Kernels at the price of their size, for networks made of linear and convolutional layers."""
 
 import equinox as eqx
 import jax
@@ -8,11 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
-from nthsim.network import Network
+from nthsim.grams import gram
+from nthsim.jets import Directions, Jet, coefficient, splits, subsets
 from nthsim.slots import Slots
-from nthsim.taps import Signals, Step, TappedNetwork, tap
-
-Dynamics = tuple[Step, ...]
+from nthsim.taps import Motion, TappedNetwork
 
 
 class StructuredKernel(AbstractBlockKernel):
@@ -24,7 +21,9 @@ class StructuredKernel(AbstractBlockKernel):
     weight by a low-rank matrix that acts as $\delta_b (h_b \cdot h)$ and is never formed.
     Parameters elsewhere enter through their gradients. Built by `structured_kernel`.
 
-    The first two slots are computed whole; slot 3 is cut into `rows`, the rest into `columns`.
+    Slots 3..r are the directions 3..r of a jet. Each moves the network along a gradient taken where
+    the directions after it have moved the network to. The first two slots are computed whole; slot
+    3 is cut into `rows`, the rest into `columns`.
     """
 
     network: TappedNetwork
@@ -41,86 +40,88 @@ class StructuredKernel(AbstractBlockKernel):
     @property
     def groups(self) -> tuple[int, int, int]:
         """The first two slots; slot 3; the others."""
-        N = self.shape[1]
-        if self.order == 2:
-            return self.shape[0] * N, 1, 1
-        return self.shape[0] * N, N, N ** (self.order - 3)
+        N_first, N = self.slots.shape(2)
+        return (N_first * N, N, N ** (self.order - 3)) if self.order > 2 else (N_first * N, 1, 1)
 
     def block(
         self, theta: PyTree[Array], rows: Int[Array, " rows"], columns: Int[Array, " columns"]
     ) -> Float[Array, "whole rows columns"]:
         """Entries for all of slots 1 and 2, the given slot 3, and the given others."""
         if self.order == 2:
-            return self.gram(self.network.signals(theta, (), self.slots.points)).reshape(-1, 1, 1)
-        N = self.shape[1]
-        others = jnp.stack(jnp.unravel_index(columns, (N,) * max(1, self.order - 3)), axis=-1)
+            return self.entries(theta, ()).reshape(-1, 1, 1)
+        later = self.shape[3:]
 
-        def at(other: Int[Array, " slots"]) -> Float[Array, "rows N_first N"]:
-            g = lambda moved: self.third(theta, moved, rows)  # noqa: E731
-            for b in other[: self.order - 3]:
-                g = self.lie_derivative(theta, g, b)
-            return g(())
+        def at(column: Int[Array, ""]) -> Float[Array, "rows N_first N"]:
+            others = jnp.unravel_index(column, later) if later else ()
+            return jax.vmap(lambda row: self.entries(theta, (row, *others)))(rows)
 
-        entries = jax.vmap(at)(others)
+        entries = jax.vmap(at)(columns)
         return jnp.moveaxis(entries, (2, 3, 1, 0), (0, 1, 2, 3)).reshape(-1, *entries.shape[1::-1])
 
-    def third(
-        self, theta: PyTree[Array], moved: Dynamics, rows: Int[Array, " rows"]
-    ) -> Float[Array, "rows N_first N"]:
-        """K^(3) at the moved network; what does not depend on slot 3 is computed once."""
-        signals = self.network.signals(theta, moved, self.slots.points)
+    def entries(
+        self, theta: PyTree[Array], b: tuple[Int[Array, ""], ...]
+    ) -> Float[Array, "N_first N"]:
+        """Entries for all of slots 1 and 2, given the outputs in slots 3..r.
 
-        def along(b: Int[Array, ""]) -> Float[Array, "N_first N"]:
-            step = self.step(theta, moved, b)
-            tangent = self.network.tangents(theta, moved, self.slots.points, signals, step)
-            return jax.jvp(self.gram, (signals,), (tangent,))[1]
+        What does not depend on one of these, such as the network at rest, is computed once for all
+        of it when this is mapped.
+        """
+        outputs = dict(enumerate(b, start=3))
+        points = self.slots.points
+        motion: Jet = {(): self.network.at_rest(theta, points)}
+        signals: Jet = {}
+        for S in subsets(tuple(outputs)):
+            if S:
+                motion[S] = self.motion(theta, signals, outputs, S)
+            signals[S] = coefficient(lambda at: self.network.signals(theta, at, points), motion, S)
+        return gram(signals, tuple(outputs), self.network.formed, self.slots)
 
-        return jax.vmap(along)(rows)
+    def motion(
+        self, theta: PyTree[Array], signals: Jet, outputs: dict[int, Int[Array, ""]], S: Directions
+    ) -> Motion:
+        r"""The coefficient S of what moved weights add, $(W(\varepsilon) - W) h(\varepsilon)$.
 
-    def lie_derivative(
-        self, theta: PyTree[Array], g: Callable[[Dynamics], Array], b: Int[Array, ""]
-    ) -> Callable[[Dynamics], Array]:
-        """The derivative of g along the field of output b, itself taken at the moved network."""
+        Direction j moves the weights along $\nabla f_{b_j}$ where the directions after j have moved
+        the network to: that gradient has coefficients at sets of directions after j alone.
+        """
+        pushes = []
+        for A, B in splits(S):
+            if A:
+                j, *after = A
+                D, H = self.step(signals, outputs[j], tuple(after))
+                pushes.append(self.network.pushed(theta, D, H, signals[B]))
+        additions, received = jax.tree.map(lambda *terms: sum(terms), *pushes)
+        j, *after = S
+        rest = jax.tree.map(lambda g: g[self.place(outputs[j])], signals[tuple(after)].rest)
+        return Motion(additions, received, rest)
 
-        def derivative(moved: Dynamics) -> Array:
-            step = self.step(theta, moved, b)
-            size = step.size
-            shifted = lambda eps: g((*moved, step.scaled(eps)))  # noqa: E731
-            return jax.jvp(shifted, (jnp.zeros_like(size),), (jnp.ones_like(size),))[1]
+    def step(
+        self, signals: Jet, output: Int[Array, ""], S: Directions
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        r"""The coefficient S of the gradient of one output, $D^\top H$ for each layer."""
+        sample, unit = self.place(output)
+        pairs = [(signals[A], signals[B]) for A, B in splits(S)]
+        D = zip(*([delta[sample, unit] for delta in a.delta] for a, _ in pairs), strict=True)
+        H = zip(*([h[sample] for h in b.h] for _, b in pairs), strict=True)
+        return tuple(map(jnp.concatenate, D)), tuple(map(jnp.concatenate, H))
 
-        return derivative
-
-    def step(self, theta: PyTree[Array], moved: Dynamics, b: Int[Array, ""]) -> Step:
-        """The direction of output b (sample and output joined) at the moved network."""
-        k = self.network.outputs
-        one = self.slots.others[b // k]
-        return self.network.step(self.network.signals(theta, moved, one[None]), b % k)
-
-    def gram(self, signals: Signals) -> Float[Array, "N_first N"]:
-        """K^(2) from the signals on all points."""
-        first, second = (
-            jax.tree.map(lambda a, s=slice(*bounds): a[s], signals)
-            for bounds in (self.slots.first_range, self.slots.other_range)
-        )
-        return self.network.gram(first, second)
+    def place(self, output: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        """Where in the signals this output is: its sample among the points, and which of k."""
+        k = self.slots.outputs
+        return self.slots.other_range[0] + output // k, output % k
 
 
 def structured_kernel(
-    network: Network,
+    tapped: TappedNetwork,
     theta: PyTree[Array],
     slots: Slots,
     order: int,
     *,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> StructuredKernel:
-    """Tap the network and size the blocks so that one takes about `chunk_bytes`.
-
-    Raises:
-        ValueError: When the network's layers cannot be tapped; says why.
-    """
-    tapped = tap(network, theta, slots.points[0], slots.outputs)
+    """Size the blocks so that one takes about `chunk_bytes`."""
     N_first, N = slots.shape(2)
-    numbers = 3 * len(slots.points) * tapped.numbers(theta) + 4 * N_first * N
+    numbers = 3 * len(slots.points) * tapped.numbers(theta) + 4 * N_first * N * tapped.pairs
     copies = 2 ** (order - 2)  # nested tangents
     budget = max(1, chunk_bytes // (copies * numbers * slots.points.dtype.itemsize))
     rows = min(N, budget) if order > 2 else 1

@@ -19,21 +19,21 @@ CAPTION = (
 FEW = 1.5
 
 
-def error_table(errors: Mapping[int, Errors], slopes: Mapping[int, float]) -> str:
-    """A row per order: errors of f, of the training loss and of the kernel, and the slope."""
+def error_table(errors: Mapping[str, Errors], slopes: Mapping[str, float]) -> str:
+    """A row per dynamics: errors of f, of the training loss and of the kernel, and the slope."""
     if not errors:
         return ""
     tested = any(e.test_rms is not None for e in errors.values())
     points = ["f train:", "", "", "f test:", "", ""] if tested else ["f train:", "", ""]
     heads = ["rms", "max", "end"] * (1 + tested)
     rows = [["", *points, "", "", ""], ["", *heads, "loss", "K^(2)", "slope"]]
-    for p, e in errors.items():
+    for name, e in errors.items():
         f = [_largest(e.train_rms), _largest(e.train_max), _last(e.train_rms)]
         f += [_largest(e.test_rms), _largest(e.test_max), _last(e.test_rms)] if tested else []
         f += [_largest(e.loss), _largest(e.kernel)]
         # Where only the start was reached all errors are zero, which says nothing.
         numbers = [scientific(value if np.any(e.ts > 0) else None) for value in f]
-        rows.append([f"order {p}", *numbers, fixed(slopes.get(p), 3)])
+        rows.append([name, *numbers, fixed(slopes.get(name), 3)])
     return f"{CAPTION}\n{table(rows)}"
 
 
@@ -71,6 +71,8 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
             "kernel drift of exact flow since t = 0, relative in Frobenius norm: "
             f"{scientific(_largest(drift))} (end: {scientific(_last(drift))})"
         )
+    roads = {label: run.method for label, run in trajectories.items() if run.method is not None}
+    lines += [f"{label}: {method}" for label, method in roads.items()]
     held = [label for label, run in trajectories.items() if _held(run)]
     if held:
         text = f"steps set by the save times, each of which ends one: {', '.join(held)}"

@@ -4,6 +4,10 @@ import numpy as np
 
 from nthsim import checks
 from nthsim.datasets import Dataset
+from nthsim.memory import available, readable
+
+#: Copies of the inputs in float64 at the peak of drawing them.
+COPIES = 3
 
 
 def sphere(
@@ -24,11 +28,12 @@ def sphere(
             $w^\top x$; "gaussian", $y \sim N(0, 1)$, independent of $x$.
 
     Raises:
-        ValueError: a number is not an integer or too small, or `labels` is no such name.
+        ValueError: a number is not an integer, too small or too large for memory, or `labels` is no
+            such name.
     """
-    n = checks.count("n_train", n_train, 1)
-    t = checks.count("n_test", n_test, 0)
+    n, t = checks.points(n_train, n_test)
     d = checks.count("dim", dim, 1)
+    _check_fits(n + t, d)
     teacher = checks.choice("labels", labels, ("linear", "sign", "gaussian"))
     root = np.random.default_rng(checks.count("seed", seed, 0))
     direction_rng, input_rng, label_rng = root.spawn(3)  # a stream each, so that none moves another
@@ -44,3 +49,19 @@ def sphere(
     else:
         y = label_rng.standard_normal(n + t)
     return Dataset(x[:n], y[:n], x[n:], y[n:]) if t else Dataset(x, y)
+
+
+def _check_fits(points: int, dim: int) -> None:
+    """Refuse inputs that do not fit into memory, before they are drawn."""
+    free = available()
+    numbers = free // (8 * COPIES)
+    if points * dim <= numbers:
+        return
+    needed = readable(8 * COPIES * points * dim)
+    shortage = f"the inputs need {needed} and {readable(free)} are available"
+    if dim <= numbers:
+        raise ValueError(
+            f"`n_train` + `n_test` must be at most {numbers // dim} for dim = {dim}, "
+            f"but is {points}: {shortage}."
+        )
+    raise ValueError(f"`dim` must be at most {numbers}, but is {dim}: {shortage}.")

@@ -1,9 +1,12 @@
 """Aligned tables in plain text."""
 
 from collections.abc import Sequence
+from decimal import Context, Decimal
 
 #: Lines are kept within this many columns.
 COLUMNS = 100
+
+PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -28,6 +31,18 @@ def scientific(value: float | None, digits: int = 1) -> str:
 def fixed(value: float | None, digits: int) -> str:
     """A number with so many decimals; a dash for none."""
     return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def short(number: int | Decimal) -> str:
+    """A number of any size to three digits, in thousands (k), M, G, T or P or by a power of ten.
+
+    Integers below a thousand are exact.
+    """
+    rounded = Context(prec=3).create_decimal(number)  # as floats end at 1e308
+    thousands = max(0, rounded.adjusted() // 3)
+    if thousands >= len(PREFIXES):
+        return f"{rounded:.2e}"
+    return f"{rounded.scaleb(-3 * thousands):.3g}{PREFIXES[thousands]}"
 
 
 def _line(row: Sequence[str], widths: list[int]) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.ladders import Ladder
 from nthsim.losses import mean_loss
 from nthsim.problem import Problem
 from nthsim.recipes import restore, store
@@ -20,9 +21,14 @@ class Trajectory(eqx.Module):
     r"""One dynamics at its save times; T of them were reached.
 
     `f` has shape (T, n) or (T, n, k), `f_test` likewise (None without test points); `loss` (T,) is
-    the mean per-sample loss, `test_loss` (None without test targets). `kernel` holds $K^{(2)}(t)$,
-    (T, n, n) or (T, n, k, n, k), and `kernel_test` its test-by-train block, if they were asked for.
-    `model` is the network at `stop.t`, for exact gradient flow only.
+    the mean per-sample loss, `test_loss` (None without test targets). `kernel` holds $K^{(2)}$ at
+    the times `kernel_ts`, (S, n, n) or (S, n, k, n, k), and `kernel_test` its test-by-train block,
+    if they were asked for. `model` is the network at `stop.t`, for exact gradient flow only.
+
+    A truncation of order p that was integrated as a series has `contributions` (T, p, n) or
+    (T, p, n, k), and `contributions_test`: the terms $[\\epsilon^j] f$ whose sum f is. The last
+    one tells how far the truncation may still be from exact flow. `method` says by which road a
+    truncation was integrated and why, and `ladder` how its order was found if that was left open.
     """
 
     name: str
@@ -31,23 +37,31 @@ class Trajectory(eqx.Module):
     f_test: Float[np.ndarray, "T t ..."] | None
     loss: Float[np.ndarray, " T"]
     test_loss: Float[np.ndarray, " T"] | None
-    kernel: Float[np.ndarray, "T n ..."] | None
-    kernel_test: Float[np.ndarray, "T t ..."] | None
+    kernel: Float[np.ndarray, "S n ..."] | None
+    kernel_test: Float[np.ndarray, "S t ..."] | None
+    kernel_ts: Float[np.ndarray, " S"] | None
     stop: Stop
     stats: Stats
     solver: str
     model: PyTree = None
+    contributions: Float[np.ndarray, "T p n ..."] | None = None
+    contributions_test: Float[np.ndarray, "T p t ..."] | None = None
+    method: str | None = None
+    ladder: Ladder | None = None
 
     def __str__(self) -> str:
-        """What happened, in two lines."""
+        """What happened, in a few lines."""
         s = self.stats
         missed = f", {s.forced} forced at kinks" if s.forced else ""
         last = f", loss {self.loss[0]:.4g} to {self.loss[-1]:.4g}" if len(self.ts) else ""
-        return (
-            f"{self.name}: {self.stop}{last}\n"
+        lines = [
+            f"{self.name}: {self.stop}{last}",
             f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected{missed}), "
-            f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}"
-        )
+            f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}",
+        ]
+        lines += [] if self.method is None else [f"method {self.method}"]
+        lines += [] if self.ladder is None else [str(self.ladder)]
+        return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF-4 file, whole or not at all.
@@ -90,30 +104,44 @@ class Trajectory(eqx.Module):
             "solver": self.solver,
             "stop": dataclasses.asdict(self.stop),
             "stats": dataclasses.asdict(self.stats),
+            "method": self.method,
+            "ladder": None if self.ladder is None else dataclasses.asdict(self.ladder),
         }
         return Record(arrays_of(self), facts)
 
 
 class SolveError(RuntimeError):
-    """A solve that ended before its last save time; what it computed is in `.trajectory`."""
+    """A solve that ended early or missed its `tol`; what it computed is in `.trajectory`."""
 
     def __init__(self, trajectory: Trajectory) -> None:
         """Say why and where it ended."""
+        ladder = trajectory.ladder
+        missed = ladder is not None and not trajectory.stop.failed
         super().__init__(
-            f"{trajectory.name}: {trajectory.stop}; "
+            f"{trajectory.name}: {ladder if missed else trajectory.stop}; "
             f"{len(trajectory.ts)} save times are kept in `.trajectory`"
         )
         self.trajectory = trajectory
 
 
-def trajectory(name: str, problem: Problem, solution: Solution, model: PyTree = None) -> Trajectory:
+def trajectory(
+    name: str,
+    problem: Problem,
+    solution: Solution,
+    *,
+    model: PyTree = None,
+    method: str | None = None,
+) -> Trajectory:
     """Separate training from test points, which share the first axis, and evaluate the losses."""
     n, out, T = len(problem.x), problem.out_shape, len(solution.ts)
     first = n if problem.x_test is None else n + len(problem.x_test)
     f = solution.records.get("f", np.empty((0, first))).reshape(T, first, *out)
     kernel = solution.records.get("kernel")
     if kernel is not None:
-        kernel = kernel.reshape(T, first, *out, n, *out)
+        kernel = kernel.reshape(len(kernel), first, *out, n, *out)
+    terms = solution.records.get("contributions")
+    if terms is not None:
+        terms = terms.reshape(T, terms.shape[1], first, *out)
     tested = problem.x_test is not None
     loss = _losses(problem, f[:, :n], problem.residual.y)
     return Trajectory(
@@ -125,23 +153,30 @@ def trajectory(name: str, problem: Problem, solution: Solution, model: PyTree = 
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
         kernel=None if kernel is None else kernel[:, :n],
         kernel_test=kernel[:, n:] if kernel is not None and tested else None,
+        kernel_ts=solution.records.get("kernel_ts"),
+        contributions=None if terms is None else terms[:, :, :n],
+        contributions_test=terms[:, :, n:] if terms is not None and tested else None,
         stop=_sound(solution.stop, solution.ts, loss),
         stats=solution.stats,
         solver=solution.choice,
         model=model,
+        method=method,
     )
 
 
 def from_record(record: Record) -> Trajectory:
     """The trajectory that `Trajectory.record` described, without its model."""
-    optional = dict.fromkeys(("f_test", "test_loss", "kernel", "kernel_test"))
+    optional = dict.fromkeys(("f_test", "test_loss", "kernel", "kernel_test", "kernel_ts"))
     facts = record.facts
+    ladder = facts["ladder"]
     return Trajectory(
         **{**optional, **record.arrays},
         name=facts["name"],
         solver=facts["solver"],
         stop=Stop(**facts["stop"]),
         stats=Stats(**facts["stats"]),
+        method=facts["method"],
+        ladder=None if ladder is None else Ladder.from_facts(ladder),
     )
 
 

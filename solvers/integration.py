@@ -18,7 +18,7 @@ from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 from nthsim.solvers.system import AbstractSystem
 
-Observer = Callable[[PyTree[Array]], dict[str, np.ndarray]]
+Observer = Callable[[float, PyTree[Array]], dict[str, np.ndarray]]
 
 #: A compiled call is kept near this long, so that progress shows and Ctrl-C is heard.
 CALL_SECONDS = 0.5
@@ -148,7 +148,8 @@ def integrate(
         system: What to integrate.
         ts: Save times, non-negative and strictly increasing.
         solver: Method, tolerances and step limit.
-        observe: Maps the state at each save time to further named arrays to record.
+        observe: Maps a save time and the state there to further named arrays to record; they need
+            not be the same at all times.
         report: Told the time reached after each compiled call.
 
     Returns:
@@ -166,7 +167,7 @@ def integrate(
                     report(reached)
             if run.stop is not None:
                 break
-            records.append(_record(run, observe))
+            records.append(_record(run, float(t), observe))
     except KeyboardInterrupt:
         t = float(run.carry.t)
         run.stop = Stop("interrupt", t, f"interrupted at t = {t:.6g} of {horizon:g}")
@@ -181,13 +182,14 @@ def integrate(
     )
 
 
-def _record(run: Run, observe: Observer | None) -> dict[str, np.ndarray]:
+def _record(run: Run, t: float, observe: Observer | None) -> dict[str, np.ndarray]:
     shown = {k: np.asarray(v) for k, v in _outputs(run.system, run.carry.state).items()}
-    return shown if observe is None else shown | observe(run.carry.state)
+    return shown if observe is None else shown | observe(t, run.carry.state)
 
 
 def _stacked(records: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([r[name] for r in records]) for name in records[0]} if records else {}
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: np.stack([r[name] for r in records if name in r]) for name in names}
 
 
 @eqx.filter_jit

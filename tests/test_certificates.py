@@ -9,9 +9,10 @@ import pytest
 
 import nthsim as nth
 from nthsim.certificates import certified
-from nthsim.hierarchies import initial_kernels
+from nthsim.footprints import problem_size
 from nthsim.models import FCN, ResNet
 from nthsim.problem import pose
+from nthsim.truncations import truncations
 
 
 def data(outputs=None):
@@ -67,14 +68,14 @@ def test_loss_without_curvature_has_a_time_scale_all_the_same():
 def test_interrupt_is_passed_on(monkeypatch):
     model = FCN(4, 6, 1, key=jr.key(9))
     problem = pose(model, data(), nth.squared_error)
-    kernels = initial_kernels(problem, 2, progress=False)
+    prepared = truncations(problem, problem_size(problem, 0, 0), (2,), "dense", progress=False)
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nthsim.solvers.integration._advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        certified(problem, kernels, (2,), progress=False)
+        certified(prepared, (2,), progress=False)
 
 
 def test_single_precision_is_refused():

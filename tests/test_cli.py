@@ -1,8 +1,10 @@
 """The command: what it prints, writes and returns; mistakes are in test_user_mistakes.py."""
 
+import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from typing import get_args, get_type_hints
 
 import equinox as eqx
@@ -15,7 +17,7 @@ import nthsim as nth
 from nthsim import settings
 from nthsim.cli import main, parsed
 from nthsim.hierarchies import METHODS
-from nthsim.inputs import drawn_model
+from nthsim.inputs import drawn_model, made_data
 from nthsim.losses import LOSSES
 from nthsim.models import FCN, ResNet
 from nthsim.models.activation import ACTIVATIONS, normalisation
@@ -104,7 +106,7 @@ def test_kernels_are_printed_and_saved(tmp_path, capsys):
 
 def test_plan_computes_nothing(monkeypatch, capsys):
     monkeypatch.setattr("nthsim.lie.LieKernel.__call__", None)
-    assert main(["plan", *TINY, "--orders", "2", "40", "--memory", "8"]) == 0
+    assert main(["plan", *TINY, "--orders", "2", "40", "--memory", "8", "--method", "dense"]) == 0
     assert "does not fit: at order 40" in capsys.readouterr().out
 
 
@@ -126,6 +128,20 @@ def test_data_come_from_files(suffix, tmp_path, capsys):
     assert "n = 3 training and 2 test points" in capsys.readouterr().out
 
 
+def test_images_from_a_file_are_flattened(tmp_path, capsys):
+    path = tmp_path / "images.npz"
+    x, y = np.random.default_rng(0).standard_normal((5, 8, 8)), np.arange(5.0)
+    np.savez(path, x=x, y=y)
+    command = parsed(["flow", *TINY, "--data", str(path)])
+    assert isinstance(command, settings.Flow)
+    data = made_data(command)
+    assert (data.x.shape, drawn_model(command, data).in_size) == ((3, 64), 64)
+    assert main(["flow", "--help"]) == 0
+    assert "images in it are flattened" in " ".join(
+        re.sub("│", " ", capsys.readouterr().out).split()
+    )
+
+
 def test_float32_is_the_whole_command(capsys):
     assert main(["flow", *TINY, "--precision", "float32"]) == 0
     assert "rtol 1e-04" in capsys.readouterr().out
@@ -145,7 +161,7 @@ def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, mo
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nthsim.comparison.truncated", interrupted)
+    monkeypatch.setattr("nthsim.studies.truncations", interrupted)
     assert main([*COMPARE, "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert said.err.endswith("nthsim: interrupted with 0 orders done\n")
@@ -200,7 +216,9 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 
 
 def test_written_configuration_holds_every_setting():
-    whole = settings.Compare(rtol=1e-9, atol=1.0, memory="8", c_sigma="auto", c_res=0.5)
+    whole = settings.Compare(
+        rtol=1e-9, atol=1.0, memory="8", c_sigma="auto", c_res=0.5, taylor=(1,)
+    )
     written = tomllib.loads(settings.as_toml(whole))
     assert set(written) == settings.NAMES - {"out"}
 
@@ -232,14 +250,28 @@ def test_help_leaves_jax_alone(words):
     code = """
 import sys
 from nthsim.cli import main
-status = main(sys.argv[1:] + ["--help"])
-assert status == 0, status
+for last in ("--help", "--widht"):
+    assert main(sys.argv[1:] + [last]) == 2 * (last == "--widht")
 assert not {"jax", "numpy", "matplotlib"} & set(sys.modules)
 """
     command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usage: nthsim" in done.stdout
-    assert done.stderr == ""
+    assert done.stderr.startswith("nthsim: `")
+    assert done.stderr.count("\n") == 1
+
+
+def test_mistake_that_is_not_explained_is_one_line_too(capsys, monkeypatch):
+    monkeypatch.setattr("nthsim.cli.explained", lambda words: None)
+    assert main(["flow", "--width", "many"]) == 2
+    assert re.fullmatch(
+        r"nthsim: [^│─]*'many'[^│─]*; see `nthsim flow --help`\.\n", capsys.readouterr().err
+    )
+
+
+def test_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nthsim {version('nthsim')}\n"
 
 
 def test_unforeseen_error_is_one_line_unless_its_traceback_is_wanted(capsys, monkeypatch):

@@ -21,6 +21,7 @@ def _trajectory(seed: int, times: int = T, out: tuple[int, ...] = (), **left_out
         "kernel": rng.standard_normal((T, N, *out, N, *out)),
         "kernel_test": rng.standard_normal((T, TESTS, *out, N, *out)),
     }
+    arrays["kernel_ts"] = np.linspace(0.0, 1.0, T)
     arrays = {name: array[:times] for name, array in arrays.items()} | left_out
     stop = Stop("horizon", 1.0, "reached t = 1")
     ts = np.linspace(0.0, 1.0, T)[:times]

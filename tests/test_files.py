@@ -296,8 +296,8 @@ def test_one_training_point_may_have_any_target(tmp_path, arrays):
         (
             ("x", "y"),
             {"n_train": 6, "n_test": 2},
-            "`n_train` must be at most 5, the number of points in the file beside 2 test points, "
-            "but is 6.",
+            "`n_train` + `n_test` must be at most 7, the number of points in the file, "
+            "but is 6 + 2.",
         ),
         (
             ("x", "y"),
@@ -314,6 +314,23 @@ def test_one_training_point_may_have_any_target(tmp_path, arrays):
             {"n_train": 8, "n_test": 2},
             "`n_train` must be at most 7, the number of points in the file, but is 8.",
         ),
+        (
+            ("x", "y"),
+            {"n_train": 20, "n_test": 30},
+            "`n_train` + `n_test` must be at most 7, the number of points in the file, "
+            "but is 20 + 30.",
+        ),
+        (
+            ("x", "y", "x_test"),
+            {"n_train": 8, "n_test": 6},
+            "`n_train` and `n_test` must be at most 7 and 5, the numbers of points in the file, "
+            "but are 8 and 6.",
+        ),
+        (
+            ("x", "y"),
+            {"n_train": 0, "n_test": -1},
+            "`n_train` and `n_test` must be integers of at least 1 and 0, but are 0 and -1.",
+        ),
         (("x", "y"), {"n_train": 0}, "`n_train` must be an integer of at least 1, but is 0."),
         (("x", "y"), {"n_test": -1}, "`n_test` must be an integer of at least 0, but is -1."),
     ],
@@ -328,3 +345,24 @@ def test_column_called_year_is_an_input(tmp_path):
     data = load_data(path, center=False, normalize=False)
     np.testing.assert_array_equal(data.x, [[2001, 3], [2002, 5], [2004, 1]])
     np.testing.assert_array_equal(data.y, [[1, -1], [2, 1], [4, 1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("1;2;3\n4;5;6\n", "semicolons"),
+        ("a;y\n1,5;2\n3;4,5\n", "semicolons"),
+        ("a\ty\n1\t2\n", "tabs"),
+        ("1 2  3\n4 5  6\n", "spaces"),
+    ],
+)
+def test_columns_separated_by_anything_but_commas_are_refused(text, name, tmp_path):
+    path = _csv(tmp_path, text)
+    held = f"columns separated by commas, but those of {path} are separated by {name}."
+    _refused(path, f"`path` must hold {held}")
+
+
+def test_names_of_columns_may_hold_semicolons_tabs_and_spaces(tmp_path):
+    data = load_data(_csv(tmp_path, "height; cm\tor so,y\n 1\t,2\n3 , 4\n"), **RAW)
+    np.testing.assert_array_equal(data.x, [[1], [3]])
+    np.testing.assert_array_equal(data.y, [2, 4])

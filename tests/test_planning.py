@@ -1,5 +1,6 @@
 """What a plan predicts, and that nothing is allocated before it is known to fit."""
 
+import re
 import subprocess
 import sys
 
@@ -12,10 +13,11 @@ import pytest
 
 import nthsim as nth
 from nthsim.engines import KernelWork
-from nthsim.footprints import Size, check_comparison, comparison_bytes, hierarchy_bytes
+from nthsim.footprints import Size, comparison_bytes, hierarchy_bytes, problem_size
 from nthsim.memory import available, check_fits, container_memory, largest, readable
 from nthsim.models import FCN
 from nthsim.problem import pose
+from nthsim.refusals import check_comparison
 
 TS = np.linspace(0.0, 1.0, 3)
 
@@ -30,7 +32,9 @@ def small(**changes) -> Size:
         itemsize=8,
         activations=50,
         work=KernelWork(200, None),
+        nested=False,
         save_times=3,
+        recorded=3,
     )
     for name, value in changes.items():
         size = eqx.tree_at(lambda s, name=name: getattr(s, name), size, value)
@@ -46,7 +50,7 @@ def test_numbers_of_a_plan_are_those_of_the_kernels(out_size):
     assert data.x_test is not None
     first = jnp.concatenate([data.x, data.x_test])
     kernels = [nth.kernel(net, data.x, r, x_first=first) for r in (2, 3)]
-    plan = nth.plan(net, data, (2, 3), TS)
+    plan = nth.plan(net, data, (2, 3), TS, method="dense")
     flow, second, third = plan.estimates
     outputs = 5 * (1 if out_size == "scalar" else 2)
     assert flow.moving == sum(a.size for a in (net.layers[0].weight, net.readout.weight))
@@ -56,14 +60,13 @@ def test_numbers_of_a_plan_are_those_of_the_kernels(out_size):
 
 def test_plan_prints_a_row_per_dynamics_and_says_what_fits():
     net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(10, 2, dim=4)
-    text = str(nth.plan(net, data, (3, 2), TS))
-    assert [line.split("  ")[0] for line in text.splitlines() if line[:2] in ("ex", "or")] == [
-        "exact flow",
-        "order 2",
-        "order 3",
-    ]
+    text = str(nth.plan(net, data, (3, 2), TS, method="dense"))
+    rows = [line.split("  ")[0] for line in text.split("\n\n")[1].splitlines()[2:]]
+    assert rows == ["exact flow", "order 2", "order 3"]
+    assert "order 3: dense (as asked for)" in text
     assert text.endswith("everything fits")
-    short = nth.plan(net, data, (2, 9), TS, memory=10**9)
+    assert max(map(len, text.splitlines())) <= 100
+    short = nth.plan(net, data, (2, 9), TS, method="dense", memory=10**9)
     assert not short.fits
     assert str(short).endswith(
         "does not fit: at order 9 the largest n that fits is 5; "
@@ -71,8 +74,23 @@ def test_plan_prints_a_row_per_dynamics_and_says_what_fits():
     )
 
 
+def test_plan_explains_its_columns_under_the_table():
+    text = str(
+        nth.plan(FCN(4, 5, 1, key=jr.key(0)), nth.sphere(10, 2, dim=4), (2, 40), TS, method="dense")
+    )
+    columns, _, *rows = text.splitlines()[2:6]
+    legend = " ".join(text.split("\n\n")[2].split())
+    for column in ("moving", "frozen", "kernels", "right-hand side", "in gradients"):
+        assert column in columns
+        assert f"{column}: " in legend
+    number = r"(\d(\.\d+)?|\d\d(\.\d)?|\d{3}|0\.0*\d{1,3})[kMGTP]?|\d\.\d\de\+\d+"
+    for row in rows:
+        assert all(re.fullmatch(number, cell) for cell in re.split(r"  +", row)[-6:])
+
+
 def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
-    peak = lambda n: comparison_bytes(small(n=n), (2, 9), certified=True)  # noqa: E731
+    roads = {2: "dense", 9: "dense"}
+    peak = lambda n: comparison_bytes(small(n=n), roads, (), certified=True)  # noqa: E731
     n = largest(lambda n: peak(n) <= 10**9, 1, 10)
     assert n is not None
     assert peak(n) <= 10**9 < peak(n + 1)
@@ -81,23 +99,26 @@ def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
 @pytest.mark.parametrize("orders", [(2,), (3, 2), (2, 3, 4)])
 def test_comparison_is_refused_just_when_its_plan_does_not_fit(orders):
     net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(5, 2, dim=4)
-    problem = pose(net, data, nth.squared_error)
-    peak = nth.plan(net, data, orders, TS).together
-    assert nth.plan(net, data, orders, TS, memory=peak).fits
+    size = problem_size(pose(net, data, nth.squared_error), len(TS), len(TS))
+    planned = lambda memory: nth.plan(  # noqa: E731
+        net, data, orders, TS, taylor=(1,), method="dense", memory=memory
+    )
+    peak = planned(None).together
+    assert planned(peak).fits
     with nth.memory_limit(peak):
-        check_comparison(problem, orders, len(TS), certified=True)
-    assert not nth.plan(net, data, orders, TS, memory=peak - 1).fits
+        check_comparison(size, orders, (1,), "dense", certified=True)
+    assert not planned(peak - 1).fits
     with (
         nth.memory_limit(peak - 1),
         pytest.raises(ValueError, match=r"must (be smaller to fit|be at most|hold at most)"),
     ):
-        check_comparison(problem, orders, len(TS), certified=True)
+        check_comparison(size, orders, (1,), "dense", certified=True)
 
 
 @pytest.mark.parametrize("order", [12, 60, 10**9])
 def test_plan_of_the_impossible_neither_overflows_nor_takes_long(order):
     size = small(n=10**6, n_test=10**6)
-    needed = hierarchy_bytes(size, order, recorded=True)
+    needed = hierarchy_bytes(size, order, "dense")
     assert needed > 8 * 2 * 10**72 if order > 12 else needed >= 8 * 2 * (10**6) ** 12
     assert readable(needed).endswith(" GB")
 
@@ -218,6 +239,6 @@ def test_peak_of_a_hierarchy_is_within_a_factor_of_what_is_measured(n, order):
         text=True,
         check=True,
     )
-    predicted = hierarchy_bytes(small(n=n, n_test=0), order, recorded=False)
+    predicted = hierarchy_bytes(small(n=n, n_test=0, recorded=0), order, "dense")
     # 0.9 GB, mostly Runge-Kutta stages, and 0.6 GB, mostly the frozen kernel.
     assert 1 / 1.5 < predicted / int(done.stdout) < 1.5

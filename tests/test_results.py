@@ -97,7 +97,7 @@ def test_file_is_plain_labelled_netcdf(saved):
         assert set(tree.children) == {
             "exact", "order_2", "order_3", "certificate", "parameters", "trained_parameters",
         }  # fmt: skip
-        assert tree["exact/kernel"].dims == ("time", "sample", "other_sample")
+        assert tree["exact/kernel"].dims == ("kernel_time", "sample", "other_sample")
         assert tree["exact/f_test"].dims == ("time", "test_sample")
         assert tree["x"].dims == ("sample", "input")
         np.testing.assert_array_equal(tree["exact/time"], studies.TS)
@@ -115,7 +115,7 @@ def test_vector_outputs_have_axes_of_their_own(saved):
     with xr.open_datatree(saved["vector"], engine="h5netcdf") as tree:
         assert tree["exact/f"].dims == ("time", "sample", "output")
         assert tree["exact/kernel"].dims == (
-            "time", "sample", "output", "other_sample", "other_output",
+            "kernel_time", "sample", "output", "other_sample", "other_output",
         )  # fmt: skip
         assert "x_test" not in tree
         assert "f_test" not in tree["exact"]
@@ -244,7 +244,7 @@ def test_trajectory_that_reached_nothing_comes_back(tmp_path):
     run = studies.scalar().truncation(2)
     empty = {
         name: getattr(run, name)[:0]
-        for name in ("ts", "f", "f_test", "loss", "test_loss", "kernel", "kernel_test")
+        for name in ("ts", "f", "f_test", "loss", "test_loss", "kernel", "kernel_test", "kernel_ts")
     }
     run = dataclasses.replace(run, **empty)
     run.save(tmp_path / "run.nc")

@@ -9,7 +9,7 @@ import pytest
 from oracles import derivative_tensors, relative_error, tree_kernel
 
 import nthsim as nth
-from nthsim.engines import QUICK, kernel_work
+from nthsim.engines import QUICK, SlowKernelWarning, kernel_work
 from nthsim.models import FCN, ResNet
 from nthsim.network import split
 from nthsim.slots import Slots
@@ -82,6 +82,13 @@ def test_structured_kernel_does_not_depend_on_its_blocks(order, chunk_bytes):
     np.testing.assert_allclose(blocks, whole, rtol=1e-11, atol=1e-13)
 
 
+def test_symmetric_kernel_of_several_blocks_is_that_of_nested_derivatives():
+    model, x = modules()["resnet with two outputs"], jr.normal(jr.key(9), (67, D))
+    structured = nth.kernel(model, x, 2, method="structured")
+    np.testing.assert_array_equal(structured.reshape(134, 134), structured.reshape(134, 134).T)
+    assert relative_error(structured, nth.kernel(model, x, 2, method="nested")) < 1e-13
+
+
 @pytest.mark.parametrize("order", [2, 3])
 def test_first_slot_may_hold_other_points(order, x):
     model = modules()["resnet with two outputs"]
@@ -99,9 +106,16 @@ class Unsuited(eqx.Module):
     how: str = eqx.field(static=True)
 
     def __call__(self, x):
+        frozen = lambda: jax.lax.stop_gradient(self.linear)  # noqa: E731
+        doubled = lambda: jax.tree.map(lambda a: 2 * a, self.linear)  # noqa: E731
         use = {
             "vmap": lambda: jax.vmap(self.linear)(jnp.stack([x, 2 * x])).sum(axis=0),
             "scan": lambda: jax.lax.scan(lambda h, _: (self.linear(h), None), x, None, 2)[0],
+            "jit": lambda: jax.jit(lambda h: self.linear(h))(x),
+            "checkpoint": lambda: eqx.filter_checkpoint(self.linear)(x),
+            "gradient": lambda: jax.grad(lambda h: self.linear(h).sum())(x),
+            "frozen": lambda: frozen()(x),
+            "doubled": lambda: doubled()(x),
             "weight": lambda: self.linear.weight @ x,
             "unused": lambda: self.linear(x),
         }
@@ -109,14 +123,27 @@ class Unsuited(eqx.Module):
         return h.sum() if self.how == "unused" else self.spare(h)
 
 
-@pytest.mark.parametrize("how", ["vmap", "scan", "weight", "unused"])
-def test_module_that_hides_its_layers_is_refused_or_done_by_nested_derivatives(how, x):
+@pytest.mark.parametrize(
+    ("how", "piece"),
+    [
+        ("vmap", "`model.linear` on one input at a time"),
+        ("scan", "`model.linear` on one input at a time and outside of scan"),
+        ("jit", "`model.linear` on one input at a time and outside of scan, jit"),
+        ("checkpoint", "`model.linear` on one input at a time"),
+        ("gradient", "`model.linear` on one input at a time"),
+        ("frozen", "`model.linear` as it is"),
+        ("doubled", "`model.linear` as it is"),
+        ("weight", "fails on it with AttributeError"),
+        ("unused", "`model.spare`"),
+    ],
+)
+def test_module_that_hides_its_layers_is_not_taken_apart(how, piece, x):
     keys = jr.split(jr.key(3))
     model = Unsuited(eqx.nn.Linear(D, D, key=keys[0]), eqx.nn.Linear(D, "scalar", key=keys[1]), how)
-    with pytest.raises(ValueError, match=r"^`model` must call .* to be taken apart"):
+    with pytest.raises(ValueError, match=r"^`model` must .* to be taken apart, but") as refusal:
         nth.kernel(model, x, 2, method="structured")
-    expected = nth.kernel(model, x, 2, method="nested")
-    np.testing.assert_array_equal(nth.kernel(model, x, 2), expected)
+    assert piece in str(refusal.value)
+    assert work_of(model, x).signals is None
 
 
 def work_of(model, x):
@@ -132,18 +159,35 @@ def test_auto_takes_the_structure_once_there_is_enough_work(x):
     assert work.structured(100, 100, 4) < work.nested(100, 100, 4) / 10
 
 
-def test_auto_leaves_modules_alone_whose_parameters_are_elsewhere():
-    images = jr.normal(jr.key(5), (2, 1, 4, 4))
-    conv = eqx.nn.Sequential(
-        [
-            eqx.nn.Conv2d(1, 3, 2, key=jr.key(6)),
-            eqx.nn.Lambda(jnp.ravel),
-            eqx.nn.Linear(27, "scalar", key=jr.key(7)),
-        ]
-    )
-    work = work_of(conv, images)
+class Cell(eqx.Module):
+    """Most of its parameters are the cell's own arrays."""
+
+    cell: eqx.nn.GRUCell
+    readout: eqx.nn.Linear
+
+    def __call__(self, x):
+        return self.readout(self.cell(x, x))
+
+
+def cell():
+    keys = jr.split(jr.key(5))
+    return Cell(eqx.nn.GRUCell(D, D, key=keys[0]), eqx.nn.Linear(D, "scalar", key=keys[1]))
+
+
+def test_auto_leaves_modules_alone_whose_parameters_are_elsewhere(x):
+    work = work_of(cell(), x)
     assert work.signals is None
     assert work.method(10**3, 10**3, 4) == "nested"
+
+
+def test_auto_says_what_keeps_a_large_kernel_from_being_taken_apart(x, monkeypatch):
+    monkeypatch.setattr("nthsim.engines.QUICK", 1)
+    linear = eqx.nn.Linear(D, D, key=jr.key(6))
+    hidden = Unsuited(linear, linear, "scan")
+    for model, piece in ((cell(), r"`model\.cell\.weight_[ih]h`"), (hidden, r"`model\.linear`")):
+        with pytest.warns(SlowKernelWarning, match=rf"{piece}.*: kernels take nested derivatives"):
+            kernel = nth.kernel(model, x, 2)
+        np.testing.assert_array_equal(kernel, nth.kernel(model, x, 2, method="nested"))
 
 
 def test_structured_kernel_agrees_at_a_size_where_auto_takes_it():

@@ -104,8 +104,8 @@ MISTAKES = [
     Mistake("order 2.5", lambda: hierarchy(2.5), ORDER + r"2\.5", True),
     Mistake("order True", lambda: hierarchy(True), ORDER + "True"),
     Mistake("kernel of order 1", lambda: nth.kernel(NET, DATA.x, 1), ORDER + "1"),
-    Mistake("no orders", lambda: compare(()), r"`orders` must be a sequence of orders"),
-    Mistake("orders 3", lambda: compare(3), r"`orders` must be a sequence of orders", True),
+    Mistake("no orders", lambda: compare(()), r"`orders` must be a sequence of"),
+    Mistake("orders 3", lambda: compare(3), r"`orders` must be a sequence of", True),
     Mistake("orders (2, 1)", lambda: compare((2, 1)), r"`orders` must be an integer of at least 2"),
     Mistake("no array of orders", lambda: compare(np.array([], int)), r"`orders` must be a seq"),
     Mistake("one order in an array", lambda: compare(np.array(2)), r"`orders` must be a seq", True),
@@ -128,6 +128,12 @@ MISTAKES = [
     ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
     Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
+    Mistake(
+        "width in an array",
+        lambda: FCN(3, np.ones((99, 2)), 1, key=KEY),  # pyright: ignore[reportArgumentType]
+        r"`width` must be an integer of at least 1, but is array",
+        True,
+    ),
     Mistake("depth 0", lambda: ResNet(3, 4, 0, key=KEY), r"`depth` must be an integer of at least"),
     Mistake(
         "activation",
@@ -139,6 +145,16 @@ MISTAKES = [
     ),
     Mistake("in_size", lambda: flow(FCN(5, 4, 1, key=KEY)), r"`model` must accept one input of"),
     Mistake("no callable", lambda: flow(3), r"`model` must be an Equinox module .* but is int"),
+    Mistake(
+        "model that is a function",
+        lambda: flow(lambda x: jnp.sum(x)),
+        r"`model` must be an instance of an Equinox module, .* but is of type function",
+    ),
+    Mistake(
+        "model that is a class",
+        lambda: flow(eqx.nn.MLP),
+        r"`model` must be an instance of an Equinox module, but is the class MLP",
+    ),
     Mistake("no parameters", lambda: flow(NoParameters()), r"`model` must have at least one float"),
     Mistake("matrix", lambda: flow(Matrix(jnp.ones(()))), r"`model` must map one input to a scal"),
     Mistake(
@@ -192,6 +208,16 @@ MISTAKES = [
         r"`softmax_cross_entropy` must get at least two outputs",
     ),
     Mistake("targets", lambda: flow(VECTOR), r"`squared_error` must compare outputs and targets"),
+    Mistake(
+        "one output in a vector",
+        lambda: flow(FCN(3, 4, 1, out_size=1, key=KEY)),
+        r"`squared_error` must compare .*, but .* has shape \(\); out_size=\"scalar\" gives",
+    ),
+    Mistake(
+        "one target in a vector",
+        lambda: flow(data=nth.Dataset(DATA.x, DATA.y[:, None])),
+        r"`squared_error` must compare .*, but .* has shape \(1,\); `y` of shape \(n,\) gives",
+    ),
     Mistake("rtol 0", lambda: Auto(rtol=0.0), r"`rtol` must be a positive number, but is 0\.0"),
     Mistake("rtol NaN", lambda: Explicit(rtol=np.nan), r"`rtol` must be a positive number, but is"),
     Mistake("atol < 0", lambda: Auto(atol=-1.0), r"`atol` must be a positive number, but is -1"),
@@ -264,6 +290,33 @@ MISTAKES = [
         "class 11", lambda: nth.digits(3, 11, n_train=4), r"`classes` must be digits from 0 to"
     ),
     Mistake(
+        "classes in a list",
+        lambda: nth.digits([3, 8], n_train=4),  # pyright: ignore[reportArgumentType]
+        r"`classes` must be separate arguments, as in digits\(3, 8, .*, but one is a list",
+        True,
+    ),
+    Mistake(
+        "classes in an array",
+        lambda: nth.mnist(np.array([3, 8]), n_train=4),  # pyright: ignore[reportArgumentType]
+        r"`classes` must be separate arguments, .* but one is a ndarray",
+        True,
+    ),
+    Mistake(
+        "no points at all",
+        lambda: nth.sphere(0, -1, dim=3),
+        r"`n_train` and `n_test` must be integers of at least 1 and 0, but are 0 and -1",
+    ),
+    Mistake(
+        "inputs beyond memory",
+        lambda: limited(10**9, lambda: nth.sphere(10**10, dim=3)),
+        r"`n_train` \+ `n_test` must be at most 13888888 for dim = 3, but is 10000000000: the ",
+    ),
+    Mistake(
+        "dimension beyond memory",
+        lambda: limited(10**9, lambda: nth.sphere(1, dim=10**14)),
+        r"`dim` must be at most 41666666, but is 100000000000000: the inputs need .* and 1\.0 GB",
+    ),
+    Mistake(
         "labels", lambda: nth.sphere(4, dim=3, labels="odd"), r"`labels` must be one of 'linea"
     ),
     Mistake(
@@ -324,24 +377,58 @@ def test_mistake_in_python_gets_one_sentence(mistake, request):
 
 # Words after `nthsim`, where {dir} is a folder that `folder` has filled, and the line that answers.
 COMMAND_MISTAKES = {
-    "no command": ("", r"Expected one of \{compare, flow, kernels, plan, show\}"),
-    "unknown command": ("cmpare", r"Unrecognized options: cmpare; see `nthsim --help`"),
-    "misspelt flag": ("compare --wdth 3", r"Unrecognized options: --wdth, 3 \(did you mean --wid"),
-    "no number": (
-        "flow --width many",
-        r"--width: invalid literal for int\(\).*'many'; see `nthsim",
+    "no command": (
+        "",
+        r"`command` must be one of compare, .*, but is missing; see `nthsim --help`\.",
     ),
-    "no choice": ("flow --model cnn", r"invalid choice 'cnn' for argument '--model'"),
-    "value missing": ("flow --width", r"Missing value for argument '--width'"),
-    "fractional order": ("compare --orders 2.5", r"--orders: .*2\.5"),
+    "misspelt command": (
+        "compar --width 3",
+        r"`command` must be one of compare, .*, but is 'compar' \(did you mean compare\?\); see",
+    ),
+    "unknown command": ("train", r"`command` must be one of compare, .*, but is 'train'; see"),
+    "misspelt flag": (
+        "compare --widht 3",
+        r"`--widht` must be a flag of `nthsim compare`, but is none \(did you mean --width\?\);",
+    ),
+    "one dash": ("flow -width 3", r"`-width` must be a flag .* is none \(did you mean --width\?\)"),
+    "foreign flag": (
+        "kernels --orders 2 --t1 3",
+        r"`--t1` must be a flag of `nthsim kernels`, but",
+    ),
+    "no number": (
+        "compare --width abc",
+        r"`--width` must be an integer, but is 'abc'; see `nthsim compare --help`\.",
+    ),
+    "no time": ("compare --t1 soon", r"`--t1` must be a number, but is 'soon'; see"),
+    "no choice": ("flow --model cnn", r"`--model` must be one of fcn, resnet, but is 'cnn'; see"),
+    "value missing": (
+        "flow --width",
+        r"`--width` must be followed by an integer, but is by nothing",
+    ),
+    "value of a switch": (
+        "flow --log-times yes",
+        r"`--log-times` must have no value, but is followed by 'yes'",
+    ),
+    "word too many": (
+        "flow --width 3 4",
+        r"`nthsim flow` must get only flags with their values, but gets '4' too; see",
+    ),
+    "fractional order": (
+        "compare --orders 2.5",
+        r"`--orders` must be integers such as 2 3 4, but is '2\.5'; see",
+    ),
+    "orders with commas": ("plan --orders 2,3", r"`--orders` must be integers .*, but is '2,3'"),
     "order 1": ("compare --orders 1", r"`orders` must be an integer of at least 2, but is 1\."),
-    "no order": ("compare --orders", r"`orders` must be a sequence of orders"),
+    "no order": ("compare --orders", r"`orders` must be a sequence of"),
     "kernel of order 1": ("kernels --orders 1 2", r"`orders` must be an integer of at least 2"),
     "width 0": ("flow --width 0", r"`width` must be an integer of at least 1, but is 0\."),
     "depth 0": ("plan --depth 0", r"`depth` must be an integer of at least 1, but is 0\."),
     "c_res of fcn": ("plan --c-res 0.5", r"`c_res` must be left out for fcn, .* but is 0\.5\."),
     "negative c_res": ("plan --model resnet --c-res -1", r"`c_res` must be a finite non-negative"),
-    "c_sigma in words": ("plan --c-sigma some", r"--c-sigma: .*some"),
+    "c_sigma in words": (
+        "plan --c-sigma some",
+        r"`--c-sigma` must be a number or auto, but is 'some'",
+    ),
     "negative c_sigma": ("flow --c-sigma -1", r"`c_sigma` must be a finite positive number, but"),
     "no weights": (
         "flow --weight-scale 0",
@@ -389,9 +476,37 @@ COMMAND_MISTAKES = {
     ),
     "corrupt data": ("flow --data {dir}/corrupt.npz", r"`path` must be an \.npz archive, but"),
     "CSV without numbers": ("flow --data {dir}/words.csv", r"`path` must hold"),
+    "CSV with semicolons": (
+        "flow --data {dir}/semicolons.csv",
+        r"`path` must hold columns separated by commas, but those of .*\.csv are separated by semi",
+    ),
+    "negative numbers of points": (
+        "flow --n-train 0 --n-test -1",
+        r"`n_train` and `n_test` must be integers of at least 1 and 0, but are 0 and -1\.",
+    ),
+    "endless points": (
+        f"flow --data sphere:3 --memory 1 --n-train {10**10}",
+        r"`n_train` \+ `n_test` must be at most 13888888 for dim = 3, but is 10000000016: the",
+    ),
+    "endless dimension": (
+        f"plan --memory 1 --data sphere:{10**14}",
+        r"`dim` must be at most 41666666, but is 100000000000000: the inputs need",
+    ),
+    "endless width": (
+        f"compare --memory 1 --data sphere:3 --width {10**10}",
+        r"`width` must be at most 7903, but is 10000000000: its weights need 1\.6e\+12 GB and",
+    ),
+    "plan of an endless width": (
+        f"plan --data sphere:3 --width {10**20}",
+        r"`width` must be at most 7905692, but is 100000000000000000000: its weights need",
+    ),
+    "endless depth": (f"plan --depth {10**6}", r"`depth` must be at most 1000, but is 1000000\."),
     "no memory": ("compare --memory 0", r"`memory` must be an amount such as 8, 8GB or 500MB, but"),
     "memory in words": ("plan --memory lots", r"`memory` must be an amount .*, but is 'lots'\."),
-    "little memory": ("compare --memory 1MB", r"`model` must be smaller to fit into memory, but"),
+    "little memory": (
+        "compare --memory 1MB",
+        r"`memory` must be at least 101 MB, which every run takes, but is 1 MB\.",
+    ),
     "too high an order": (
         "compare --memory 1 --orders 2 9",
         r"`orders` must be at most \d for n = 16",
@@ -405,7 +520,7 @@ COMMAND_MISTAKES = {
     "unknown key": ("flow --config {dir}/unknown.toml", r"`config` must hold only .* holds wdth\."),
     "wrong value": (
         "flow --config {dir}/value.toml",
-        r"`config` must hold valid .*--width: invalid",
+        r"`config` must hold valid .*: `--width` must be an integer, but is 'many'; see",
     ),
     "folder as TOML": ("flow --config {dir}", r"`config` must be a readable file, but .*directory"),
     "out is a file": ("flow --out {dir}/words.csv", r"`out` must be a folder to write to, but"),
@@ -413,7 +528,11 @@ COMMAND_MISTAKES = {
         "compare --out {dir}/words.csv/o",
         r"`out` must be a folder to write to, but",
     ),
-    "nothing to show": ("show", r"Missing from nthsim show: FILE"),
+    "nothing to show": (
+        "show",
+        r"`FILE` must be a result of nthsim compare or nthsim flow, but is missing; see",
+    ),
+    "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
     "foreign result": ("show {dir}/corrupt.npz", r"`path` must be an intact netCDF-4 file, but"),
     "half a result": ("show {dir}/half.nc", r"`path` must be an intact netCDF-4 file, but"),
@@ -425,6 +544,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "corrupt.npz").write_bytes(b"PK\x03\x04\xff\xfe not a zip")
     (folder / "words.csv").write_text("x,y\none,two\n")
+    (folder / "semicolons.csv").write_text("a;y\n1,5;2\n3;4,5\n")
     (folder / "broken.toml").write_text("width = = 3\n")
     (folder / "unknown.toml").write_text("wdth = 3\n")
     (folder / "value.toml").write_text('width = "many"\n')

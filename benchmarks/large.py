@@ -1,0 +1,98 @@
+"""Hierarchies where no tensor would fit: seconds and peak memory of whole runs.
+
+    python benchmarks/large.py [--quick] [--case NAME] [--out FOLDER]
+
+Each case runs in a process of its own, whose peak resident memory the system tells at its end, and
+is held against the prediction that was made before.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.random as jr
+import numpy as np
+from timing import write
+
+import nthsim as nth
+from nthsim.footprints import hierarchy_bytes, problem_size
+from nthsim.models import ResNet
+from nthsim.problem import pose
+from nthsim.solvers import Explicit
+
+#: Order, data, their number, precision and last time; the network is a ResNet of this shape.
+CASES = {
+    "digits": (4, nth.digits, 1500, "float64", 4.0),
+    "mnist": (3, nth.mnist, 5000, "float32", 4.0),
+}
+WIDTH, DEPTH = 1024, 4
+
+#: The most memory that a case may take, in bytes.
+BOUND = 6e9
+
+
+def measured(name: str, quick: bool) -> dict:
+    """Run one case here."""
+    order, load, n, precision, t1 = CASES[name]
+    n, width = (60, 32) if quick else (n, WIDTH)
+    jax.config.update("jax_enable_x64", precision == "float64")
+    data = load(n_train=n, n_test=0)
+    size = data.x.shape[1:]
+    flat = nth.Dataset(data.x.reshape(n, -1), data.y)
+    net = ResNet(flat.x.shape[1], width, DEPTH, out_size=10, key=jr.key(0))
+    ts = np.linspace(0.0, t1, 3)
+    problem = problem_size(pose(net, flat, nth.squared_error), len(ts), 0)
+    clock = time.perf_counter()
+    run = nth.hierarchy(net, flat, order, ts, method="series", solver=Explicit(rtol=1e-4))
+    took = time.perf_counter() - clock
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    last = np.sqrt(np.mean(run.contributions[-1] ** 2, axis=(1, 2)))
+    return {
+        "order": order,
+        "data": f"{n} images of {size}",
+        "network": f"ResNet {width} x {DEPTH}, {problem.parameters} parameters, {precision}",
+        "seconds": took,
+        "steps": run.stats.steps,
+        "sides": run.stats.evaluations,
+        "loss": run.loss.tolist(),
+        "contributions": last.tolist(),
+        "peak": int(status["VmHWM"].split()[0]) * 1024,
+        "predicted": hierarchy_bytes(problem, order, "series"),
+        "dense": hierarchy_bytes(problem, order, "dense"),
+    }
+
+
+def main() -> None:
+    """Run each case in a new process, print it, and write all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--case", choices=CASES, help="run this one in this process")
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measured(arguments.case, arguments.quick)))
+        return
+    rows = {}
+    for name in CASES:
+        again = [sys.executable, __file__, "--case", name] + ["--quick"] * arguments.quick
+        done = subprocess.run(again, check=True, capture_output=True, text=True)
+        rows[name] = row = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"order {row['order']} on {row['data']}, {row['network']}:\n"
+            f"  {row['seconds'] / 60:.1f} minutes, {row['sides']} right-hand sides; peak "
+            f"{row['peak'] / 1e9:.2f} GB (predicted {row['predicted'] / 1e9:.2f}), where tensors "
+            f"would need {row['dense'] / 1e12:.0f} TB\n"
+            f"  loss {row['loss'][0]:.4g} to {row['loss'][-1]:.4g}; size of each contribution at "
+            f"the end: {', '.join(f'{c:.2g}' for c in row['contributions'])}"
+        )
+        if not arguments.quick:
+            assert row["peak"] < BOUND, f"{name} took {row['peak'] / 1e9:.2f} GB"
+    write(arguments.out / "large.json", rows)
+
+
+if __name__ == "__main__":
+    main()

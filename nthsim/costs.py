@@ -1,0 +1,79 @@
+"""The floating-point work of each dynamics, and the seconds that it should take here."""
+
+from nthsim.footprints import ENDLESS, Size
+from nthsim.rates import Rates
+
+#: What a typical run takes, to weigh a start that is paid once against what every step costs.
+SIDES = 300
+
+#: Measured on two cores: seconds until a program runs. Kernels of each further order take longer
+#: by the factor, and are compiled from K^(2) on; a series takes so much more per term.
+FIRST_KERNEL, FURTHER_KERNEL = 0.7, 2.6
+FIRST_TERM, FURTHER_TERM = 2.0, 1.5
+
+#: Measured: how far the kernels of a hierarchy, and a series, stay below the rate of one large
+#: matrix product.
+KERNEL_RATE, SERIES_RATE = 0.3, 0.4
+
+
+def gradient_flops(size: Size) -> int:
+    """One forward pass and a backward pass of twice its cost, at every training point."""
+    return 3 * size.n * size.work.evaluation
+
+
+def kernel_flops(size: Size, order: int) -> int:
+    """One kernel, training and test points in its first slot."""
+    return size.work.flops(size.n + size.n_test, size.n * size.k, order)
+
+
+def kernels_flops(size: Size, order: int) -> int:
+    """All kernels that a dense truncation at order p starts from."""
+    return sum(kernel_flops(size, r) for r in range(2, min(order, ENDLESS) + 1))
+
+
+def dense_side_flops(size: Size, order: int) -> int:
+    """One right-hand side: every tensor is contracted with the residual."""
+    return 2 * sum(size.entries(r) for r in range(2, min(order, ENDLESS) + 1))
+
+
+def series_side_flops(size: Size, order: int) -> int:
+    """One right-hand side: p terms of the outputs, p - 1 of the gradient.
+
+    A product of two series takes a product for each pair of terms whose powers add up to less than
+    the number of terms; nested derivatives take three for each that is nested.
+    """
+    p = min(order, ENDLESS)
+    if size.nested:
+        forward, backward = 3 ** (p - 1), 2 * 3 ** (p - 2)
+    else:
+        forward, backward = p * (p + 1) // 2, p * (p - 1)
+    return gradient_flops(size) * (forward + backward) // 3
+
+
+def dense_seconds(size: Size, order: int, rates: Rates) -> float:
+    """A dense truncation: its kernels, and a run that reads all tensors at every right-hand side.
+
+    Infinite where the numbers are beyond what a float holds.
+    """
+    try:
+        start = sum(FIRST_KERNEL * FURTHER_KERNEL ** (r - 2) for r in range(2, order + 1))
+        start += kernels_flops(size, order) / (KERNEL_RATE * rates.flops)
+        return start + SIDES * dense_side_flops(size, order) * size.itemsize / (2 * rates.bytes)
+    except OverflowError:
+        return float("inf")
+
+
+def series_seconds(size: Size, order: int, rates: Rates) -> float:
+    """A series: a run of gradients' Taylor coefficients."""
+    try:
+        start = FIRST_TERM + FURTHER_TERM * order
+        return start + SIDES * series_side_flops(size, order) / (SERIES_RATE * rates.flops)
+    except OverflowError:
+        return float("inf")
+
+
+def taylor_side_flops(size: Size, degree: int) -> int:
+    """One gradient of a Taylor model's loss, whose terms are all multiplied with each other."""
+    q = min(degree, ENDLESS)
+    products = 3**q if size.nested else (q + 1) * (q + 2) // 2
+    return gradient_flops(size) * products

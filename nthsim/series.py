@@ -1,0 +1,90 @@
+r"""Taylor coefficients of a function along a polynomial path."""
+
+from collections.abc import Callable, Sequence
+from math import factorial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.jet import jet
+from jaxtyping import PyTree
+
+Function = Callable[[PyTree], PyTree]
+
+
+def coefficients(
+    function: Function, path: Sequence[PyTree], *, nested: bool = False
+) -> list[PyTree]:
+    r"""The coefficients $[\epsilon^j] F(\sum_i \epsilon^i \theta_i)$ for j = 0..q.
+
+    By Taylor arithmetic, whose work grows like q², or by q nested derivatives, whose work grows
+    like 3^q and which every differentiable function allows.
+
+    Args:
+        function: F, from a tree of arrays to a tree of arrays.
+        path: $\theta_0, \dots, \theta_q$, trees of one structure.
+        nested: Whether to nest derivatives.
+
+    Returns:
+        q + 1 trees of F's structure.
+    """
+    if len(path) == 1:
+        return [function(path[0])]
+    return _by_nesting(function, path) if nested else _by_jet(function, path)
+
+
+def obstacle(function: Function, theta: PyTree) -> str | None:
+    """What keeps Taylor arithmetic from a function, None if nothing does; nothing is computed."""
+    try:
+        jax.eval_shape(lambda at: coefficients(function, [at, at, at]), theta)
+    except Exception as error:  # jet raises whatever a missing rule leads to
+        words = (str(error).strip().splitlines() or [""])[0]
+        return f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return None
+
+
+def _by_jet(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
+    columns, tree = zip(*(jax.tree.flatten(theta) for theta in path), strict=True)
+    primals, *rest = columns
+    out_tree = jax.tree.structure(jax.eval_shape(function, path[0]))
+
+    def flat(*leaves: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(function(jax.tree.unflatten(tree[0], leaves)))
+
+    scaled = [[factorial(j) * leaf for leaf in leaves] for j, leaves in enumerate(rest, start=1)]
+    start, terms = jet(flat, tuple(primals), tuple(map(list, zip(*scaled, strict=True))))
+    found = [start]
+    for j in range(1, len(path)):
+        found.append([term[j - 1] / factorial(j) for term in terms])
+    return [jax.tree.unflatten(out_tree, leaves) for leaves in found]
+
+
+def _by_nesting(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
+    def along(eps: jax.Array) -> PyTree:
+        return jax.tree.map(lambda *terms: _horner(terms, eps), *path)
+
+    tower = lambda eps: (function(along(eps)),)  # noqa: E731
+    for _ in path[1:]:
+        tower = _with_derivative(tower)
+    dtype = jnp.result_type(*jax.tree.leaves(path[0]))
+    derivatives = tower(jnp.zeros((), dtype))
+    return [
+        jax.tree.map(lambda a, j=j: a / factorial(j), derivative)
+        for j, derivative in enumerate(derivatives)
+    ]
+
+
+def _horner(terms: tuple[jax.Array, ...], eps: jax.Array) -> jax.Array:
+    total = terms[-1]
+    for term in terms[-2::-1]:
+        total = term + eps * total
+    return total
+
+
+def _with_derivative(tower: Function) -> Function:
+    """All that `tower` returns, and the derivative of the last of it."""
+
+    def taller(eps: jax.Array) -> tuple[PyTree, ...]:
+        values, tangents = jax.jvp(tower, (eps,), (jnp.ones_like(eps),))
+        return (*values, tangents[-1])
+
+    return taller

@@ -1,0 +1,102 @@
+"""Taylorised training: gradient flow of the Taylor polynomial of a network in its parameters."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+from numpy.typing import ArrayLike
+
+from nthsim.checks import count
+from nthsim.datasets import Dataset
+from nthsim.expansions import expandable, taylor_obstacle
+from nthsim.flow import exact
+from nthsim.footprints import problem_size
+from nthsim.losses import Loss, squared_error
+from nthsim.network import Network
+from nthsim.problem import Problem, pose
+from nthsim.refusals import check_taylor
+from nthsim.schedules import Schedule, schedule
+from nthsim.series import coefficients
+from nthsim.solvers.auto import Auto
+from nthsim.solvers.explicit import Explicit
+from nthsim.trajectories import SolveError, Trajectory
+
+
+class TaylorNetwork(Network):
+    r"""The Taylor polynomial of degree q in $\theta - \theta_0$ of a network's outputs.
+
+    As a function of theta it is as good a network as the one it is made of.
+    """
+
+    theta0: PyTree[Array]
+    degree: int
+    nested: bool
+
+    def single(self, theta: PyTree[Array], x: Array) -> Array:
+        """The polynomial for one input."""
+        base = Network(self.static)
+        move = jax.tree.map(jnp.subtract, theta, self.theta0)
+        none = jax.tree.map(jnp.zeros_like, move)
+        path = [self.theta0, move, *(none,) * (self.degree - 1)]
+        terms = coefficients(lambda at: base.single(at, x), path, nested=self.nested)
+        return sum(terms[1:], start=terms[0])
+
+
+def taylor(
+    model: PyTree,
+    data: Dataset,
+    degree: int,
+    ts: ArrayLike,
+    *,
+    loss: Loss = squared_error,
+    solver: Explicit | Auto = Auto(),
+    record_kernel: bool | ArrayLike = False,
+    progress: bool = True,
+    throw: bool = True,
+) -> Trajectory:
+    r"""Train the degree-q Taylor polynomial of `model` in its parameters by gradient flow.
+
+    $f_q(\theta) = \sum_{j \le q} \frac{1}{j!} D^j f(\theta_0)[(\theta - \theta_0)^j]$, so that
+    degree 1 is the linearised network, the same as the hierarchy at order 2. From degree 2 on the
+    polynomial is a model of its own, with its own tangent kernel, where a truncation of the
+    hierarchy expands the solution (Bai, Krause, Wang, Xiong & Socher 2020, arXiv 2002.04010).
+
+    Args:
+        model: Any Equinox module that maps one input to a scalar or a vector.
+        data: Training data and, perhaps, test points.
+        degree: The degree q, at least 1.
+        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        loss: Differentiable function of one output and one target.
+        solver: Method, tolerances and step limit.
+        record_kernel: Whether to record the polynomial's own tangent kernel at each save time; or
+            at which of `ts`.
+        progress: Whether to show a progress bar when on a terminal.
+        throw: Whether a run that ends early raises, or returns what it has with the reason.
+
+    Returns:
+        The trajectory; its `model` holds the trained parameters, as a network that is no longer
+        expanded.
+
+    Raises:
+        ValueError: When an argument is not as above, or something does not fit into memory.
+        SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
+            `.trajectory` holds what was computed.
+    """
+    degree = count("degree", degree, 1)
+    course = schedule(ts, solver, record_kernel)
+    problem = pose(model, data, loss)
+    check_taylor(problem_size(problem, len(course.ts), len(course.kernel_ts)), degree)
+    run = taylorised(problem, degree, course, progress=progress)
+    if run.stop.failed and throw:
+        raise SolveError(run)
+    return run
+
+
+def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: bool) -> Trajectory:
+    """Integrate the gradient flow of the Taylor polynomial."""
+    network = expandable(problem.network)
+    nested = taylor_obstacle(network, problem.theta, problem.x) is not None
+    polynomial = TaylorNetwork(network.static, problem.theta, degree, nested)
+    expanded = dataclasses.replace(problem, network=polynomial)
+    return exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)

@@ -1,0 +1,118 @@
+r"""Truncations of one problem's hierarchy, each by its road, from what they start from."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.choices import Choice, choose
+from nthsim.footprints import Size
+from nthsim.problem import Problem
+from nthsim.progress import Progress
+from nthsim.recorders import KernelRecorder
+from nthsim.schedules import Schedule
+from nthsim.solvers.dense_hierarchy import DenseHierarchy
+from nthsim.solvers.integration import integrate
+from nthsim.solvers.series_hierarchy import SeriesHierarchy
+from nthsim.trajectories import Trajectory, trajectory
+
+
+class Truncations(eqx.Module):
+    r"""The hierarchy of a problem, ready to be truncated at the orders in `choices`.
+
+    `kernels` holds $f, K^{(2)}, \dots$ at t = 0 up to the highest order to be integrated dense,
+    training and test points in the first slot, and `seconds` the time that each of
+    $K^{(2)}, \dots$ took; both are empty where every order is a series.
+    """
+
+    problem: Problem
+    choices: Mapping[int, Choice]
+    kernels: tuple[Array, ...]
+    seconds: tuple[float, ...]
+
+    def integrate(self, order: int, course: Schedule, *, progress: bool) -> Trajectory:
+        """Integrate the truncation at one of the orders."""
+        choice, title, system = self.choices[order], f"order {order}", self.system(order)
+        observe = None
+        if len(course.kernel_ts):
+            observe = KernelRecorder(course.kernel_ts, self._tangent_kernel(system))
+        with Progress(title, progress) as bar:
+            report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
+            solution = integrate(system, course.ts, course.solver, observe=observe, report=report)
+        name, method = f"order-{order} truncation", str(choice)
+        if choice.method == "series" and self.problem.obstacle is not None:
+            method += f"; nested derivatives, as Taylor arithmetic met {self.problem.obstacle}"
+        return trajectory(name, self.problem, solution, method=method)
+
+    def orders(self, method: str | None = None) -> tuple[int, ...]:
+        """All orders, or those on one road."""
+        return tuple(p for p, choice in self.choices.items() if method in (None, choice.method))
+
+    def without_test_points(self) -> "Truncations":
+        """The same training, with nothing else recorded."""
+        N = len(self.problem.x) * self.problem.outputs_per_sample
+        kernels = tuple(kernel[:N] for kernel in self.kernels)
+        return Truncations(self.problem.without_test_points(), self.choices, kernels, self.seconds)
+
+    def initial_kernel(self) -> Float[np.ndarray, "n ..."]:
+        r"""$K^{(2)}$ among the training points at t = 0, of shape (n, n) or (n, k, n, k)."""
+        problem = self.problem.without_test_points()
+        kernel = self.kernels[1] if self.kernels else problem.kernel(2)(problem.theta)
+        n, out = len(problem.x), problem.out_shape
+        return np.asarray(kernel)[: kernel.shape[1]].reshape(n, *out, n, *out)
+
+    def system(self, order: int) -> DenseHierarchy | SeriesHierarchy:
+        """The equations of the truncation at one of the orders."""
+        problem = self.problem
+        if self.choices[order].method == "dense":
+            return DenseHierarchy(self.kernels[:order], problem.residual)
+        along = problem.expansion(order)
+        return SeriesHierarchy(
+            along.outputs,
+            along.gradients,
+            problem.residual,
+            problem.theta,
+            problem.x,
+            problem.x_first,
+            order,
+        )
+
+    def _tangent_kernel(self, system: DenseHierarchy | SeriesHierarchy):
+        if isinstance(system, DenseHierarchy):
+            return system.tangent_kernel
+        evaluate = self.problem.series_kernel()
+
+        def kernel(state: tuple[PyTree[Array], ...]) -> Array:
+            return evaluate(system.path(state)[:-1])
+
+        return kernel
+
+
+def truncations(
+    problem: Problem,
+    size: Size,
+    orders: Sequence[int],
+    method: str,
+    *,
+    known: Truncations | None = None,
+    progress: bool,
+) -> Truncations:
+    """Choose a road for each order, and compute the kernels that the dense ones start from.
+
+    Those of `known`, the same problem at other orders, are not computed again.
+    """
+    choices = {p: choose(size, p, method) for p in orders}
+    top = max((p for p, choice in choices.items() if choice.method == "dense"), default=0)
+    kernels = [] if known is None else list(known.kernels)
+    seconds = [] if known is None else list(known.seconds)
+    if top and not kernels:
+        kernels.append(problem.outputs())
+    for r in range(len(kernels) + 1, top + 1):
+        clock = time.perf_counter()
+        with Progress(f"K^({r})", progress) as bar:
+            kernels.append(jax.block_until_ready(problem.kernel(r)(problem.theta, bar)))
+        seconds.append(time.perf_counter() - clock)
+    return Truncations(problem, choices, tuple(kernels), tuple(seconds))

@@ -1,0 +1,72 @@
+"""The Neural Tangent Hierarchy truncated at order p, as a Taylor series of parameters."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, PyTree
+
+from nthsim.solvers.system import AbstractSystem
+
+Path = tuple[PyTree[Array], ...]
+
+#: A truncation whose parameters moved this many times further than they are long has blown up.
+ESCAPE = 1e8
+
+
+class SeriesHierarchy(AbstractSystem):
+    r"""Order-p truncation of the hierarchy without its tensors.
+
+    The truncation is the Chen-Fliess expansion of f along gradient flow, cut at p terms. With the
+    flow's field scaled by a formal $\epsilon$ and $\theta(\epsilon) = \theta_0 + \sum_{j \ge 1}
+    \epsilon^j \theta_j$, it is
+
+    $$\tilde f = \sum_{j=0}^{p-1} [\epsilon^j] f(\theta(\epsilon)), \qquad
+    \theta_j' = -[\epsilon^{j-1}] \sum_b \tilde c_b \nabla f_b(\theta(\epsilon)), \quad
+    \theta_j(0) = 0,$$
+
+    with the truncation's own residual $\tilde c = c(\tilde f)$. The state is
+    $\theta_1, \dots, \theta_{p-1}$; what is recorded elsewhere than at the training inputs costs
+    nothing until it is shown. Errors of each $\theta_j$ are held against its own Euclidean norm.
+
+    `outputs_along(path, x)` is $[\epsilon^j] f$ on a batch, shape (p, N) for a path of p terms;
+    `gradients_along(path, x, residual)` is $[\epsilon^j] \sum_b \tilde c_b \nabla f_b$ for
+    j = 0..p-2, where the residual belongs to the sum of the outputs along the whole path.
+    """
+
+    outputs_along: Callable[[Path, Array], Float[Array, "p N"]]
+    gradients_along: Callable[[Path, Array, Callable], Path]
+    residual: Callable[..., Array]
+    theta: PyTree[Array]
+    x: Array
+    x_shown: Array
+    order: int = eqx.field(static=True)
+
+    def initial(self) -> Path:
+        """No term has moved."""
+        return tuple(jax.tree.map(jnp.zeros_like, self.theta) for _ in range(self.order - 1))
+
+    def field(self, state: Path) -> Path:
+        """Minus the gradient's Taylor coefficients, one for each term."""
+        gradients = self.gradients_along(self.path(state), self.x, self.residual)
+        return jax.tree.map(jnp.negative, gradients)
+
+    def sizes(self, state: Path) -> Float[Array, " terms"]:
+        r"""The Euclidean norm of each $\theta_j$ over all parameters."""
+        return jnp.stack([optx.two_norm(theta) for theta in state])
+
+    def outputs(self, state: Path) -> dict[str, Array]:
+        r"""`f` at the inputs shown, and the contributions $[\epsilon^j] f$ that make it up."""
+        contributions = self.outputs_along(self.path(state), self.x_shown)
+        return {"f": jnp.sum(contributions, axis=0), "contributions": contributions}
+
+    def escaped(self, state: Path) -> Bool[Array, ""]:
+        """Whether a term has grown beyond all reason, or is no number any more."""
+        bound = ESCAPE * (1 + optx.two_norm(self.theta))
+        return ~(jnp.max(self.sizes(state)) < bound)
+
+    def path(self, state: Path) -> Path:
+        r"""$\theta_0, \theta_1, \dots, \theta_{p-1}$."""
+        return (self.theta, *state)
