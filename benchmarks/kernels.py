@@ -71,33 +71,35 @@ def structured(model: PyTree, x: Float[Array, "n d"], order: int) -> Callable[[]
     return lambda: kernel(theta)
 
 
-def third_order_flops(n: int, m: int, depth: int) -> int:
-    r"""Flops of matrix products in $K^{(3)}$ that cannot be saved.
+def least_flops(order: int, n: int, m: int, depth: int) -> int:
+    r"""Flops of matrix products in $K^{(r)}$ that cannot be saved.
 
-    A tangent per pair of samples goes through each hidden matrix once forward and once backward;
-    what moved is then multiplied with what did not, inputs and signals of every layer, where one
-    half gives the other by symmetry. Products with the first matrix and by single vectors are left
-    out.
+    For each setting of slots 1 and 3..r, a signal or its mixed tangent goes through each hidden
+    matrix once forward and once backward; what moved is then multiplied with what did not, inputs
+    and signals of every layer, for each way to share the directions among the two, where one half
+    gives the other by symmetry. Products with the first matrix and by single vectors are left out.
     """
-    tangents = n**2 * (depth - 1) * 2 * (2 * m**2)
-    products = n**3 * 2 * (2 * depth * m)
-    return tangents + products
+    signals = n ** (order - 1) * (depth - 1) * 2 * (2 * m**2)
+    ways = 2 ** max(0, order - 3)
+    products = ways * n**order * 2 * depth * m
+    return signals + (2 * products if order > 2 else products)
 
 
-def compare(order: int, n: int, m: int, depth: int) -> dict:
-    """Time both roads after they agree."""
+def compare(order: int, n: int, m: int, depth: int, peak: float) -> dict:
+    """Time both roads after they agree, and set ours beside products at the machine's peak."""
     model, x = problem(n, m, depth)
     roads = {"structured": structured(model, x, order), "naive": naive(model, x, order)}
     times, error = race(roads)
     assert error < 1e-12, f"K^({order}) disagrees by {error}"
-    ratio = times["naive"]["best"] / times["structured"]["best"]
-    return {"order": order, "n": n, "m": m, "depth": depth, "error": error, "ratio": ratio} | times
+    ours = times["structured"]["best"]
+    row = {"order": order, "n": n, "m": m, "depth": depth, "error": error} | times
+    floor = least_flops(order, n, m, depth) / peak
+    return row | {"ratio": times["naive"]["best"] / ours, "floors": ours / floor}
 
 
-def above_floor(order: int, n: int, m: int, depth: int) -> dict:
+def above_floor(order: int, n: int, m: int, depth: int, before: float) -> dict:
     """Time K^(3) beside matrix products that reach the machine's peak."""
-    flops = third_order_flops(n, m, depth)
-    before = matmul_peak()
+    flops = least_flops(order, n, m, depth)
     model, x = problem(n, m, depth)
     time = race({"structured": structured(model, x, order)})[0]["structured"]
     peak = max(before, matmul_peak())
@@ -130,18 +132,21 @@ def main() -> None:
     quick = arguments.quick
 
     print(
-        f"{'':>5} {'n':>4} {'m':>5} {'H':>2} {'ours':>10} {'first':>8} {'naive':>10} {'ratio':>7}"
+        f"{'':>5} {'n':>4} {'m':>5} {'H':>2} {'ours':>10} {'first':>8} {'naive':>10} {'ratio':>7} "
+        f"{'floors':>7}"
     )
+    peak = matmul_peak()
     rows = []
     for row in QUICK_ROWS if quick else ROWS:
-        result = compare(*row)
+        result = compare(*row, peak)
         rows.append(result)
         ours, theirs = result["structured"], result["naive"]
         print(
             f"K^({row[0]}) {row[1]:>4} {row[2]:>5} {row[3]:>2} {ours['best'] * 1e3:>7.1f} ms "
-            f"{ours['first']:>6.1f} s {theirs['best'] * 1e3:>7.0f} ms {result['ratio']:>7.1f}"
+            f"{ours['first']:>6.1f} s {theirs['best'] * 1e3:>7.0f} ms {result['ratio']:>7.1f} "
+            f"{result['floors']:>7.2f}"
         )
-    floor = above_floor(*(QUICK_FLOOR if quick else FLOOR))
+    floor = above_floor(*(QUICK_FLOOR if quick else FLOOR), peak)
     print(
         f"K^(3) n={floor['n']} m={floor['m']} H={floor['depth']}: "
         f"{floor['structured']['best']:.2f} s, {floor['ratio']:.2f} times the floor "

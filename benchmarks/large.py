@@ -22,7 +22,8 @@ import nthsim as nth
 from nthsim.footprints import hierarchy_bytes, problem_size
 from nthsim.models import ResNet
 from nthsim.problem import pose
-from nthsim.solvers import Explicit
+from nthsim.schedules import schedule
+from nthsim.solvers import Auto
 
 #: Order, data, their number, precision and last time; the network is a ResNet of this shape.
 CASES = {
@@ -30,6 +31,7 @@ CASES = {
     "mnist": (3, nth.mnist, 5000, "float32", 4.0),
 }
 WIDTH, DEPTH = 1024, 4
+SOLVER = Auto(rtol=1e-3)
 
 #: The most memory that a case may take, in bytes.
 BOUND = 6e9
@@ -45,11 +47,10 @@ def measured(name: str, quick: bool) -> dict:
     flat = nth.Dataset(data.x.reshape(n, -1), data.y)
     net = ResNet(flat.x.shape[1], width, DEPTH, out_size=10, key=jr.key(0))
     ts = np.linspace(0.0, t1, 3)
-    problem = problem_size(pose(net, flat, nth.squared_error), len(ts), 0)
-    clock = time.perf_counter()
-    run = nth.hierarchy(net, flat, order, ts, method="series", solver=Explicit(rtol=1e-4))
-    took = time.perf_counter() - clock
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    problem = problem_size(pose(net, flat, nth.squared_error), schedule(ts, SOLVER))
+    before, clock = memory("VmRSS"), time.perf_counter()
+    run = nth.hierarchy(net, flat, order, ts, method="series", solver=SOLVER)
+    took, peak = time.perf_counter() - clock, memory("VmHWM")
     last = np.sqrt(np.mean(run.contributions[-1] ** 2, axis=(1, 2)))
     return {
         "order": order,
@@ -60,10 +61,17 @@ def measured(name: str, quick: bool) -> dict:
         "sides": run.stats.evaluations,
         "loss": run.loss.tolist(),
         "contributions": last.tolist(),
-        "peak": int(status["VmHWM"].split()[0]) * 1024,
+        "peak": peak,
+        "grown": peak - before,
         "predicted": hierarchy_bytes(problem, order, "series"),
         "dense": hierarchy_bytes(problem, order, "dense"),
     }
+
+
+def memory(name: str) -> int:
+    """What the system says of this process's memory, in bytes."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) * 1024
 
 
 def main() -> None:
@@ -84,8 +92,9 @@ def main() -> None:
         print(
             f"order {row['order']} on {row['data']}, {row['network']}:\n"
             f"  {row['seconds'] / 60:.1f} minutes, {row['sides']} right-hand sides; peak "
-            f"{row['peak'] / 1e9:.2f} GB (predicted {row['predicted'] / 1e9:.2f}), where tensors "
-            f"would need {row['dense'] / 1e12:.0f} TB\n"
+            f"{row['peak'] / 1e9:.2f} GB, of it {row['grown'] / 1e9:.2f} GB for the run "
+            f"(predicted {row['predicted'] / 1e9:.2f}), where tensors would need "
+            f"{row['dense'] / 1e12:,.0f} TB\n"
             f"  loss {row['loss'][0]:.4g} to {row['loss'][-1]:.4g}; size of each contribution at "
             f"the end: {', '.join(f'{c:.2g}' for c in row['contributions'])}"
         )

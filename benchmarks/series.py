@@ -43,8 +43,10 @@ def posed(n: int, width: int, depth: int, *, in_size: int = 64) -> Problem:
 
 def side(problem: Problem, order: int):
     """A compiled right-hand side of the series at a state that has moved, and its scratch bytes."""
-    size = problem_size(problem, 0, 0)
-    system = truncations(problem, size, (order,), "series", progress=False).system(order)
+    size = problem_size(problem)
+    system = truncations(problem, {order: choose(size, order, "series")}, progress=False).system(
+        order
+    )
     keys = iter(jr.split(jr.key(1), 100))
     move = lambda a: 1e-2 * jr.normal(next(keys), a.shape, a.dtype)  # noqa: E731
     state = jax.tree.map(move, system.initial())
@@ -95,9 +97,9 @@ def agreement(orders: list[int]) -> float:
         data = nth.Dataset(*points(5, outputs, 0), *points(2, outputs, 1))
         loss = nth.softmax_cross_entropy if outputs else nth.squared_error
         problem = pose(model, data, loss)
-        size = problem_size(problem, len(ts), len(ts))
+        size = problem_size(problem, course)
         dense, series = (
-            truncations(problem, size, (p,), method, progress=False).integrate(
+            truncations(problem, {p: choose(size, p, method)}, progress=False).integrate(
                 p, course, progress=False
             )
             for method in ("dense", "series")
@@ -139,7 +141,7 @@ def growths(order: int, centre: tuple[int, int, int]) -> dict:
             sizes.append((n, m)[i])
             seconds.append(times["series"]["best"])
             scratch.append(memory)
-            parameters.append(problem_size(problem, 0, 0).parameters)
+            parameters.append(problem_size(problem).parameters)
         axis = sizes if i == 0 else parameters
         found[name] = {"sizes": axis, "seconds": seconds, "scratch": scratch}
         found[name]["exponent"] = growth(axis, seconds)
@@ -147,22 +149,22 @@ def growths(order: int, centre: tuple[int, int, int]) -> dict:
 
 
 def grid(quick: bool) -> list[dict]:
-    """Whole runs by either road over sizes, with compilation and with the kernels that dense needs.
+    """Whole runs by either road over sizes, with the kernels that dense needs.
 
-    Each first run compiles; the second is another problem of the same shapes.
+    Each is run twice, as the first compiles.
     """
     rows = []
     cells = [(8, 32), (16, 64)] if quick else [(16, 64), (16, 512), (64, 64), (64, 512)]
     for (n, m), p in itertools.product(cells, (2, 3) if quick else (2, 3, 4)):
         problem = posed(n, m, 2)
-        size = problem_size(problem, 0, 0)
+        size = problem_size(problem)
         course = schedule(np.linspace(0.0, 2.0, 3), Explicit(rtol=1e-6), False)
         row = {"n": n, "m": m, "p": p}
         for method in ("dense", "series"):
             clocks = []
             for _ in range(2):
                 clock = time.perf_counter()
-                prepared = truncations(problem, size, (p,), method, progress=False)
+                prepared = truncations(problem, {p: choose(size, p, method)}, progress=False)
                 run = prepared.integrate(p, course, progress=False)
                 clocks.append(time.perf_counter() - clock)
             row |= {f"{method} first": clocks[0], method: clocks[1], f"{method} f": run.f}
@@ -186,7 +188,7 @@ def main() -> None:
 
     n, m, depth = (20, 16, 2) if quick else (350, 512, 3)
     problem = posed(n, m, depth)
-    size, peak = problem_size(problem, 0, 0), matmul_peak()
+    size, peak = problem_size(problem), matmul_peak()
     costs = in_gradients(problem, list(range(2, 5 if quick else 9)))
     print(f"\nright-hand side of the series in gradients, n = {n}, m = {m}, depth {depth}:")
     for p, cost in costs.items():

@@ -47,8 +47,14 @@ ACTIVATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
 )
 
 
+#: Activations of JAX without Taylor coefficients, and the same functions with them.
+LIKE: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyType(
+    {jax.nn.relu: relu, jax.nn.softplus: softplus}
+)
+
+
 def resolve(activation: str | Callable[..., Array]) -> Callable[..., Array]:
-    """Look an activation up by its name in `ACTIVATIONS`; a callable is returned as it is.
+    """Look an activation up by its name in `ACTIVATIONS`; a callable stays, or is one of `LIKE`.
 
     Raises:
         ValueError: if the name is unknown, or if the callable cannot be hashed, as a static field
@@ -62,13 +68,12 @@ def resolve(activation: str | Callable[..., Array]) -> Callable[..., Array]:
             f"but is {activation!r}."
         )
     try:
-        hash(activation)
+        return LIKE.get(activation, activation)
     except TypeError:
         raise ValueError(
             "`activation` must be hashable, hence without parameters of its own, "
             f"but is {activation!r}."
         ) from None
-    return activation
 
 
 def normalisation(activation: str | Callable[..., Array]) -> float:

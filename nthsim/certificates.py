@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from nthsim.checks import checked_orders, choice
-from nthsim.choices import METHODS
+from nthsim.choices import METHODS, choose
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.flow import exact
@@ -20,7 +20,7 @@ from nthsim.progress import Progress
 from nthsim.refusals import check_hierarchy
 from nthsim.schedules import Schedule
 from nthsim.solvers.explicit import Explicit
-from nthsim.trajectories import Trajectory
+from nthsim.trajectories import heard
 from nthsim.truncations import Truncations, truncations
 
 #: Save times per certificate, from the first fraction of the fastest time scale to the second.
@@ -86,9 +86,10 @@ def certificate(
     problem = pose(model, data, loss).without_test_points()
     if problem.x.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.x.dtype}.")
-    size = problem_size(problem, TIMES, 0)
+    size = problem_size(problem)
     check_hierarchy(size, max(orders), method, name="orders")
-    prepared = truncations(problem, size, orders, method, progress=progress)
+    roads = {p: choose(size, p, method) for p in orders}
+    prepared = truncations(problem, roads, progress=progress)
     return certified(prepared, orders, progress=progress)
 
 
@@ -104,10 +105,10 @@ def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool)
     course = Schedule(ts, Explicit(rtol=1e-13, atol=1e-15), ts[:0])
     errors = np.full((len(orders), TIMES), np.nan)
     with Progress("certificate", progress) as bar:
-        flow = _heard(exact(problem, course, progress=False))
+        flow = heard(exact(problem, course, progress=False))
         for row, p in zip(errors, orders, strict=True):
             bar.forward(1 / (1 + len(orders)))
-            truncation = _heard(prepared.integrate(p, course, progress=False))
+            truncation = heard(prepared.integrate(p, course, progress=False))
             reached = min(len(truncation.ts), len(flow.ts))
             row[:reached] = rms(truncation.f[:reached] - flow.f[:reached])
     start = float(jnp.sqrt(jnp.mean(problem.outputs() ** 2)))
@@ -133,13 +134,6 @@ def fastest_time(problem: Problem, kernel: Float[np.ndarray, "n ..."]) -> float:
         if np.isfinite(fastest) and fastest > 0:
             return 1 / fastest
     return 1.0
-
-
-def _heard(run: Trajectory) -> Trajectory:
-    """Pass Ctrl-C on, which a run keeps as its reason to stop."""
-    if run.stop.reason == "interrupt":
-        raise KeyboardInterrupt
-    return run
 
 
 def _fit(

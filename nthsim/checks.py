@@ -52,7 +52,9 @@ def points(n_train: object, n_test: object) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def checked_orders(orders: object, *, name: str = "orders", least: int = 2) -> tuple[int, ...]:
+def checked_orders(
+    orders: object, *, name: str = "orders", least: int = 2, empty: bool = False
+) -> tuple[int, ...]:
     """The orders, each an integer of at least `least`, in rising order and once each.
 
     Raises:
@@ -60,7 +62,7 @@ def checked_orders(orders: object, *, name: str = "orders", least: int = 2) -> t
             such integers.
     """
     listed = orders.tolist() if isinstance(orders, np.ndarray | jax.Array) else orders
-    if not isinstance(listed, Sequence) or isinstance(listed, str) or not len(listed):
+    if not isinstance(listed, Sequence) or isinstance(listed, str) or not (listed or empty):
         raise ValueError(
             f"`{name}` must be a sequence of integers such as ({least}, {least + 1}), "
             f"but is {_shown(orders)}."

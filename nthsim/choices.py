@@ -31,6 +31,8 @@ def choose(size: Size, order: int, wanted: str) -> Choice:
     needed = hierarchy_bytes(size, order, "dense")
     if needed > free:
         return Choice("series", f"dense needs {readable(needed)} of {readable(free)}")
+    if hierarchy_bytes(size, order, "series") > free:
+        return Choice("dense", f"series needs more than {readable(free)}")
     speed = rates(_dtype(size))
     dense, series = (seconds(size, order, speed) for seconds in (dense_seconds, series_seconds))
     method = "dense" if dense <= series else "series"

@@ -16,7 +16,9 @@ from nthsim.comparison import Comparison
 from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
 from nthsim.inputs import (
+    MOST_BYTES,
     check_memory,
+    check_weights,
     drawn_model,
     made_data,
     made_model,
@@ -24,7 +26,7 @@ from nthsim.inputs import (
 )
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
-from nthsim.memory import memory_limit
+from nthsim.memory import memory_limit, readable
 from nthsim.outputs import replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
@@ -161,6 +163,7 @@ def _kernels(command: settings.Kernels, folder: Path | None) -> int:
 
 def _plan(command: settings.Plan) -> int:
     data = made_data(command)
+    check_weights(command, data, MOST_BYTES, f"{readable(MOST_BYTES)} are the most for a plan")
     estimate = lambda: plan(  # noqa: E731
         drawn_model(command, data),
         data,

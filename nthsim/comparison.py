@@ -1,7 +1,6 @@
 """Exact training beside its truncated hierarchies: what came out."""
 
 import os
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -17,7 +16,7 @@ from nthsim.records import origin
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
 from nthsim.summaries import error_table, notes, work_table
-from nthsim.tables import COLUMNS
+from nthsim.tables import wrapped
 from nthsim.trajectories import Trajectory
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class Comparison(eqx.Module):
     def _kernel_seconds(self) -> dict[str, float]:
         """The time spent on what each order starts from; a series needs no kernels."""
         pairs = zip(self.orders, self.truncations, strict=True)
-        dense = [p for p, run in pairs if run.contributions is None]
+        dense = [p for p, run in pairs if (run.method or "").startswith("dense")]
         return {f"order {p}": sum(self.kernel_seconds[: p - 1]) for p in dense}
 
     def _left_out(self) -> list[str]:
@@ -201,4 +200,4 @@ class Comparison(eqx.Module):
         about = describe(self.model) if self.about is None else self.about
         span = f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {len(self.ts)} save times"
         lines = (about, str(self.data), f"{loss_name(self.loss)}; {self.exact.solver}; {span}")
-        return [textwrap.fill(line, COLUMNS, subsequent_indent="  ") for line in lines]
+        return [wrapped(line) for line in lines]

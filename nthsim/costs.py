@@ -50,6 +50,12 @@ def series_side_flops(size: Size, order: int) -> int:
     return gradient_flops(size) * (forward + backward) // 3
 
 
+def recorded_flops(size: Size, order: int) -> int:
+    """The tangent kernels that a series records: products of their p - 1 Taylor coefficients."""
+    p = min(order, ENDLESS)
+    return size.recorded * kernel_flops(size, 2) * p * (p - 1) // 2
+
+
 def dense_seconds(size: Size, order: int, rates: Rates) -> float:
     """A dense truncation: its kernels, and a run that reads all tensors at every right-hand side.
 
@@ -67,6 +73,7 @@ def series_seconds(size: Size, order: int, rates: Rates) -> float:
     """A series: a run of gradients' Taylor coefficients."""
     try:
         start = FIRST_TERM + FURTHER_TERM * order
+        start += recorded_flops(size, order) / (KERNEL_RATE * rates.flops)
         return start + SIDES * series_side_flops(size, order) / (SERIES_RATE * rates.flops)
     except OverflowError:
         return float("inf")

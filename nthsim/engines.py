@@ -8,7 +8,7 @@ from jaxtyping import Array, PyTree
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.layers import outside_layers
 from nthsim.lie import lie_kernel
-from nthsim.network import Network, parameter_count
+from nthsim.network import AbstractNetwork, Network, parameter_count
 from nthsim.slots import Slots
 from nthsim.structured import structured_kernel
 from nthsim.taps import TappedNetwork, tap
@@ -69,14 +69,14 @@ class KernelWork(eqx.Module):
         return self.structured(first, N, order)
 
 
-def kernel_work(network: Network, theta: PyTree[Array], slots: Slots) -> KernelWork:
+def kernel_work(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> KernelWork:
     """Count the work of one evaluation and look for layers; nothing is computed."""
     tapped = _taken_apart(network, theta, slots)
     return _work(network, theta, slots, tapped)
 
 
 def block_kernel(
-    network: Network,
+    network: AbstractNetwork,
     theta: PyTree[Array],
     slots: Slots,
     order: int,
@@ -94,9 +94,10 @@ def block_kernel(
             shows the same warning once.
     """
     tapped: TappedNetwork | str = ""
-    if method == "structured":
+    expanded = not isinstance(network, Network)  # not a user's model, but made of one
+    if method == "structured" and not expanded:
         tapped = tap(network, theta, slots.points[0], slots.outputs)
-    elif method == "auto":
+    elif method == "auto" and not expanded:
         tapped = _taken_apart(network, theta, slots)
         work = _work(network, theta, slots, tapped)
         first, N = len(slots.first), slots.shape(2)[1]
@@ -113,8 +114,12 @@ def block_kernel(
     return structured_kernel(tapped, theta, slots, order, chunk_bytes=chunk_bytes)
 
 
-def _taken_apart(network: Network, theta: PyTree[Array], slots: Slots) -> TappedNetwork | str:
+def _taken_apart(
+    network: AbstractNetwork, theta: PyTree[Array], slots: Slots
+) -> TappedNetwork | str:
     """What "auto" would work with, or the sentence that says what stands in the way."""
+    if not isinstance(network, Network):
+        return "`model` must be evaluated as it is to be taken apart, but is expanded."
     outside = outside_layers(theta)
     if sum(outside.values()) > ELSEWHERE * parameter_count(theta):
         largest = max(outside, key=lambda name: outside[name])
@@ -129,7 +134,7 @@ def _taken_apart(network: Network, theta: PyTree[Array], slots: Slots) -> Tapped
 
 
 def _work(
-    network: Network, theta: PyTree[Array], slots: Slots, tapped: TappedNetwork | str
+    network: AbstractNetwork, theta: PyTree[Array], slots: Slots, tapped: TappedNetwork | str
 ) -> KernelWork:
     evaluation = network.work(theta, slots.points).flops
     return KernelWork(evaluation, None if isinstance(tapped, str) else tapped.numbers(theta))

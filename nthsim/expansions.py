@@ -9,17 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
-from nthsim.models.activation import relu, softplus
-from nthsim.network import Network
+from nthsim.network import AbstractNetwork
 from nthsim.series import coefficients, obstacle
 
 Path = tuple[PyTree[Array], ...]
 
 #: Beyond this many nested derivatives memory is as good as infinite.
-ENDLESS = 100
-
-#: Activations of JAX that Taylor arithmetic does not get through, and the same ones that it does.
-LIKE = {jax.nn.relu: relu, jax.nn.softplus: softplus}
+MOST_NESTED = 100
 
 
 class Expansion(eqx.Module):
@@ -30,7 +26,7 @@ class Expansion(eqx.Module):
     None. Built by `expansion`.
     """
 
-    network: Network
+    network: AbstractNetwork
     chunk: int = eqx.field(static=True)
     obstacle: str | None = eqx.field(static=True)
 
@@ -78,7 +74,7 @@ class Expansion(eqx.Module):
 
 
 def expansion(
-    network: Network,
+    network: AbstractNetwork,
     theta: PyTree[Array],
     x: Float[Array, "n ..."],
     terms: int,
@@ -90,12 +86,12 @@ def expansion(
     written = network.work(theta, x).written
     numbers = expanded_numbers(written, terms, nested=reason is not None)
     chunk = max(1, chunk_bytes // (numbers * x.dtype.itemsize))
-    return Expansion(expandable(network), min(chunk, len(x)), reason)
+    return Expansion(network.expandable(), min(chunk, len(x)), reason)
 
 
-def taylor_obstacle(network: Network, theta: PyTree[Array], x: Array) -> str | None:
+def taylor_obstacle(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> str | None:
     """What keeps Taylor arithmetic from a network and its gradient; nothing is computed."""
-    network, one = expandable(network), x[:1]
+    network, one = network.expandable(), x[:1]
 
     def both(at: PyTree[Array]) -> tuple[PyTree, PyTree]:
         f = network(at, one)  # by itself too: differentiated, it is made of other operations
@@ -106,13 +102,4 @@ def taylor_obstacle(network: Network, theta: PyTree[Array], x: Array) -> str | N
 
 def expanded_numbers(written: int, terms: int, *, nested: bool) -> int:
     """How many numbers one input takes, when an evaluation writes `written`."""
-    return written * (2 ** min(terms + 1, ENDLESS) if nested else 4 * terms)
-
-
-def expandable(network: Network) -> Network:
-    """The same function, by activations that Taylor arithmetic gets through."""
-    return Network(jax.tree.map(_expandable, network.static))
-
-
-def _expandable(leaf: object) -> object:
-    return next((ours for theirs, ours in LIKE.items() if leaf is theirs), leaf)
+    return written * (2 ** min(terms + 1, MOST_NESTED) if nested else 4 * terms)

@@ -1,6 +1,5 @@
 """Exact training: gradient flow of the network itself."""
 
-import equinox as eqx
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
@@ -9,7 +8,7 @@ from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
-from nthsim.recorders import KernelRecorder
+from nthsim.recorders import KernelRecorder, Recorded
 from nthsim.refusals import check_flow
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
@@ -26,7 +25,7 @@ def gradient_flow(
     *,
     loss: Loss = squared_error,
     solver: Explicit | Auto = Auto(),
-    record_kernel: bool | ArrayLike = False,
+    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -56,7 +55,7 @@ def gradient_flow(
     """
     course = schedule(ts, solver, record_kernel)
     problem = pose(model, data, loss)
-    check_flow(problem_size(problem, len(course.ts), len(course.kernel_ts)))
+    check_flow(problem_size(problem, course))
     flow = exact(problem, course, progress=progress)
     if flow.stop.failed and throw:
         raise SolveError(flow)
@@ -81,5 +80,5 @@ def exact(
     with Progress(name, progress) as bar:
         report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
         solution = integrate(system, course.ts, course.solver, observe=observe, report=report)
-    model = eqx.combine(system.moved(solution.state), problem.network.static)
+    model = problem.network.model(system.moved(solution.state))
     return trajectory(name, problem, solution, model=model)

@@ -3,22 +3,20 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import diffrax as dfx
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
 from nthsim.engines import KernelWork, kernel_work
 from nthsim.expansions import expanded_numbers, taylor_obstacle
-from nthsim.network import Network, parameter_count
+from nthsim.network import AbstractNetwork, parameter_count
 from nthsim.problem import Problem
+from nthsim.schedules import Schedule
 from nthsim.slots import Slots
 
-#: The most stages that a Runge–Kutta pair of ours has (Dopri8).
+#: Stages of Dopri8, the most that a Runge–Kutta pair of ours has.
 STAGES = 14
-
-#: Copies of a moving state at the peak of a step, measured: every stage of a hierarchy is held
-#: twice, every stage of an exact flow once.
-TENSOR_COPIES, PARAMETER_COPIES = 2 * STAGES + 4, STAGES + 8
 
 #: Measured: one chunk of kernel entries, and what XLA keeps of each program that it compiles.
 CHUNK, PROGRAM = 2**26, 2**25
@@ -33,8 +31,8 @@ class Size(eqx.Module):
     `k` is the number of outputs, `parameters` that of parameters, `itemsize` the bytes of one
     number, `activations` what one evaluation at one input writes, and `work` that of kernels. The
     first slot of every kernel holds the test points, and before them, where `joined`, the others.
-    `recorded` counts the tangent kernels that every run records at its `save_times`, and `nested`
-    says that the network's Taylor coefficients take nested derivatives.
+    `recorded` counts the tangent kernels that every run records at its `save_times`, `stages` those
+    of its Runge–Kutta pair, and `nested` says that Taylor coefficients take nested derivatives.
     """
 
     n: int
@@ -46,8 +44,9 @@ class Size(eqx.Module):
     activations: int
     work: KernelWork
     nested: bool
-    save_times: int
-    recorded: int
+    save_times: int = 0
+    recorded: int = 0
+    stages: int = STAGES
 
     def entries(self, order: int, *, tested: bool = True) -> int:
         r"""The number of entries of $K^{(r)}$, test points in its first slot; of f for r = 1."""
@@ -63,7 +62,7 @@ class Size(eqx.Module):
         return eqx.tree_at(lambda size: size.n, self, n)
 
 
-def size_of(network: Network, theta: PyTree[Array], slots: Slots) -> Size:
+def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> Size:
     """The numbers behind a kernel; one evaluation is lowered to be counted, none is made."""
     n = len(slots.others)
     return Size(
@@ -76,34 +75,40 @@ def size_of(network: Network, theta: PyTree[Array], slots: Slots) -> Size:
         activations=network.work(theta, slots.points).written,
         work=kernel_work(network, theta, slots),
         nested=False,
-        save_times=0,
-        recorded=0,
     )
 
 
-def problem_size(problem: Problem, save_times: int, recorded: int) -> Size:
-    """The numbers of a problem, of runs with so many save times and so many recorded kernels."""
+def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
+    """The numbers of a problem, and of its runs if they are known."""
     size = size_of(problem.network, problem.theta, problem.slots)
     obstacle = taylor_obstacle(problem.network, problem.theta, problem.x)
+    size = dataclasses.replace(size, nested=obstacle is not None)
+    if course is None:
+        return size
+    tableau = course.solver.resolve(problem.x.dtype)[0].tableau
+    assert isinstance(tableau, dfx.ButcherTableau)
     return dataclasses.replace(
-        size, nested=obstacle is not None, save_times=save_times, recorded=recorded
+        size,
+        save_times=len(course.ts),
+        recorded=len(course.kernel_ts),
+        stages=tableau.num_stages,
     )
 
 
 def flow_bytes(size: Size) -> int:
     """The peak of exact gradient flow."""
-    state = PARAMETER_COPIES * size.parameters + (size.n + size.n_test) * size.activations
+    state = _parameter_copies(size) * size.parameters + (size.n + size.n_test) * size.activations
     return size.itemsize * state + CHUNK + PROGRAM + _recorded_bytes(size)
 
 
 def hierarchy_bytes(size: Size, order: int, method: str) -> int:
     """The peak of a truncation at order p, its kernels included."""
     if method == "dense":
-        numbers = size.entries(order) + TENSOR_COPIES * size.moving(order)
+        numbers = size.entries(order) + _tensor_copies(size) * size.moving(order)
         return size.itemsize * numbers + CHUNK + PROGRAM + _recorded_bytes(size)
     terms = min(order, ENDLESS)
     contributions = 2 * size.save_times * terms * size.entries(1)
-    numbers = PARAMETER_COPIES * (terms - 1) * size.parameters + contributions
+    numbers = _parameter_copies(size) * (terms - 1) * size.parameters + contributions
     return size.itemsize * numbers + _expansion_bytes(size, terms) + PROGRAM + _recorded_bytes(size)
 
 
@@ -116,8 +121,12 @@ def comparison_bytes(
     records = _recorded_bytes(size) * (runs + 1) // 2
     bare = dataclasses.replace(size, recorded=0)
     alone = [flow_bytes(bare), *(taylor_bytes(bare, degree) for degree in degrees)]
-    alone += [hierarchy_bytes(bare, p, method) for p, method in methods.items()]
     dense = [p for p, method in methods.items() if method == "dense"]
+    held = size.itemsize * (size.entries(max(dense)) + size.moving(max(dense))) if dense else 0
+    alone += [
+        hierarchy_bytes(bare, p, method) + held * (method == "series")
+        for p, method in methods.items()
+    ]
     if certified and dense:  # there the kernels are held once more, without their test points
         top = max(dense)
         slices = size.entries(top, tested=False) + size.moving(top, tested=False)
@@ -127,21 +136,39 @@ def comparison_bytes(
 
 def taylor_bytes(size: Size, degree: int) -> int:
     """The peak of gradient flow of a Taylor model, whose terms are all evaluated at once."""
-    terms = (1 + degree) * (size.n + size.n_test) * size.activations
-    return flow_bytes(size) + size.itemsize * (size.parameters + terms)
+    terms = expanded_numbers(size.activations, 1 + degree, nested=size.nested)
+    every = (size.n + size.n_test) * terms
+    return flow_bytes(size) + size.itemsize * (size.parameters + every)
 
 
 def kernel_bytes(size: Size, order: int) -> int:
     """The peak of computing one kernel; that of a network with vector outputs is copied once."""
-    return size.itemsize * size.entries(order) * (1 + (size.k > 1)) + CHUNK + PROGRAM
+    result = size.itemsize * size.entries(order) * (1 + (size.k > 1))
+    return result + _signal_bytes(size) + CHUNK + PROGRAM
+
+
+def _tensor_copies(size: Size) -> int:
+    """Copies of a hierarchy's moving state at the peak of a step, measured: each stage twice."""
+    return 2 * size.stages + 4
+
+
+def _parameter_copies(size: Size) -> int:
+    """Copies of parameters that move at the peak of a step, measured: each stage once."""
+    return size.stages + 8
 
 
 def _recorded_bytes(size: Size) -> int:
     """Tangent kernels at the times chosen, twice for a moment, when they are stacked."""
-    return 2 * size.itemsize * size.recorded * size.entries(2)
+    signals = _signal_bytes(size) if size.recorded else 0
+    return 2 * size.itemsize * size.recorded * size.entries(2) + signals
+
+
+def _signal_bytes(size: Size) -> int:
+    """What a kernel computed from layer inputs and signals holds of all points at once."""
+    return 3 * size.itemsize * (size.n + size.n_test) * (size.work.signals or 0)
 
 
 def _expansion_bytes(size: Size, terms: int) -> int:
     """One chunk of inputs with the Taylor coefficients of all that is computed from them."""
     numbers = expanded_numbers(size.activations, terms, nested=size.nested)
-    return min(CHUNK_BYTES, size.n * numbers * size.itemsize)
+    return min(max(CHUNK_BYTES, numbers * size.itemsize), size.n * numbers * size.itemsize)

@@ -8,13 +8,14 @@ from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.checks import choice, count, real
-from nthsim.choices import METHODS
+from nthsim.choices import METHODS, choose
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.footprints import Size, problem_size
 from nthsim.ladders import Ladder
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
+from nthsim.recorders import Recorded
 from nthsim.refusals import check_hierarchy
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
@@ -34,7 +35,7 @@ def hierarchy(
     method: str = "auto",
     loss: Loss = squared_error,
     solver: Explicit | Auto = Auto(),
-    record_kernel: bool | ArrayLike = False,
+    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -81,13 +82,14 @@ def hierarchy(
         choice("order", order, ("auto",))
         tol, max_order = _tolerance(tol), count("max_order", max_order, 3)
     problem = pose(model, data, loss)
-    size = problem_size(problem, len(course.ts), len(course.kernel_ts))
+    size = problem_size(problem, course)
     if found:
         run = _climbed(problem, size, course, tol, max_order, method, progress=progress)
     else:
         order = count("order", order, 2)
         check_hierarchy(size, order, method)
-        run = truncations(problem, size, (order,), method, progress=progress).integrate(
+        roads = {order: choose(size, order, method)}
+        run = truncations(problem, roads, progress=progress).integrate(
             order, course, progress=progress
         )
     missed = run.ladder is not None and not run.ladder.reached
@@ -107,20 +109,33 @@ def _climbed(
     progress: bool,
 ) -> Trajectory:
     """The first order that is within `tol` of the one before it, or the last that was tried."""
+    check_hierarchy(size, 3, method, name="max_order")
     runs: list[Trajectory] = []
     differences: list[float] = []
-    prepared = None
+    prepared, ended = None, ""
     for p in range(2, max_order + 1):
-        check_hierarchy(size, p, method, name="max_order")
-        prepared = truncations(problem, size, (p,), method, known=prepared, progress=progress)
-        runs.append(prepared.integrate(p, course, progress=progress))
+        try:
+            check_hierarchy(size, p, method, name="max_order")
+            roads = {p: choose(size, p, method)}
+            prepared = truncations(problem, roads, known=prepared, progress=progress)
+        except (ValueError, KeyboardInterrupt) as error:
+            if len(runs) < 2:
+                raise
+            ended = str(error) or "interrupted"
+            break
+        run = prepared.integrate(p, course, progress=progress)
+        if run.stop.reason in ("interrupt", "step limit") and len(runs) > 1:
+            ended = f"order {p}: {run.stop}"
+            break
+        runs.append(run)
         if len(runs) > 1:
             differences.append(_difference(runs[-2], runs[-1], course))
-        if runs[-1].stop.reason == "interrupt" or (differences and differences[-1] <= tol):
+        if run.stop.reason == "interrupt" or (differences and differences[-1] <= tol):
             break
     orders = tuple(range(2, 2 + len(runs)))
     reached = bool(differences) and differences[-1] <= tol
-    return dataclasses.replace(runs[-1], ladder=Ladder(orders, tuple(differences), tol, reached))
+    ladder = Ladder(orders, tuple(differences), tol, reached, ended)
+    return dataclasses.replace(runs[-1], ladder=ladder)
 
 
 def _difference(one: Trajectory, other: Trajectory, course: Schedule) -> float:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
-from nthsim.network import Network, parameter_count
+from nthsim.network import AbstractNetwork, parameter_count
 from nthsim.slots import Slots
 
 
@@ -20,7 +20,7 @@ class LieKernel(AbstractBlockKernel):
     Built by `lie_kernel`.
     """
 
-    network: Network
+    network: AbstractNetwork
     slots: Slots
     order: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
@@ -62,7 +62,7 @@ class LieKernel(AbstractBlockKernel):
 
 
 def lie_kernel(
-    network: Network,
+    network: AbstractNetwork,
     theta: PyTree[Array],
     slots: Slots,
     order: int,

@@ -1,11 +1,14 @@
 """Any Equinox module as a function of its parameters."""
 
+import abc
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
+
+from nthsim.models.activation import LIKE
 
 
 class Work(eqx.Module):
@@ -15,14 +18,20 @@ class Work(eqx.Module):
     written: int
 
 
-class Network(eqx.Module):
-    """What is left of a model without its parameters: evaluates it at given ones."""
+class AbstractNetwork(eqx.Module):
+    """Outputs as a function of parameters and inputs."""
 
-    static: PyTree
-
+    @abc.abstractmethod
     def single(self, theta: PyTree[Array], x: Array) -> Any:
         """The output for one input, whatever the model makes of it: see `output_shape`."""
-        return eqx.combine(theta, self.static)(x)
+
+    @abc.abstractmethod
+    def model(self, theta: PyTree[Array]) -> PyTree:
+        """The user's module with these parameters; None where it is another function of them."""
+
+    @abc.abstractmethod
+    def expandable(self) -> "AbstractNetwork":
+        """The same function, by activations that Taylor arithmetic gets through."""
 
     def __call__(self, theta: PyTree[Array], x: Array) -> Array:
         """The outputs for a batch of inputs, stacked along the first axis."""
@@ -39,6 +48,28 @@ class Network(eqx.Module):
             flops=max(int(cost.get("flops", 0)), parameters),
             written=max(touched // x.dtype.itemsize - parameters, one.size),
         )
+
+
+class Network(AbstractNetwork):
+    """What is left of a model without its parameters: evaluates it at given ones."""
+
+    static: PyTree
+
+    def single(self, theta: PyTree[Array], x: Array) -> Any:
+        """The output for one input."""
+        return self.model(theta)(x)
+
+    def model(self, theta: PyTree[Array]) -> PyTree:
+        """The module with these parameters."""
+        return eqx.combine(theta, self.static)
+
+    def expandable(self) -> "Network":
+        """The same, with JAX's activations replaced by ours."""
+        return Network(jax.tree.map(_like, self.static))
+
+
+def _like(leaf: object) -> object:
+    return next((ours for theirs, ours in LIKE.items() if leaf is theirs), leaf)
 
 
 def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
@@ -92,7 +123,7 @@ def parameter_count(theta: PyTree[Array]) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(theta))
 
 
-def output_shape(network: Network, theta: PyTree[Array], x: Array) -> tuple[int, ...]:
+def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tuple[int, ...]:
     """The shape of one output, `()` or `(k,)`, found without computing anything.
 
     Raises:

@@ -16,6 +16,7 @@ from nthsim.costs import (
     gradient_flops,
     kernel_flops,
     kernels_flops,
+    recorded_flops,
     series_side_flops,
     taylor_side_flops,
 )
@@ -31,16 +32,18 @@ from nthsim.footprints import (
 from nthsim.losses import Loss, squared_error
 from nthsim.memory import available, largest, memory_limit, readable
 from nthsim.problem import pose
+from nthsim.recorders import Recorded
 from nthsim.refusals import compared_bytes, orders_to
 from nthsim.schedules import schedule
 from nthsim.solvers.auto import Auto
-from nthsim.tables import COLUMNS, short, table
+from nthsim.tables import COLUMNS, short, table, wrapped
 
 #: What the columns of a plan's table hold.
 LEGEND = (
     "moving: numbers that are integrated; frozen: those held fixed; kernels: the work of those at "
-    "the start, or recorded along exact flow; right-hand side: the work of one, of which a step "
-    "takes several; in gradients: the same in gradients of the loss; k, M, G, T, P: 10^3 to 10^15"
+    "the start, and of those recorded along a run; right-hand side: the work of one, of which a "
+    "step takes several; in gradients: the same in gradients of the loss; "
+    "k, M, G, T, P: 10^3 to 10^15"
 )
 
 
@@ -104,7 +107,7 @@ class Plan(eqx.Module):
         free = f"{readable(self.memory)} of memory are available"
         legend = textwrap.fill(LEGEND, COLUMNS)
         chosen = [(e.name, e.choice) for e in self.estimates if e.choice is not None]
-        reasons = [f"{name}: {choice}" for name, choice in chosen]
+        reasons = [wrapped(f"{name}: {choice}") for name, choice in chosen]
         verdict = [f"{total}; {free}", self._verdict()]
         lines = [about, "", table(rows), "", legend, "", *reasons, "", *verdict]
         return "\n".join(lines)
@@ -122,7 +125,8 @@ class Plan(eqx.Module):
     def _fits(self, top: int, n: int) -> bool:
         certified, orders = self.precision == "float64", orders_to(top, self.orders)
         sized = self.size.with_n(n)
-        needed = compared_bytes(sized, orders, self.degrees, self.method, certified=certified)
+        with memory_limit(self.memory):
+            needed = compared_bytes(sized, orders, self.degrees, self.method, certified=certified)
         return needed <= self.memory
 
 
@@ -135,7 +139,7 @@ def plan(
     taylor: Sequence[int] | Int[np.ndarray, " degrees"] = (),
     loss: Loss = squared_error,
     method: str = "auto",
-    record_kernel: bool | ArrayLike = True,
+    record_kernel: Recorded = True,
     memory: int | None = None,
 ) -> Plan:
     """Estimate what `compare` would take, before anything is allocated.
@@ -160,11 +164,11 @@ def plan(
         ValueError: When an argument is not as above.
     """
     chosen = checked_orders(orders)
-    degrees = checked_orders(taylor, name="taylor", least=1) if len(taylor) else ()
+    degrees = checked_orders(taylor, name="taylor", least=1, empty=True)
     choice("method", method, METHODS)
     course = schedule(ts, Auto(), record_kernel)
     problem = pose(model, data, loss)
-    size = problem_size(problem, len(course.ts), len(course.kernel_ts))
+    size = problem_size(problem, course)
     precision, free = problem.x.dtype.name, available(memory)
     with memory_limit(free):
         estimates = (
@@ -198,7 +202,7 @@ def _hierarchy_estimate(size: Size, order: int, method: str) -> Estimate:
         moving=size.moving(order) if dense else terms * size.parameters,
         frozen=size.entries(order) if dense else size.parameters,
         peak=hierarchy_bytes(size, order, road.method),
-        kernels=kernels_flops(size, order) if dense else 0,
+        kernels=(kernels_flops if dense else recorded_flops)(size, order),
         side=(dense_side_flops if dense else series_side_flops)(size, order),
         gradient=gradient_flops(size),
         choice=road,
@@ -211,7 +215,7 @@ def _taylor_estimate(size: Size, degree: int) -> Estimate:
         moving=size.parameters,
         frozen=size.parameters,
         peak=taylor_bytes(size, degree),
-        kernels=0,
+        kernels=size.recorded * size.work.nested(size.n + size.n_test, size.n * size.k, 2),
         side=taylor_side_flops(size, degree),
         gradient=gradient_flops(size),
     )

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.blocks import AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.engines import block_kernel
-from nthsim.expansions import Expansion, expandable, expansion, taylor_obstacle
+from nthsim.expansions import Expansion, expansion, taylor_obstacle
 from nthsim.losses import Loss, Residual, logistic
-from nthsim.network import Network, output_shape, precision, split
+from nthsim.network import AbstractNetwork, output_shape, precision, split
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
 
@@ -21,7 +21,7 @@ from nthsim.slots import Slots
 class Problem(eqx.Module):
     """The network with its initial parameters, inputs and residual, all of one precision."""
 
-    network: Network
+    network: AbstractNetwork
     theta: PyTree[Array]
     x: Array
     x_test: Array | None
@@ -64,7 +64,7 @@ class Problem(eqx.Module):
 
     def series_kernel(self) -> SeriesKernel:
         r"""$K^{(2)}$ with its `slots`, as a function of a path of parameters."""
-        network = expandable(self.network)
+        network = self.network.expandable()
         return series_kernel(block_kernel(network, self.theta, self.slots, 2), self.theta)
 
     def expansion(self, terms: int) -> Expansion:

@@ -1,13 +1,15 @@
 """The tangent kernel, recorded at chosen save times along a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, PyTree
-from numpy.typing import ArrayLike
 
 from nthsim.checks import times
+
+#: All save times, none, or some of them.
+Recorded = bool | Sequence[float] | Float[Array | np.ndarray, " S"]
 
 
 class KernelRecorder(eqx.Module):
@@ -24,7 +26,7 @@ class KernelRecorder(eqx.Module):
 
 
 def kernel_times(
-    record_kernel: bool | ArrayLike, ts: Float[np.ndarray, " T"]
+    record_kernel: Recorded, ts: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, " chosen"]:
     """The save times at which the kernel is wanted: all, none, or those named.
 

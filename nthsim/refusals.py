@@ -1,10 +1,10 @@
 """The refusal, before anything is allocated, of what does not fit into memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Array, PyTree
 
-from nthsim.choices import choose
+from nthsim.choices import Choice, choose
 from nthsim.footprints import (
     Size,
     comparison_bytes,
@@ -16,7 +16,7 @@ from nthsim.footprints import (
     taylor_bytes,
 )
 from nthsim.memory import available, check_fits, largest, readable
-from nthsim.network import Network
+from nthsim.network import AbstractNetwork
 from nthsim.problem import Problem
 from nthsim.slots import Slots
 
@@ -61,8 +61,22 @@ def compared_bytes(
     size: Size, orders: Sequence[int], degrees: Sequence[int], method: str, *, certified: bool
 ) -> int:
     """The peak of a comparison, each order by the road that `method` leads to."""
-    methods: Mapping[int, str] = {p: choose(size, p, method).method for p in orders}
+    roads = compared_choices(size, orders, degrees, method, certified=certified)
+    methods = {p: choice.method for p, choice in roads.items()}
     return comparison_bytes(size, methods, degrees, certified=certified)
+
+
+def compared_choices(
+    size: Size, orders: Sequence[int], degrees: Sequence[int], method: str, *, certified: bool
+) -> dict[int, Choice]:
+    """The road of each order; "auto" leaves dense, from the top, what does not fit together."""
+    roads = {p: choose(size, p, method) for p in orders}
+    for p in sorted(orders, reverse=True) if method == "auto" else ():
+        methods = {q: choice.method for q, choice in roads.items()}
+        if comparison_bytes(size, methods, degrees, certified=certified) <= available():
+            break
+        roads[p] = Choice("series", "dense does not fit beside the rest")
+    return roads
 
 
 def orders_to(top: int, orders: Sequence[int]) -> list[int]:
@@ -70,7 +84,7 @@ def orders_to(top: int, orders: Sequence[int]) -> list[int]:
     return [*(p for p in orders if p < top), top]
 
 
-def check_kernel(network: Network, theta: PyTree[Array], slots: Slots, order: int) -> None:
+def check_kernel(network: AbstractNetwork, theta: PyTree[Array], slots: Slots, order: int) -> None:
     """Refuse a kernel that does not fit into memory."""
     size = size_of(network, theta, slots)
     need = lambda r, n: kernel_bytes(size.with_n(n), r)  # noqa: E731
@@ -79,7 +93,7 @@ def check_kernel(network: Network, theta: PyTree[Array], slots: Slots, order: in
 
 def check_kernels(problem: Problem, orders: Sequence[int]) -> None:
     """Refuse several kernels that do not fit into memory together."""
-    size = problem_size(problem, 0, 0)
+    size = problem_size(problem)
 
     def need(top: int, n: int) -> int:
         sized = size.with_n(n)

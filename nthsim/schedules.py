@@ -6,7 +6,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from nthsim.checks import times
-from nthsim.recorders import kernel_times
+from nthsim.recorders import Recorded, kernel_times
 from nthsim.solvers.auto import Auto, check_solver
 from nthsim.solvers.explicit import Explicit
 
@@ -19,9 +19,7 @@ class Schedule(eqx.Module):
     kernel_ts: Float[np.ndarray, " S"]
 
 
-def schedule(
-    ts: ArrayLike, solver: Explicit | Auto, record_kernel: bool | ArrayLike = False
-) -> Schedule:
+def schedule(ts: ArrayLike, solver: Explicit | Auto, record_kernel: Recorded = False) -> Schedule:
     """Check what a user said.
 
     Raises:

@@ -50,12 +50,10 @@ def _by_jet(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
     def flat(*leaves: jax.Array) -> list[jax.Array]:
         return jax.tree.leaves(function(jax.tree.unflatten(tree[0], leaves)))
 
-    scaled = [[factorial(j) * leaf for leaf in leaves] for j, leaves in enumerate(rest, start=1)]
-    start, terms = jet(flat, tuple(primals), tuple(map(list, zip(*scaled, strict=True))))
-    found = [start]
-    for j in range(1, len(path)):
-        found.append([term[j - 1] / factorial(j) for term in terms])
-    return [jax.tree.unflatten(out_tree, leaves) for leaves in found]
+    powers = tuple(map(list, zip(*rest, strict=True)))
+    start, terms = jet(flat, tuple(primals), powers, factorial_scaled=False)
+    later = [[term[j] for term in terms] for j in range(len(rest))]
+    return [jax.tree.unflatten(out_tree, leaves) for leaves in (start, *later)]
 
 
 def _by_nesting(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
@@ -68,7 +66,7 @@ def _by_nesting(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
     dtype = jnp.result_type(*jax.tree.leaves(path[0]))
     derivatives = tower(jnp.zeros((), dtype))
     return [
-        jax.tree.map(lambda a, j=j: a / factorial(j), derivative)
+        jax.tree.map(lambda a, j=j: a / float(factorial(j)), derivative)
         for j, derivative in enumerate(derivatives)
     ]
 

@@ -17,12 +17,13 @@ from nthsim.flow import exact
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import pose
-from nthsim.refusals import check_comparison
+from nthsim.recorders import Recorded
+from nthsim.refusals import check_comparison, compared_choices
 from nthsim.schedules import schedule
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
 from nthsim.taylor import taylorised
-from nthsim.trajectories import SolveError, Trajectory
+from nthsim.trajectories import SolveError, Trajectory, heard
 from nthsim.truncations import Truncations, truncations
 
 
@@ -45,7 +46,7 @@ def compare(
     loss: Loss = squared_error,
     solver: Explicit | Auto = Auto(),
     method: str = "auto",
-    record_kernel: bool | ArrayLike = True,
+    record_kernel: Recorded = True,
     certify: bool | None = None,
     progress: bool = True,
     throw: bool = True,
@@ -76,13 +77,14 @@ def compare(
             holds what was computed.
     """
     orders = checked_orders(orders)
-    degrees = checked_orders(taylor, name="taylor", least=1) if len(taylor) else ()
+    degrees = checked_orders(taylor, name="taylor", least=1, empty=True)
     choice("method", method, METHODS)
     course = schedule(ts, solver, record_kernel)
     problem = pose(model, data, loss)
     slopes = certify is not False and problem.x.dtype == jnp.float64
-    size = problem_size(problem, len(course.ts), len(course.kernel_ts))
+    size = problem_size(problem, course)
     check_comparison(size, orders, degrees, method, certified=slopes)
+    roads = compared_choices(size, orders, degrees, method, certified=slopes)
     bench = _Bench(
         Comparison(
             model=model,
@@ -102,8 +104,8 @@ def compare(
         )
     )
     try:
-        bench.heed(bench.study.exact)
-        prepared = truncations(problem, size, orders, method, progress=progress)
+        heard(bench.study.exact)
+        prepared = truncations(problem, roads, progress=progress)
         bench.add_start(prepared)
         for p in orders:
             bench.add("orders", "truncations", p, prepared.integrate(p, course, progress=progress))
@@ -124,11 +126,6 @@ class _Bench:
     def __init__(self, study: Comparison) -> None:
         self.study = study
 
-    def heed(self, run: Trajectory) -> None:
-        """Pass Ctrl-C on, which a run keeps as its reason to stop."""
-        if run.stop.reason == "interrupt":
-            raise KeyboardInterrupt
-
     def add_start(self, prepared: Truncations) -> None:
         """What the truncations start from."""
         self.study = dataclasses.replace(self.study, kernel_seconds=prepared.seconds)
@@ -140,7 +137,7 @@ class _Bench:
         more = ((kinds, kind), (runs, run))
         longer = {name: (*getattr(self.study, name), one) for name, one in more}
         self.study = dataclasses.replace(self.study, **longer)
-        self.heed(run)
+        heard(run)
 
     def certify(self, prepared: Truncations, *, progress: bool) -> None:
         """The slopes that were wanted, if any can be had."""

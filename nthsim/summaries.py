@@ -1,12 +1,11 @@
 """A comparison in words and numbers, for people."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nthsim.errors import Errors, Series
-from nthsim.tables import COLUMNS, fixed, scientific, table
+from nthsim.tables import fixed, scientific, table, wrapped
 from nthsim.trajectories import Trajectory
 
 CAPTION = (
@@ -72,11 +71,12 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
             f"{scientific(_largest(drift))} (end: {scientific(_last(drift))})"
         )
     roads = {label: run.method for label, run in trajectories.items() if run.method is not None}
-    lines += [f"{label}: {method}" for label, method in roads.items()]
+    lines += [wrapped(f"{label}: {method}") for label, method in roads.items()]
     held = [label for label, run in trajectories.items() if _held(run)]
     if held:
-        text = f"steps set by the save times, each of which ends one: {', '.join(held)}"
-        lines.append(textwrap.fill(text, COLUMNS, subsequent_indent="  "))
+        lines.append(
+            wrapped(f"steps set by the save times, each of which ends one: {', '.join(held)}")
+        )
     for label, run in trajectories.items():
         if run.stats.forced:
             missed = "steps missed the tolerance at jumps of the right-hand side"

@@ -1,5 +1,6 @@
 """Aligned tables in plain text."""
 
+import textwrap
 from collections.abc import Sequence
 from decimal import Context, Decimal
 
@@ -51,3 +52,8 @@ def _line(row: Sequence[str], widths: list[int]) -> str:
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join([first, *others]).rstrip()
+
+
+def wrapped(line: str) -> str:
+    """A line folded at `COLUMNS`."""
+    return textwrap.fill(line, COLUMNS, subsequent_indent="  ")

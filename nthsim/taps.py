@@ -140,8 +140,6 @@ def tap(network: Network, theta: PyTree[Array], one: Array, outputs: int) -> Tap
     Raises:
         ValueError: When the model cannot be taken apart; names what stands in the way.
     """
-    if type(network) is not Network:
-        raise ValueError("`model` must be evaluated as it is to be taken apart, but is expanded.")
     if any(_is_shared(m) for m in jax.tree.leaves(network.static, is_leaf=_is_shared)):
         raise ValueError("`model` must not share parameters by `eqx.nn.Shared` to be taken apart.")
     layers, names = layers_of(theta), layer_names(theta)

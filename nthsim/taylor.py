@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike
 
 from nthsim.checks import count
 from nthsim.datasets import Dataset
-from nthsim.expansions import expandable, taylor_obstacle
+from nthsim.expansions import taylor_obstacle
 from nthsim.flow import exact
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
-from nthsim.network import Network
+from nthsim.network import AbstractNetwork
 from nthsim.problem import Problem, pose
+from nthsim.recorders import Recorded
 from nthsim.refusals import check_taylor
 from nthsim.schedules import Schedule, schedule
 from nthsim.series import coefficients
@@ -23,24 +24,32 @@ from nthsim.solvers.explicit import Explicit
 from nthsim.trajectories import SolveError, Trajectory
 
 
-class TaylorNetwork(Network):
+class TaylorNetwork(AbstractNetwork):
     r"""The Taylor polynomial of degree q in $\theta - \theta_0$ of a network's outputs.
 
     As a function of theta it is as good a network as the one it is made of.
     """
 
+    base: AbstractNetwork
     theta0: PyTree[Array]
     degree: int
     nested: bool
 
     def single(self, theta: PyTree[Array], x: Array) -> Array:
         """The polynomial for one input."""
-        base = Network(self.static)
         move = jax.tree.map(jnp.subtract, theta, self.theta0)
         none = jax.tree.map(jnp.zeros_like, move)
         path = [self.theta0, move, *(none,) * (self.degree - 1)]
-        terms = coefficients(lambda at: base.single(at, x), path, nested=self.nested)
+        terms = coefficients(lambda at: self.base.single(at, x), path, nested=self.nested)
         return sum(terms[1:], start=terms[0])
+
+    def model(self, theta: PyTree[Array]) -> None:
+        """None: the network itself is another function of these parameters."""
+        del theta
+
+    def expandable(self) -> "TaylorNetwork":
+        """The same: it is made of an expandable one."""
+        return self
 
 
 def taylor(
@@ -51,7 +60,7 @@ def taylor(
     *,
     loss: Loss = squared_error,
     solver: Explicit | Auto = Auto(),
-    record_kernel: bool | ArrayLike = False,
+    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -69,14 +78,13 @@ def taylor(
         ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
-        record_kernel: Whether to record the polynomial's own tangent kernel at each save time; or
-            at which of `ts`.
+        record_kernel: Whether to record the polynomial's own tangent kernel, by nested
+            derivatives, at each save time; or at which of `ts`.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
     Returns:
-        The trajectory; its `model` holds the trained parameters, as a network that is no longer
-        expanded.
+        The trajectory.
 
     Raises:
         ValueError: When an argument is not as above, or something does not fit into memory.
@@ -86,7 +94,7 @@ def taylor(
     degree = count("degree", degree, 1)
     course = schedule(ts, solver, record_kernel)
     problem = pose(model, data, loss)
-    check_taylor(problem_size(problem, len(course.ts), len(course.kernel_ts)), degree)
+    check_taylor(problem_size(problem, course), degree)
     run = taylorised(problem, degree, course, progress=progress)
     if run.stop.failed and throw:
         raise SolveError(run)
@@ -95,8 +103,8 @@ def taylor(
 
 def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: bool) -> Trajectory:
     """Integrate the gradient flow of the Taylor polynomial."""
-    network = expandable(problem.network)
+    network = problem.network.expandable()
     nested = taylor_obstacle(network, problem.theta, problem.x) is not None
-    polynomial = TaylorNetwork(network.static, problem.theta, degree, nested)
+    polynomial = TaylorNetwork(network, problem.theta, degree, nested)
     expanded = dataclasses.replace(problem, network=polynomial)
     return exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)

@@ -26,7 +26,7 @@ class Trajectory(eqx.Module):
     if they were asked for. `model` is the network at `stop.t`, for exact gradient flow only.
 
     A truncation of order p that was integrated as a series has `contributions` (T, p, n) or
-    (T, p, n, k), and `contributions_test`: the terms $[\\epsilon^j] f$ whose sum f is. The last
+    (T, p, n, k), and `contributions_test`: the terms $[\epsilon^j] f$ whose sum f is. The last
     one tells how far the truncation may still be from exact flow. `method` says by which road a
     truncation was integrated and why, and `ladder` how its order was found if that was left open.
     """
@@ -162,6 +162,13 @@ def trajectory(
         model=model,
         method=method,
     )
+
+
+def heard(run: Trajectory) -> Trajectory:
+    """Pass Ctrl-C on, which a run keeps as its reason to stop."""
+    if run.stop.reason == "interrupt":
+        raise KeyboardInterrupt
+    return run
 
 
 def from_record(record: Record) -> Trajectory:

@@ -1,15 +1,14 @@
 r"""Truncations of one problem's hierarchy, each by its road, from what they start from."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from nthsim.choices import Choice, choose
-from nthsim.footprints import Size
+from nthsim.choices import Choice
 from nthsim.problem import Problem
 from nthsim.progress import Progress
 from nthsim.recorders import KernelRecorder
@@ -93,18 +92,15 @@ class Truncations(eqx.Module):
 
 def truncations(
     problem: Problem,
-    size: Size,
-    orders: Sequence[int],
-    method: str,
+    choices: Mapping[int, Choice],
     *,
     known: Truncations | None = None,
     progress: bool,
 ) -> Truncations:
-    """Choose a road for each order, and compute the kernels that the dense ones start from.
+    """Compute the kernels that the dense orders start from.
 
     Those of `known`, the same problem at other orders, are not computed again.
     """
-    choices = {p: choose(size, p, method) for p in orders}
     top = max((p for p, choice in choices.items() if choice.method == "dense"), default=0)
     kernels = [] if known is None else list(known.kernels)
     seconds = [] if known is None else list(known.seconds)

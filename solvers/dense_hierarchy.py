@@ -41,6 +41,10 @@ class DenseHierarchy(AbstractSystem):
         """The root mean square of each level."""
         return jnp.stack([optx.rms_norm(level) for level in state])
 
+    def scales(self) -> Float[Array, " levels"]:
+        """The sizes at the start."""
+        return self.sizes(self.initial())
+
     def outputs(self, state: tuple[Array, ...]) -> dict[str, Array]:
         """`f`; test points follow the training points."""
         return {"f": state[0]}

@@ -199,9 +199,9 @@ def _outputs(system: AbstractSystem, state: PyTree[Array]) -> dict[str, Array]:
 
 
 def _growth(system: AbstractSystem, state: PyTree[Array]) -> float:
-    """The largest factor by which a level grew; one that starts at zero has none."""
-    start, now = (np.asarray(system.sizes(y)) for y in (system.initial(), state))
-    return float(np.max(now[start > 0] / start[start > 0], initial=0.0))
+    """The largest factor by which a level is beyond its scale; one without a scale has none."""
+    scale, now = np.asarray(system.scales()), np.asarray(system.sizes(state))
+    return float(np.max(now[scale > 0] / scale[scale > 0], initial=0.0))
 
 
 @eqx.filter_jit

@@ -41,6 +41,10 @@ class ParameterFlow(AbstractSystem):
         r"""The Euclidean norm over all parameters, $\|u\|_2$."""
         return optx.two_norm(state)[None]
 
+    def scales(self) -> Float[Array, " 1"]:
+        """Nothing: a displacement of any size is no blow-up."""
+        return jnp.zeros(1)
+
     def outputs(self, state: PyTree[Array]) -> dict[str, Array]:
         """`f` at the inputs shown."""
         return {"f": self.network(self.moved(state), self.x_shown)}

@@ -57,6 +57,10 @@ class SeriesHierarchy(AbstractSystem):
         r"""The Euclidean norm of each $\theta_j$ over all parameters."""
         return jnp.stack([optx.two_norm(theta) for theta in state])
 
+    def scales(self) -> Float[Array, " terms"]:
+        """The Euclidean norm of the parameters, for each term."""
+        return jnp.full((self.order - 1,), optx.two_norm(self.theta))
+
     def outputs(self, state: Path) -> dict[str, Array]:
         r"""`f` at the inputs shown, and the contributions $[\epsilon^j] f$ that make it up."""
         contributions = self.outputs_along(self.path(state), self.x_shown)

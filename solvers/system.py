@@ -22,6 +22,10 @@ class AbstractSystem(eqx.Module):
         """One norm per level; the error of each level is held against its own size."""
 
     @abc.abstractmethod
+    def scales(self) -> Float[Array, " levels"]:
+        """What the size of each level is to be compared with; zero where nothing is known."""
+
+    @abc.abstractmethod
     def outputs(self, state: PyTree[Array]) -> dict[str, Array]:
         """The named arrays that are recorded at each save time."""
 

@@ -9,7 +9,7 @@ import pytest
 
 import nthsim as nth
 from nthsim.certificates import certified
-from nthsim.footprints import problem_size
+from nthsim.choices import Choice
 from nthsim.models import FCN, ResNet
 from nthsim.problem import pose
 from nthsim.truncations import truncations
@@ -68,7 +68,7 @@ def test_loss_without_curvature_has_a_time_scale_all_the_same():
 def test_interrupt_is_passed_on(monkeypatch):
     model = FCN(4, 6, 1, key=jr.key(9))
     problem = pose(model, data(), nth.squared_error)
-    prepared = truncations(problem, problem_size(problem, 0, 0), (2,), "dense", progress=False)
+    prepared = truncations(problem, {2: Choice("dense", "")}, progress=False)
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

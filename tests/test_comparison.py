@@ -170,6 +170,7 @@ def test_rerun_of_an_interrupted_comparison_repeats_what_was_asked(tmp_path, mon
 
     def compare(model, data, orders, ts, **options):
         asked.update(options, orders=orders)
+        return study
 
     monkeypatch.setattr(studies_module, "compare", compare)
     loaded.rerun()
@@ -178,7 +179,7 @@ def test_rerun_of_an_interrupted_comparison_repeats_what_was_asked(tmp_path, mon
 
 
 def test_comparison_that_was_interrupted_knows_what_was_asked(monkeypatch):
-    def truncations(problem, size, orders, method, **options):
+    def truncations(problem, choices, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(studies_module, "truncations", truncations)

@@ -48,7 +48,8 @@ def kernels(model, data):
 @pytest.fixture(scope="module")
 def truncations(model, data):
     return {
-        p: nth.hierarchy(model, data, p, TS, solver=TIGHT, record_kernel=True) for p in (2, 3, 4)
+        p: nth.hierarchy(model, data, p, TS, method="dense", solver=TIGHT, record_kernel=True)
+        for p in (2, 3, 4)
     }
 
 
@@ -100,7 +101,7 @@ def test_truncation_agrees_with_scipy_on_the_same_equations(
 
 
 def test_test_points_never_act_on_training(truncations, model, data):
-    alone = nth.hierarchy(model, nth.Dataset(data.x, data.y), 3, TS, solver=TIGHT)
+    alone = nth.hierarchy(model, nth.Dataset(data.x, data.y), 3, TS, method="dense", solver=TIGHT)
     assert alone.f_test is None
     np.testing.assert_allclose(alone.f, truncations[3].f, atol=1e-9)
 
@@ -117,10 +118,10 @@ def test_vector_outputs_are_samples_of_their_own():
             return jnp.stack([part(x) for part in self.parts])
 
     x, y = jr.normal(jr.key(3), (2, 3)), jr.normal(jr.key(4), (2, 2))
-    together = nth.hierarchy(Pair(parts), nth.Dataset(x, y), 3, TS, solver=TIGHT)
+    together = nth.hierarchy(Pair(parts), nth.Dataset(x, y), 3, TS, method="dense", solver=TIGHT)
     assert together.f.shape == (len(TS), 2, 2)
     for i, part in enumerate(parts):
-        alone = nth.hierarchy(part, nth.Dataset(x, y[:, i]), 3, TS, solver=TIGHT)
+        alone = nth.hierarchy(part, nth.Dataset(x, y[:, i]), 3, TS, method="dense", solver=TIGHT)
         np.testing.assert_allclose(together.f[:, :, i], alone.f, atol=1e-9)
 
 
@@ -137,7 +138,7 @@ def test_with_one_sample_order_p_is_a_taylor_polynomial_in_the_residual_clock(or
     clock = solve_ivp(
         lambda t, s: y - polynomial(s), (0, 1), [0.0], "DOP853", ts, rtol=1e-12, atol=1e-14
     ).y[0]
-    f = nth.hierarchy(model, nth.Dataset(x, [y]), order, ts, solver=TIGHT).f[:, 0]
+    f = nth.hierarchy(model, nth.Dataset(x, [y]), order, ts, method="dense", solver=TIGHT).f[:, 0]
     np.testing.assert_allclose(f, polynomial(clock), rtol=0, atol=1e-10)
 
 
@@ -156,11 +157,13 @@ def test_third_order_of_a_product_blows_up_when_its_parabola_misses_the_target(y
     assert np.isfinite(trajectory.f).all()
 
 
+@pytest.mark.parametrize("method", ["dense", "series"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_blow_up_is_told_from_a_vanishing_step_size_in_both_precisions(dtype):
+def test_blow_up_is_told_from_a_vanishing_step_size_in_both_precisions(dtype, method):
     data = nth.Dataset(jnp.ones((1, 1)), jnp.array([0.05]))
+    model, ts = Product(jnp.ones(3, dtype)), np.linspace(0.0, 2.0, 5)
     with pytest.raises(nth.SolveError, match=r"blow-up at t = 1\.217") as caught:
-        nth.hierarchy(Product(jnp.ones(3, dtype)), data, 5, np.linspace(0.0, 2.0, 5))
+        nth.hierarchy(model, data, 5, ts, method=method)
     assert caught.value.trajectory.stop.reason == "blow-up"
     # The time at which double precision leaves the bound; single precision's rtol is 1e-4.
     np.testing.assert_allclose(caught.value.trajectory.stop.t, 1.21777, rtol=1e-4)
@@ -174,7 +177,9 @@ def test_third_order_of_a_product_converges_when_its_parabola_meets_the_target()
 def test_without_readout_odd_orders_add_nothing(data, model):
     # V2: all odd kernels vanish with the readout, so order 2k+1 equals order 2k.
     silent = eqx.tree_at(lambda m: m.readout.weight, model, replace_fn=jnp.zeros_like)
-    runs = {p: nth.hierarchy(silent, data, p, TS, solver=TIGHT).f for p in (2, 3, 4, 5)}
+    runs = {
+        p: nth.hierarchy(silent, data, p, TS, method="dense", solver=TIGHT).f for p in (2, 3, 4, 5)
+    }
     np.testing.assert_allclose(runs[3], runs[2], rtol=0, atol=1e-9)
     np.testing.assert_allclose(runs[5], runs[4], rtol=0, atol=1e-9)
     assert np.abs(runs[4] - runs[2]).max() > 1e-4

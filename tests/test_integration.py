@@ -31,6 +31,9 @@ class TwoScales(AbstractSystem):
     def sizes(self, state):
         return jnp.stack([jnp.sqrt(jnp.mean(level**2)) for level in state])
 
+    def scales(self):
+        return self.sizes(self.initial())
+
     def outputs(self, state):
         return {"small": state[0], "large": state[1]}
 
@@ -52,6 +55,9 @@ class Growth(AbstractSystem):
     def sizes(self, state):
         return jnp.abs(state)
 
+    def scales(self):
+        return self.sizes(self.initial())
+
     def outputs(self, state):
         return {"y": state}
 
@@ -70,6 +76,9 @@ class Valley(AbstractSystem):
 
     def sizes(self, state):
         return jnp.abs(state)
+
+    def scales(self):
+        return self.sizes(self.initial())
 
     def outputs(self, state):
         return {"y": state}
@@ -92,6 +101,9 @@ class Pulse(AbstractSystem):
 
     def sizes(self, state):
         return jnp.abs(state)
+
+    def scales(self):
+        return self.sizes(self.initial())
 
     def outputs(self, state):
         return {"y": state[1]}

@@ -18,6 +18,8 @@ from nthsim.memory import available, check_fits, container_memory, largest, read
 from nthsim.models import FCN
 from nthsim.problem import pose
 from nthsim.refusals import check_comparison
+from nthsim.schedules import schedule
+from nthsim.solvers import Auto
 
 TS = np.linspace(0.0, 1.0, 3)
 
@@ -99,7 +101,7 @@ def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
 @pytest.mark.parametrize("orders", [(2,), (3, 2), (2, 3, 4)])
 def test_comparison_is_refused_just_when_its_plan_does_not_fit(orders):
     net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(5, 2, dim=4)
-    size = problem_size(pose(net, data, nth.squared_error), len(TS), len(TS))
+    size = problem_size(pose(net, data, nth.squared_error), schedule(TS, Auto(), True))
     planned = lambda memory: nth.plan(  # noqa: E731
         net, data, orders, TS, taylor=(1,), method="dense", memory=memory
     )

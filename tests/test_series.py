@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks import NETWORKS, Recurrent
 
-from nthsim.expansions import Expansion, expandable, expansion, taylor_obstacle
+from nthsim.expansions import Expansion, expansion, taylor_obstacle
 from nthsim.losses import Residual, softmax_cross_entropy
 from nthsim.models.activation import relu, softplus
 from nthsim.network import split
@@ -48,7 +48,7 @@ def test_activations_of_jax_are_replaced_by_ours(activation):
     network, theta = split(eqx.nn.MLP(3, 2, 4, 2, activation=activation, key=jr.key(0)))
     x = jr.normal(jr.key(1), (2, 3))
     assert taylor_obstacle(network, theta, x) is None
-    np.testing.assert_allclose(expandable(network)(theta, x), network(theta, x), rtol=1e-14)
+    np.testing.assert_allclose(network.expandable()(theta, x), network(theta, x), rtol=1e-14)
 
 
 def test_what_keeps_taylor_arithmetic_away_is_named():

@@ -153,7 +153,7 @@ def test_file_keeps_contributions_and_chosen_kernels(tmp_path):
     ("options", "sentence"),
     [
         ({"order": "best"}, "`order` must be one of 'auto'"),
-        ({"order": "auto", "tol": 0}, "`tol` must be a positive number"),
+        ({"order": "auto", "tol": 0.0}, "`tol` must be a positive number"),
         ({"order": "auto", "tol": np.nan}, "`tol` must be a positive number"),
         ({"order": "auto", "max_order": 2}, "`max_order` must be an integer of at least 3"),
         ({"order": 3, "method": "sparse"}, "`method` must be one of 'auto', 'dense', 'series'"),

@@ -331,14 +331,25 @@ MISTAKES = [
         "memory", lambda: nth.plan(NET, DATA, (2,), TS, memory=0), r"`memory` must be an integ"
     ),
     Mistake(
+        "broken degree",
+        lambda: nth.taylor(NET, DATA, 1.5, TS),  # pyright: ignore[reportArgumentType]
+        r"`degree` must be an integer of at least 1, but is 1\.5",
+        wrong_type=True,
+    ),
+    Mistake(
+        "one Taylor degree alone",
+        lambda: nth.compare(NET, DATA, (2,), TS, taylor=(0, 1)),
+        r"`taylor` must be an integer of at least 1, but is 0",
+    ),
+    Mistake(
         "order beyond memory",
-        lambda: limited(10**9, lambda: nth.hierarchy(NET, BIG, 7, TS)),
+        lambda: limited(10**9, lambda: nth.hierarchy(NET, BIG, 7, TS, method="dense")),
         r"`order` must be at most 4 for n = 64 here, but is 7: order 7 needs .* GB and 1\.0 GB are "
         r"available; at order 7, n = 1\d fits",
     ),
     Mistake(
         "orders beyond memory",
-        lambda: limited(10**9, lambda: nth.compare(NET, BIG, (2, 12), TS)),
+        lambda: limited(10**9, lambda: nth.compare(NET, BIG, (2, 12), TS, method="dense")),
         r"`orders` must be at most 4 for n = 64 here, but is 12: order 12 needs \S+e\+13 GB and",
     ),
     Mistake(
@@ -348,18 +359,18 @@ MISTAKES = [
     ),
     Mistake(
         "certificate beyond memory",
-        lambda: limited(10**9, lambda: nth.certificate(NET, BIG, (6,))),
+        lambda: limited(10**9, lambda: nth.certificate(NET, BIG, (6,), method="dense")),
         r"`orders` must be at most 4 for n = 64 here, but is 6",
     ),
     Mistake(
         "points beyond memory",
         lambda: limited(2 * 10**8, lambda: nth.kernel(NET, jnp.ones((9000, 3)), 2)),
-        r"`x` must hold at most 3523 points, but holds 9000: order 2 needs 749 MB and 200 MB are",
+        r"`x` must hold at most 3505 points, but holds 9000: order 2 needs 752 MB and 200 MB are",
     ),
     Mistake(
         "network beyond memory",
         lambda: limited(10**6, flow),
-        r"`model` must be smaller to fit into memory, but exact flow needs \d+ MB and 1 MB",
+        r"`model` must be smaller to fit into memory, or that be larger, but exact flow needs",
     ),
 ]
 
@@ -508,7 +519,7 @@ COMMAND_MISTAKES = {
         r"`memory` must be at least 101 MB, which every run takes, but is 1 MB\.",
     ),
     "too high an order": (
-        "compare --memory 1 --orders 2 9",
+        "compare --memory 1 --orders 2 9 --method dense",
         r"`orders` must be at most \d for n = 16",
     ),
     "missing TOML": ("flow --config {dir}/none.toml", r"`config` must be a readable file, but"),
