@@ -50,13 +50,14 @@ test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 test-checkout: .venv/.tools
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal
 
-# Users run without jaxtyping's checks, and so does this. Once is enough for demos and README.
+# Users run without jaxtyping's checks, and so does this. For what compiles long, for demos and README,
+# the checkout is enough.
 test-wheel: .venv-wheel/.package
 	@echo "The tests once more, on the wheel:"
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
 	"$$root/.venv-wheel/bin/pytest" tests -n $(WORKERS) --dist worksteal --jaxtyping-packages= \
-	  --ignore=tests/test_demos.py
+	  -m "not slow"
 
 bench: .venv/.package
 	@echo "Installing real MNIST digits into .venv"

@@ -14,6 +14,8 @@ from nthsim.models import FCN, ResNet
 from nthsim.network import split
 from nthsim.slots import Slots
 
+pytestmark = pytest.mark.slow
+
 N, D = 3, 2
 
 
@@ -188,13 +190,3 @@ def test_auto_says_what_keeps_a_large_kernel_from_being_taken_apart(x, monkeypat
         with pytest.warns(SlowKernelWarning, match=rf"{piece}.*: kernels take nested derivatives"):
             kernel = nth.kernel(model, x, 2)
         np.testing.assert_array_equal(kernel, nth.kernel(model, x, 2, method="nested"))
-
-
-def test_structured_kernel_agrees_at_a_size_where_auto_takes_it():
-    data = nth.digits(3, 8, n_train=9, n_test=4)
-    model = FCN(64, 256, 2, key=jr.key(8))
-    work = work_of(model, data.x)
-    assert work.method(4, 9, 4) == "structured"
-    auto = nth.kernel(model, data.x, 4, x_first=data.x_test)
-    nested = nth.kernel(model, data.x, 4, x_first=data.x_test, method="nested")
-    assert relative_error(auto, nested) < 1e-12

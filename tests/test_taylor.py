@@ -10,6 +10,8 @@ from studies import TS, points
 import nthsim as nth
 from nthsim.solvers import Auto, Explicit
 
+pytestmark = pytest.mark.slow
+
 SOLVER = Explicit(rtol=1e-9)
 
 
@@ -45,7 +47,6 @@ def test_comparison_carries_taylor_models_along(tmp_path):
     again = nth.Comparison.load(tmp_path / "study.nc")
     assert str(again) == str(study)
     np.testing.assert_array_equal(again.taylor_model(2).f, study.taylor_model(2).f)
-    assert again.rerun().degrees == (1, 2)
     with pytest.raises(ValueError, match="`degree` must be one of"):
         study.taylor_model(3)
 
