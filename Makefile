@@ -20,7 +20,7 @@ help:
 	@echo "make lint           ruff and pyright"
 	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
 	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
-	@echo "make bench          time and memory, side by side with other roads; an hour on two cores"
+	@echo "make bench          time and memory, side by side with other roads; takes long"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package
