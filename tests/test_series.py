@@ -14,8 +14,6 @@ from nthsim.models.activation import relu, softplus
 from nthsim.network import split
 from nthsim.series import coefficients
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_coefficients_of_the_exponential_are_those_of_its_series(nested):
