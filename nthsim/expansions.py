@@ -56,7 +56,7 @@ class Expansion(eqx.Module):
             c = residual(f, samples)
             c = jnp.where(fresh.reshape(-1, *(1,) * (f.ndim - 1)), c, jnp.zeros_like(c))
             pulled = lambda at: jax.vjp(lambda t: self.network(t, batch), at)[1](c)[0]  # noqa: E731
-            return tuple(self._coefficients(pulled, path[:-1]))
+            return tuple(coefficients(pulled, path[:-1], nested=self._nested(path)))
 
         def add(total: Path, call: Array) -> tuple[Path, None]:
             return jax.tree.map(jnp.add, total, part(call)), None
@@ -67,10 +67,12 @@ class Expansion(eqx.Module):
         return jax.lax.scan(add, none, jnp.arange(calls))[0]
 
     def _batch(self, path: Path, x: Array) -> Float[Array, "p s ..."]:
-        return jnp.stack(self._coefficients(lambda at: self.network(at, x), path))
+        network = lambda at: self.network(at, x)  # noqa: E731
+        return jnp.stack(coefficients(network, path, nested=self._nested(path)))
 
-    def _coefficients(self, function: Callable, path: Path) -> list[PyTree]:
-        return coefficients(function, path, nested=self.obstacle is not None)
+    def _nested(self, path: Path) -> bool:
+        # Two terms take one derivative, whose evaluation XLA merges with that of the gradient.
+        return self.obstacle is not None or len(path) == 2
 
 
 def expansion(
@@ -102,4 +104,4 @@ def taylor_obstacle(network: AbstractNetwork, theta: PyTree[Array], x: Array) ->
 
 def expanded_numbers(written: int, terms: int, *, nested: bool) -> int:
     """How many numbers one input takes, when an evaluation writes `written`."""
-    return written * (2 ** min(terms + 1, MOST_NESTED) if nested else 4 * terms)
+    return written * (2 ** min(terms + 1, MOST_NESTED) if nested else 2 * terms)

@@ -57,6 +57,9 @@ def _by_jet(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
 
 
 def _by_nesting(function: Function, path: Sequence[PyTree]) -> list[PyTree]:
+    if len(path) == 2:
+        return list(jax.jvp(function, (path[0],), (path[1],)))
+
     def along(eps: jax.Array) -> PyTree:
         return jax.tree.map(lambda *terms: _horner(terms, eps), *path)
 
