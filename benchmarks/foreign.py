@@ -4,7 +4,6 @@ Each of the two runs in an environment of its own that the first run makes under
 take turns with nthsim call by call; a result counts only if it is nthsim's.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -14,12 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from kernels import problem, structured
-from timing import write
+from timing import settings, write
 from turns import turn
 
 HERE = Path(__file__).parent
 
-#: The last neural-tangents, with the last JAX that it imports on; PyTorch's newest CPU build.
+#: The last neural-tangents, with the last JAX that it imports on; PyTorch.
 FOREIGN = {
     "neural_tangents": (
         "neural-tangents==0.6.5",
@@ -28,7 +27,7 @@ FOREIGN = {
         "numpy<2",
         "scipy<1.13",
     ),
-    "torch": ("torch==2.13.0", "numpy"),
+    "torch": ("torch==2.13.0", "torchdiffeq==0.2.5", "numpy"),
 }
 
 #: Samples n, width m, depth H.
@@ -102,10 +101,7 @@ def measure(n: int, m: int, depth: int, turns: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print a table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    arguments = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
     n, m, depth = QUICK_SIZE if arguments.quick else SIZE
     best = measure(n, m, depth, turns=2 if arguments.quick else 4)

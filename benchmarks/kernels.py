@@ -4,15 +4,13 @@ Textbook code contracts Jacobians for $K^{(2)}$ and nests jvp for higher orders.
 float64; `--quick` shrinks the sizes to see that everything works.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree
-from timing import growth, matmul_peak, race, write
+from timing import growth, matmul_peak, race, settings, write
 
 from nthsim.engines import block_kernel
 from nthsim.models import FCN
@@ -124,10 +122,7 @@ def growths(centre: tuple[int, int, int]) -> dict:
 
 def main() -> None:
     """Measure, print a table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    arguments = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
     quick = arguments.quick
 

@@ -6,7 +6,6 @@ Each case runs in a process of its own, whose peak resident memory the system te
 is held against the prediction that was made before.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import jax
 import jax.random as jr
 import numpy as np
-from timing import write
+from timing import settings, write
 
 import nthsim as nth
 from nthsim.footprints import hierarchy_bytes, problem_size
@@ -76,9 +75,7 @@ def memory(name: str) -> int:
 
 def main() -> None:
     """Run each case in a new process, print it, and write all."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--quick", action="store_true")
+    parser = settings(__doc__)
     parser.add_argument("--case", choices=CASES, help="run this one in this process")
     arguments = parser.parse_args()
     if arguments.case:

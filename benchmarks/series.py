@@ -6,7 +6,6 @@ Work is in gradients of the loss, timed in turns with what is compared. Series a
 are first shown to agree on all kinds of networks.
 """
 
-import argparse
 import itertools
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from timing import growth, matmul_peak, race, write
+from timing import growth, matmul_peak, race, settings, write
 
 import nthsim as nth
 from nthsim.choices import choose
@@ -176,10 +175,7 @@ def grid(quick: bool) -> list[dict]:
 
 def main() -> None:
     """Measure, print tables, and write them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    arguments = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
     quick = arguments.quick
 

@@ -1,5 +1,6 @@
 """Fair timings: candidates take turns, compilation is reported apart, arithmetic sets the floor."""
 
+import argparse
 import json
 import platform
 import time
@@ -13,6 +14,14 @@ import jax.random as jr
 from turns import turn
 
 Candidate = Callable[[], jax.Array]
+
+
+def settings(doc: str | None) -> argparse.ArgumentParser:
+    """The flags that every benchmark has."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--quick", action="store_true", help="tiny cases: does it run at all?")
+    return parser
 
 
 def race(

@@ -15,9 +15,11 @@ from .losses import squared_error as squared_error
 from .memory import memory_limit as memory_limit
 from .planning import Plan as Plan
 from .planning import plan as plan
+from .solvers import Until as Until
 from .studies import CompareError as CompareError
 from .studies import compare as compare
 from .synthetic import sphere as sphere
 from .taylor import taylor as taylor
+from .times import log_times as log_times
 from .trajectories import SolveError as SolveError
 from .trajectories import Trajectory as Trajectory

@@ -22,6 +22,7 @@ from nthsim.recipes import (
 )
 from nthsim.records import Record, arrays_of
 from nthsim.results import decoding, read, write
+from nthsim.solvers.until import Until
 from nthsim.trajectories import from_record
 
 
@@ -39,6 +40,8 @@ def save(study: Comparison, path: str | os.PathLike[str]) -> None:
         "wanted_degrees": study.wanted_degrees,
         "kernel_ts": study.kernel_ts,
         "certify": study.certify,
+        "audit": study.audit,
+        "until": dataclasses.asdict(study.until),
         "kernel_seconds": study.kernel_seconds,
         "loss": store_loss(study.loss),
         "solver": store_solver(study.solver),
@@ -107,6 +110,8 @@ def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
         else Certificate(orders=tuple(slopes.facts["orders"]), **slopes.arrays),
         wanted=tuple(facts["wanted"]),
         certify=facts["certify"],
+        until=Until(**facts["until"]),
+        audit=facts["audit"],
         kernel_ts=tuple(facts["kernel_ts"]),
         degrees=degrees,
         taylorised=tuple(from_record(groups[f"taylor_{q}"]) for q in degrees),

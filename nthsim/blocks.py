@@ -56,6 +56,21 @@ class AbstractBlockKernel(eqx.Module):
         assert buffer is not None
         return buffer
 
+    def traced(self, theta: PyTree[Array]) -> Float[Array, "..."]:
+        """The same within a compiled program, which cannot show progress."""
+        corners = jnp.array(self._corners())
+
+        def write(i: Array, flat: Array) -> Array:
+            rows, columns = corners[i, 0], corners[i, 1]
+            block = self.block(
+                theta, rows + jnp.arange(self.rows), columns + jnp.arange(self.columns)
+            )
+            return jax.lax.dynamic_update_slice(flat, block, (jnp.zeros_like(rows), rows, columns))
+
+        dtype = jnp.result_type(*jax.tree.leaves(theta))
+        flat = jax.lax.fori_loop(0, len(corners), write, jnp.zeros(self.groups, dtype))
+        return flat.reshape(self.shape)
+
     def _corners(self) -> list[tuple[int, int]]:
         _, all_rows, all_columns = self.groups
         return [

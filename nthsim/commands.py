@@ -22,7 +22,9 @@ from nthsim.inputs import (
     drawn_model,
     made_data,
     made_model,
+    made_solver,
     made_times,
+    made_until,
 )
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
@@ -31,7 +33,6 @@ from nthsim.outputs import replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
 from nthsim.refusals import check_kernels
-from nthsim.solvers.auto import Auto
 from nthsim.studies import CompareError, compare
 from nthsim.tables import scientific, table
 from nthsim.trajectories import SolveError, Trajectory
@@ -84,7 +85,7 @@ def made_folder(out: Path) -> Path:
 
 
 def _compare(command: settings.Compare, folder: Path | None) -> int:
-    solver = Auto(command.rtol, command.atol, command.max_steps)
+    solver, until = made_solver(command), made_until(command)
     ts, data = made_times(command), made_data(command)
     try:
         study = compare(
@@ -94,10 +95,13 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
             ts,
             loss=LOSSES[command.loss],
             solver=solver,
+            until=until,
+            checkpoint=command.checkpoint,
             taylor=command.taylor,
             method=command.method,
             record_kernel=command.record_kernel,
             certify=None if command.certify else False,
+            audit=command.audit,
         )
         failure = None
     except CompareError as error:
@@ -114,11 +118,14 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
 
 
 def _flow(command: settings.Flow, folder: Path | None) -> int:
-    solver = Auto(command.rtol, command.atol, command.max_steps)
+    solver, until = made_solver(command), made_until(command)
     ts, data = made_times(command), made_data(command)
     try:
         model, loss = made_model(command, data), LOSSES[command.loss]
-        flow, failure = gradient_flow(model, data, ts, loss=loss, solver=solver), None
+        flow = gradient_flow(
+            model, data, ts, loss=loss, solver=solver, until=until, checkpoint=command.checkpoint
+        )
+        failure = None
     except SolveError as error:
         flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
     try:

@@ -7,14 +7,15 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from nthsim.audits import floor
 from nthsim.certificates import Certificate
 from nthsim.datasets import Dataset
 from nthsim.errors import Errors, Series, drift, errors
-from nthsim.losses import Loss
-from nthsim.recipes import describe, loss_name
+from nthsim.losses import Loss, loss_name
+from nthsim.recipes import describe
 from nthsim.records import origin
-from nthsim.solvers.auto import Auto
-from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 from nthsim.summaries import error_table, notes, work_table
 from nthsim.tables import wrapped
 from nthsim.trajectories import Trajectory
@@ -29,8 +30,9 @@ class Comparison(eqx.Module):
     `exact`, `truncations` (one per order) and `taylorised` (one per degree) are trajectories with
     their kernels. `certificate` holds the fitted small-time slopes, or None (float32, or not
     wanted). `model`, `data`, `loss`, `solver`, `method`, `wanted` (the orders asked for, of which
-    `orders` are finished), `wanted_degrees` likewise, `kernel_ts` and `certify` are what was to be
-    compared, so that `rerun` can do it again; `origin` says when, where and with which versions.
+    `orders` are finished), `wanted_degrees` likewise, `kernel_ts`, `until`, `certify` and `audit`
+    are what was to be compared, so that `rerun` can do it again; `origin` says when, where and with
+    which versions.
 
     `initial_kernel` is $K^{(2)}$ on the training points at t = 0, of shape (n, n) or (n, k, n, k),
     and `kernel_seconds` the time that each of $K^{(2)}, K^{(3)}, \dots$ took: None and empty where
@@ -43,7 +45,7 @@ class Comparison(eqx.Module):
     model: PyTree
     data: Dataset
     loss: Loss | str
-    solver: Explicit | Auto | str
+    solver: AbstractSolver | str
     orders: tuple[int, ...]
     ts: np.ndarray
     exact: Trajectory
@@ -51,6 +53,8 @@ class Comparison(eqx.Module):
     certificate: Certificate | None
     wanted: tuple[int, ...]
     certify: bool | None
+    until: Until
+    audit: bool
     kernel_ts: tuple[float, ...]
     degrees: tuple[int, ...] = ()
     taylorised: tuple[Trajectory, ...] = ()
@@ -98,6 +102,11 @@ class Comparison(eqx.Module):
         None for a comparison that was interrupted before its kernels were done.
         """
         return drift(self.exact, self.initial_kernel)
+
+    def floors(self) -> dict[str, Series]:
+        """The solver error of each run and of exact flow together, where they were audited."""
+        found = {name: floor(run, self.exact) for name, run in self.runs().items()}
+        return {name: series for name, series in found.items() if series is not None}
 
     def rerun(self, *, progress: bool = True) -> "Comparison":
         """Compute all of it again, from the initial parameters.
@@ -156,7 +165,7 @@ class Comparison(eqx.Module):
 
         if path is not None:
             check_suffix(path)
-        shown = panels(self.exact, self.runs(), self.drift())
+        shown = panels(self.exact, self.runs(), self.drift(), self.floors())
         figure = draw(shown, title="\n".join(self._heading()[:2]))
         if path is not None:
             save(figure, path)
@@ -168,10 +177,11 @@ class Comparison(eqx.Module):
         slopes = self.certificate
         fits = {} if slopes is None else dict(zip(slopes.orders, slopes.slopes, strict=True))
         found = {name: errors(run, self.exact) for name, run in runs.items()}
+        named = {f"order {p}": float(slope) for p, slope in fits.items()}
         every = {"exact flow": self.exact, **runs}
         blocks = [
             self._heading(),
-            [error_table(found, {f"order {p}": float(slope) for p, slope in fits.items()})],
+            [error_table(found, named, self.floors())],
             [work_table(every, self._kernel_seconds())],
             [*notes(every, self.drift()), *self._left_out()],
         ]

@@ -104,4 +104,4 @@ def taylor_obstacle(network: AbstractNetwork, theta: PyTree[Array], x: Array) ->
 
 def expanded_numbers(written: int, terms: int, *, nested: bool) -> int:
     """How many numbers one input takes, when an evaluation writes `written`."""
-    return written * (2 ** min(terms + 1, MOST_NESTED) if nested else 2 * terms)
+    return written * (2 ** min(terms + 1, MOST_NESTED) if nested else terms)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -28,6 +28,9 @@ LOOKS = (
     ("#56B4E9", "P"),
 )
 
+#: What crossed out points are.
+DOUBTFUL = "below the error of solving"
+
 #: Gaps between save times that differ by more than this factor ask for a logarithmic time axis.
 SPREAD = 50.0
 
@@ -38,7 +41,8 @@ HEADROOM = 30.0
 class Curve(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
-    A broad one is grey and lies below all others, which may coincide with it.
+    A broad one is grey and lies below all others, which may coincide with it. What is `doubtful` is
+    crossed out.
     """
 
     label: str
@@ -48,6 +52,7 @@ class Curve(eqx.Module):
     line: str = "-"
     end: float | None = None
     broad: bool = False
+    doubtful: Bool[np.ndarray, " T"] | None = None
 
 
 class Panel(eqx.Module):
@@ -148,6 +153,17 @@ def _curve(ax: Axes, curve: Curve, log: bool) -> None:
         zorder=1.5 if curve.broad else 2.5,
         label=curve.label,
     )
+    if curve.doubtful is not None and curve.doubtful.any():
+        ax.plot(
+            curve.ts[curve.doubtful],
+            values[curve.doubtful],
+            "x",
+            color="0.35",
+            markersize=5,
+            linestyle="none",
+            zorder=3,
+            label=DOUBTFUL,
+        )
     if curve.end is not None:
         ax.axvline(curve.end, color=colour, linewidth=1.0, linestyle=":")
         ax.plot(

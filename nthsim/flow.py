@@ -1,5 +1,7 @@
 """Exact training: gradient flow of the network itself."""
 
+import os
+
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
@@ -12,9 +14,10 @@ from nthsim.recorders import KernelRecorder, Recorded
 from nthsim.refusals import check_flow
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.parameter_flow import ParameterFlow
+from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 from nthsim.trajectories import SolveError, Trajectory, trajectory
 
 
@@ -24,7 +27,9 @@ def gradient_flow(
     ts: ArrayLike,
     *,
     loss: Loss = squared_error,
-    solver: Explicit | Auto = Auto(),
+    solver: AbstractSolver = Auto(),
+    until: Until = Until(),
+    checkpoint: str | os.PathLike[str] | None = None,
     record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
@@ -40,8 +45,12 @@ def gradient_flow(
         ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
+        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
+            rate of the loss or seconds. The state there is recorded as one more save time.
         record_kernel: Whether to record $K^{(2)}$ along the flow, at each save time; or at which
             of `ts`.
+        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
+            again goes on from there; `until` and the step limit may change in between.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -53,7 +62,7 @@ def gradient_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
-    course = schedule(ts, solver, record_kernel)
+    course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
     check_flow(problem_size(problem, course))
     flow = exact(problem, course, progress=progress)
@@ -67,7 +76,13 @@ def exact(
 ) -> Trajectory:
     """Integrate the network's own gradient flow."""
     system = ParameterFlow(
-        problem.network, problem.residual, problem.theta, problem.x, problem.x_first
+        network=problem.network,
+        residual=problem.residual,
+        risk=problem.residual.risk,
+        kernel=problem.tangent_kernel,
+        theta=problem.theta,
+        x=problem.x,
+        x_shown=problem.x_first,
     )
 
     def kernel(state: PyTree[Array]) -> Array:
@@ -76,9 +91,17 @@ def exact(
     observe = None
     if len(course.kernel_ts):
         evaluate = problem.kernel(2)
-        observe = KernelRecorder(course.kernel_ts, kernel)
+        observe = KernelRecorder(course.kernel_ts, course.records_all, kernel)
     with Progress(name, progress) as bar:
         report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
-        solution = integrate(system, course.ts, course.solver, observe=observe, report=report)
+        solution = integrate(
+            system,
+            course.ts,
+            course.solver,
+            until=course.until,
+            observe=observe,
+            report=report,
+            keeper=course.checkpoint(problem, name),
+        )
     model = problem.network.model(system.moved(solution.state))
     return trajectory(name, problem, solution, model=model)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import diffrax as dfx
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
@@ -85,13 +84,11 @@ def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
     size = dataclasses.replace(size, nested=obstacle is not None)
     if course is None:
         return size
-    tableau = course.solver.resolve(problem.x.dtype)[0].tableau
-    assert isinstance(tableau, dfx.ButcherTableau)
     return dataclasses.replace(
         size,
         save_times=len(course.ts),
         recorded=len(course.kernel_ts),
-        stages=tableau.num_stages,
+        stages=course.solver.stages(problem.x.dtype),
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 from jaxtyping import PyTree
@@ -19,7 +20,8 @@ from nthsim.recorders import Recorded
 from nthsim.refusals import check_hierarchy
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 from nthsim.trajectories import SolveError, Trajectory
 from nthsim.truncations import truncations
 
@@ -34,7 +36,9 @@ def hierarchy(
     max_order: int = 8,
     method: str = "auto",
     loss: Loss = squared_error,
-    solver: Explicit | Auto = Auto(),
+    solver: AbstractSolver = Auto(),
+    until: Until = Until(),
+    checkpoint: str | os.PathLike[str] | None = None,
     record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
@@ -61,7 +65,11 @@ def hierarchy(
             `method`.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
+        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
+            rate of the loss or seconds. The state there is recorded as one more save time.
         record_kernel: Whether to record $\tilde K^{(2)}$ at each save time; or at which of `ts`.
+        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
+            again goes on from there; `until` and the step limit may change in between.
         progress: Whether to show progress bars when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -76,7 +84,7 @@ def hierarchy(
             computed.
     """
     choice("method", method, METHODS)
-    course = schedule(ts, solver, record_kernel)
+    course = schedule(ts, solver, record_kernel, until, checkpoint)
     found = isinstance(order, str)
     if found:
         choice("order", order, ("auto",))

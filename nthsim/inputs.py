@@ -17,7 +17,10 @@ from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
 from nthsim.settings import Common, Timed, is_file
+from nthsim.solvers import Auto, Explicit, Exponential, Implicit, Until
+from nthsim.solvers.solver import AbstractSolver
 from nthsim.synthetic import sphere
+from nthsim.times import log_times
 
 MODELS = {"fcn": FCN, "resnet": ResNet}
 #: More save times than anybody looks at; all that is recorded is kept for each.
@@ -27,6 +30,9 @@ MOST_BYTES = 10**15
 #: More layers than compile in minutes.
 MOST_LAYERS = 1000
 IMAGES = {"digits": digits, "mnist": mnist}
+
+#: The limits that an `Until` has.
+UNTIL = ("loss", "gradient", "stalled", "seconds")
 
 
 def made_model(settings: Common, data: Dataset) -> FCN | ResNet:
@@ -158,5 +164,24 @@ def made_times(settings: Timed) -> np.ndarray:
     if not (np.isfinite(t1) and t1 > 0):
         raise ValueError(f"`t1` must be a positive number, but is {t1!r}.")
     if settings.log_times:
-        return np.concatenate([[0.0], np.geomspace(t1 / 1000, t1, T - 1) if T > 2 else [t1]])
+        return log_times(t1 / 1000, t1, T) if T > 2 else np.array([0.0, t1])
     return np.linspace(0.0, t1, T)
+
+
+def made_solver(settings: Timed) -> AbstractSolver:
+    """The solver by its name, with its tolerances."""
+    kinds = {"auto": Auto, "explicit": Explicit, "implicit": Implicit, "exponential": Exponential}
+    return kinds[settings.solver](settings.rtol, settings.atol, settings.max_steps)
+
+
+def made_until(settings: Timed) -> Until:
+    """When to stop.
+
+    Raises:
+        ValueError: When a limit is not positive.
+    """
+    limits = {name: getattr(settings, f"until_{name}") for name in UNTIL}
+    try:
+        return Until(**limits)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`", "`until_", 1)) from error

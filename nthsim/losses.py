@@ -60,6 +60,11 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+def loss_name(loss: Loss | str) -> str:
+    """The name of a loss; one that is already a name stays."""
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+
+
 class Residual(eqx.Module):
     r"""The residual $c_a = \partial \ell(f_a, y_a) / \partial f_a \,/\, n$ as a function of f.
 
@@ -75,6 +80,10 @@ class Residual(eqx.Module):
         y = self.y if samples is None else self.y[samples]
         c = jax.vmap(jax.grad(self.loss))(f.reshape(len(y), *self.out_shape), y) / len(self.y)
         return c.reshape(f.shape)
+
+    def risk(self, f: Array) -> Float[Array, ""]:
+        """The mean loss, whose derivative the residual is."""
+        return jnp.mean(jax.vmap(self.loss)(f.reshape(len(self.y), *self.out_shape), self.y))
 
 
 def mean_loss(loss: Loss, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) -> Array:

@@ -16,7 +16,10 @@ Values = tuple[Series | None, Series | None]
 
 
 def panels(
-    exact: Trajectory, others: Mapping[str, Trajectory], movement: Series | None
+    exact: Trajectory,
+    others: Mapping[str, Trajectory],
+    movement: Series | None,
+    floors: Mapping[str, Series],
 ) -> tuple[Panel, ...]:
     """Losses; errors of f on training and, if there are any, test points; errors of the kernel."""
     found = {name: errors(run, exact) for name, run in others.items()}
@@ -26,6 +29,8 @@ def panels(
         series = {name: (e.ts, getattr(e, f"{points}_rms")) for name, e in found.items()}
         where = {"train": "training", "test": "test"}[points]
         curves = _along(others, series)
+        if points == "train":
+            curves = tuple(_doubted(curve, floors) for curve in curves)
         chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", curves))
     if movement is not None and exact.kernel_ts is not None:
         label = "drift of the exact kernel since $t = 0$"
@@ -61,6 +66,13 @@ def _curves(
             end = run.stop.t if run.stop.reason == "blow-up" else None
             found.append(Curve(name, ts, values, look, line, end, broad=name == EXACT))
     return tuple(found)
+
+
+def _doubted(curve: Curve, floors: Mapping[str, Series]) -> Curve:
+    if curve.label not in floors:
+        return curve
+    below = floors[curve.label][-len(curve.ts) :] >= curve.values
+    return dataclasses.replace(curve, doubtful=below)
 
 
 def _started(curve: Curve) -> Curve:

@@ -12,7 +12,7 @@ from nthsim.blocks import AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.engines import block_kernel
 from nthsim.expansions import Expansion, expansion, taylor_obstacle
-from nthsim.losses import Loss, Residual, logistic
+from nthsim.losses import Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
@@ -62,6 +62,14 @@ class Problem(eqx.Module):
         r"""$K^{(r)}$ with its `slots`, as a function of theta."""
         return block_kernel(self.network, self.theta, self.slots, order)
 
+    def tangent_kernel(self, theta: PyTree[Array]) -> Float[Array, "N N"]:
+        r"""$K^{(2)}$ among the training points, within a compiled program."""
+        return self.without_test_points().kernel(2).traced(theta)
+
+    def path_kernel(self, path: tuple[PyTree[Array], ...]) -> Float[Array, "N N"]:
+        r"""$\tilde K^{(2)}$ of a series among the training points, within a compiled program."""
+        return self.without_test_points().series_kernel().traced(path)
+
     def series_kernel(self) -> SeriesKernel:
         r"""$K^{(2)}$ with its `slots`, as a function of a path of parameters."""
         network = self.network.expandable()
@@ -70,6 +78,11 @@ class Problem(eqx.Module):
     def expansion(self, terms: int) -> Expansion:
         """Outputs and gradients along a path of so many terms."""
         return expansion(self.network, self.theta, self.x, terms)
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the loss is known to be quadratic in the outputs."""
+        return self.residual.loss is squared_error
 
     @property
     def obstacle(self) -> str | None:

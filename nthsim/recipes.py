@@ -13,17 +13,20 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from nthsim.losses import LOSSES, Loss
+from nthsim.losses import LOSSES, Loss, loss_name
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
 from nthsim.network import parameter_count, precision
 from nthsim.records import Record
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.exponential import Exponential
+from nthsim.solvers.implicit import Implicit
+from nthsim.solvers.solver import AbstractSolver
 
 #: The networks that a file alone restores, and the solvers.
 MODELS = {"FCN": FCN, "ResNet": ResNet}
-SOLVERS = {"Auto": Auto, "Explicit": Explicit}
+SOLVERS = {each.__name__: each for each in (Auto, Explicit, Exponential, Implicit)}
 
 
 def store(model: PyTree) -> Record:
@@ -89,11 +92,6 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def loss_name(loss: Loss | str) -> str:
-    """The name of a loss; one that is already a name stays."""
-    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-
-
 def store_loss(loss: Loss | str) -> dict[str, Any]:
     """The name of a loss, and whether it is nthsim's own."""
     name = loss_name(loss)
@@ -114,7 +112,7 @@ def restore_loss(facts: dict[str, Any], given: Loss | None) -> Loss | str:
     return LOSSES[name]
 
 
-def store_solver(solver: Explicit | Auto | str) -> dict[str, Any]:
+def store_solver(solver: AbstractSolver | str) -> dict[str, Any]:
     """The class of a solver, and its settings; a Diffrax method by its name."""
     if isinstance(solver, str):
         return {"class": None, "settings": {}, "description": solver}
@@ -128,7 +126,7 @@ def store_solver(solver: Explicit | Auto | str) -> dict[str, Any]:
     return {"class": name, "settings": settings, "description": f"{name}({shown})"}
 
 
-def restore_solver(facts: dict[str, Any]) -> Explicit | Auto | str:
+def restore_solver(facts: dict[str, Any]) -> AbstractSolver | str:
     """The solver, or its description when its class or method is neither ours nor Diffrax's."""
     settings = dict(facts["settings"])
     if "method" in settings:

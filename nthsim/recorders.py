@@ -13,14 +13,18 @@ Recorded = bool | Sequence[float] | Float[Array | np.ndarray, " S"]
 
 
 class KernelRecorder(eqx.Module):
-    r"""Evaluates $K^{(2)}$ of a state at those save times that were chosen."""
+    r"""Evaluates $K^{(2)}$ of a state at those save times that were chosen.
+
+    With `always`, also at a time that nobody knew beforehand, where a run was told to stop.
+    """
 
     times: Float[np.ndarray, " chosen"]
+    always: bool
     evaluate: Callable[[PyTree[Array]], Array]
 
     def __call__(self, t: float, state: PyTree[Array]) -> dict[str, np.ndarray]:
         """`kernel` and `kernel_ts`, or nothing at other times."""
-        if t not in self.times:
+        if not self.always and t not in self.times:
             return {}
         return {"kernel": np.asarray(self.evaluate(state)), "kernel_ts": np.array(t)}
 

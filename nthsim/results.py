@@ -35,6 +35,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "f_test": (("time", "test_sample", "output"), "network outputs on test inputs"),
     "loss": (("time",), "mean loss over training points"),
     "test_loss": (("time",), "mean loss over test points"),
+    "solver_error": (("time",), "what solving ten times as tightly changes in f, rms"),
     "contributions": (
         ("time", "power", "sample", "output"),
         "coefficients of f in the hierarchy's formal parameter, which sum to f",

@@ -1,30 +1,70 @@
-"""When to record what, and by which solver to get there."""
+"""When to record what, by which solver to get there, and where to keep it."""
+
+import dataclasses
+from pathlib import Path
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import DTypeLike, Float
 from numpy.typing import ArrayLike
 
+from nthsim.checkpoints import Checkpoint, checkpoint_folder, subject_of
 from nthsim.checks import times
+from nthsim.problem import Problem
 from nthsim.recorders import Recorded, kernel_times
-from nthsim.solvers.auto import Auto, check_solver
-from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.solver import AbstractSolver, check_solver
+from nthsim.solvers.until import Until
+from nthsim.trajectories import Trajectory
 
 
 class Schedule(eqx.Module):
-    """Save times, the solver, and those of the save times at which the kernel is recorded."""
+    """Save times, solver, when to record kernels, when to stop, and a folder for checkpoints."""
 
     ts: Float[np.ndarray, " T"]
-    solver: Explicit | Auto
+    solver: AbstractSolver
     kernel_ts: Float[np.ndarray, " S"]
+    until: Until = Until()
+    folder: Path | None = eqx.field(static=True, default=None)
+
+    def checkpoint(self, problem: Problem, name: str) -> Checkpoint | None:
+        """The file of one dynamics of a problem, if files are wanted."""
+        if self.folder is None:
+            return None
+        subject = {"dynamics": name, **subject_of(problem, self.solver, self.ts, self.kernel_ts)}
+        return Checkpoint(self.folder / f"{name.replace(' ', '_')}.ckpt", subject)
+
+    @property
+    def records_all(self) -> bool:
+        """Whether the kernel is recorded at every save time."""
+        return len(self.kernel_ts) == len(self.ts)
+
+    def audit(self, dtype: DTypeLike) -> "Schedule":
+        """The same times at tolerances ten times as tight, with nothing else recorded."""
+        return Schedule(self.ts, self.solver.tightened(dtype), self.ts[:0])
+
+    def after(self, exact: Trajectory) -> "Schedule":
+        """The schedule of what is compared with an exact flow: to where that was told to stop."""
+        if not exact.stop.asked:
+            return dataclasses.replace(self, until=Until())
+        kernel_ts = np.empty(0) if exact.kernel_ts is None else exact.kernel_ts
+        return Schedule(exact.ts, self.solver, kernel_ts, folder=self.folder)
 
 
-def schedule(ts: ArrayLike, solver: Explicit | Auto, record_kernel: Recorded = False) -> Schedule:
+def schedule(
+    ts: ArrayLike,
+    solver: AbstractSolver,
+    record_kernel: Recorded = False,
+    until: Until = Until(),
+    checkpoint: object = None,
+) -> Schedule:
     """Check what a user said.
 
     Raises:
         ValueError: When an argument is not as `gradient_flow` documents it.
     """
     check_solver(solver)
+    if not isinstance(until, Until):
+        raise ValueError(f"`until` must be an Until, such as Until(loss=1e-4), but is {until!r}.")
     ts = times(ts)
-    return Schedule(ts, solver, kernel_times(record_kernel, ts))
+    kernel_ts = kernel_times(record_kernel, ts)
+    return Schedule(ts, solver, kernel_ts, until, checkpoint_folder(checkpoint))

@@ -12,6 +12,9 @@ import tyro
 Activation = Literal[
     "erf", "gelu", "identity", "relu", "sigmoid", "silu", "sin", "softplus", "tanh"
 ]
+Limit = Annotated[
+    float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: never)")
+]
 OutFolder = Annotated[
     Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: nothing is written)")
 ]
@@ -96,6 +99,19 @@ class Timed(Common):
     """The error allowed in each step, absolute."""
     max_steps: int = 100_000
     """The number of steps after which a run is given up, its results kept."""
+    solver: Literal["auto", "explicit", "implicit", "exponential"] = "auto"
+    """The kind of steps: explicit, or exponential or implicit for stiff flow; auto chooses."""
+    until_loss: Limit = None
+    """The training loss at which exact flow is to stop."""
+    until_gradient: Limit = None
+    """The norm of the loss's gradient at which exact flow is to stop."""
+    until_stalled: Limit = None
+    """The part of itself, per unit of time, by less than which the loss changes when exact flow is
+    to stop."""
+    until_seconds: Limit = None
+    """The wall time after which exact flow is to stop, compilation included."""
+    checkpoint: OutFolder = None
+    """A folder that runs are kept in as they go; the same command again goes on from there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +140,9 @@ class Compare(Ordered):
     certify: bool = True
     """Whether to fit the power of t by which each order departs at small times (in float64, and of
     orders integrated dense)."""
+    audit: bool = False
+    """Whether to solve everything once more, ten times as tightly, and to mark what is no larger
+    than the change."""
     out: OutFolder = None
     """The folder for results, made if need be."""
 
@@ -217,7 +236,7 @@ def as_toml(settings: Common) -> str:
     lines = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value in (None, ()) or field.name in ("config", "out"):
+        if value in (None, ()) or field.name in ("config", "out", "checkpoint"):
             continue
         if field.name == "data" and is_file(value):
             value = str(Path(value).resolve())

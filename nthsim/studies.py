@@ -1,13 +1,16 @@
 """Exact training beside its truncated hierarchies: the main job."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
+from nthsim.audits import audited
 from nthsim.certificates import certified
 from nthsim.checks import checked_orders, choice
 from nthsim.choices import METHODS
@@ -19,9 +22,10 @@ from nthsim.losses import Loss, squared_error
 from nthsim.problem import pose
 from nthsim.recorders import Recorded
 from nthsim.refusals import check_comparison, compared_choices
-from nthsim.schedules import schedule
+from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 from nthsim.taylor import taylorised
 from nthsim.trajectories import SolveError, Trajectory, heard
 from nthsim.truncations import Truncations, truncations
@@ -44,10 +48,13 @@ def compare(
     *,
     taylor: Sequence[int] | Int[np.ndarray, " degrees"] = (),
     loss: Loss = squared_error,
-    solver: Explicit | Auto = Auto(),
+    solver: AbstractSolver = Auto(),
+    until: Until = Until(),
+    checkpoint: str | os.PathLike[str] | None = None,
     method: str = "auto",
     record_kernel: Recorded = True,
     certify: bool | None = None,
+    audit: bool = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Comparison:
@@ -63,11 +70,17 @@ def compare(
         taylor: Degrees q of Taylor models to train too, each at least 1.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit, for all dynamics.
+        until: When exact flow is to stop before the last save time: an `Until` with a loss, a
+            gradient's norm, a rate of the loss or seconds. The others then run to the same time.
         method: As in `hierarchy`, for every order.
         record_kernel: Whether each trajectory records its tangent kernel at each save time; or at
             which of `ts`.
         certify: Whether to fit the small-time slopes, which is only done in float64; None fits
             those of the orders that are integrated dense.
+        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
+            again goes on from there; `until` and the step limit may change in between.
+        audit: Whether to solve everything once more, ten times as tightly, so that table and
+            figure mark what lies below the error of solving.
         progress: Whether to show progress bars when on a terminal.
         throw: Whether an exact flow that ends early raises, once everything else is done.
 
@@ -79,7 +92,7 @@ def compare(
     orders = checked_orders(orders)
     degrees = checked_orders(taylor, name="taylor", least=1, empty=True)
     choice("method", method, METHODS)
-    course = schedule(ts, solver, record_kernel)
+    course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
     slopes = certify is not False and problem.x.dtype == jnp.float64
     size = problem_size(problem, course)
@@ -94,23 +107,30 @@ def compare(
             orders=(),
             ts=course.ts,
             exact=exact(problem, course, progress=progress),
+            audit=audit,
             truncations=(),
             certificate=None,
             wanted=orders,
             wanted_degrees=degrees,
             certify=certify,
+            until=until,
             kernel_ts=tuple(course.kernel_ts.tolist()),
             method=method,
         )
     )
     try:
         heard(bench.study.exact)
+        course = course.after(bench.study.exact)
+        if audit:
+            bench.audit(partial(exact, problem, progress=progress), course)
         prepared = truncations(problem, roads, progress=progress)
         bench.add_start(prepared)
         for p in orders:
-            bench.add("orders", "truncations", p, prepared.integrate(p, course, progress=progress))
+            order = partial(prepared.integrate, p, progress=progress)
+            bench.add("orders", "truncations", p, order, course)
         for q in degrees:
-            bench.add("degrees", "taylorised", q, taylorised(problem, q, course, progress=progress))
+            degree = partial(taylorised, problem, q, progress=progress)
+            bench.add("degrees", "taylorised", q, degree, course)
         if slopes:
             bench.certify(prepared, progress=progress)
     except KeyboardInterrupt as interrupt:
@@ -132,8 +152,23 @@ class _Bench:
         if len(self.study.kernel_ts):
             self.study = dataclasses.replace(self.study, initial_kernel=prepared.initial_kernel())
 
-    def add(self, kinds: str, runs: str, kind: int, run: Trajectory) -> None:
+    def audit(self, flow: Callable[[Schedule], Trajectory], course: Schedule) -> None:
+        """The solver error of exact flow."""
+        checked = audited(self.study.exact, flow, course)
+        self.study = dataclasses.replace(self.study, exact=checked)
+
+    def add(
+        self,
+        kinds: str,
+        runs: str,
+        kind: int,
+        integrate: Callable[[Schedule], Trajectory],
+        course: Schedule,
+    ) -> None:
         """One more run."""
+        run = integrate(course)
+        if self.study.audit and run.stop.reason != "interrupt":
+            run = audited(run, integrate, course)
         more = ((kinds, kind), (runs, run))
         longer = {name: (*getattr(self.study, name), one) for name, one in more}
         self.study = dataclasses.replace(self.study, **longer)
@@ -175,6 +210,8 @@ def again(study: Comparison, *, progress: bool) -> Comparison:
         method=study.method,
         record_kernel=study.kernel_ts or False,
         certify=study.certify,
+        until=study.until,
+        audit=study.audit,
         progress=progress,
         throw=False,
     )

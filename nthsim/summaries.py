@@ -14,26 +14,46 @@ CAPTION = (
     "at small times"
 )
 
+AUDITED = (
+    "; solving:\nwhat ten times tighter tolerances change in f train, exact flow's part included; "
+    "* below that"
+)
+MARK = "*"
+
 #: A run with no more steps than this per interval between save times would need fewer by itself.
 FEW = 1.5
 
 
-def error_table(errors: Mapping[str, Errors], slopes: Mapping[str, float]) -> str:
-    """A row per dynamics: errors of f, of the training loss and of the kernel, and the slope."""
+def error_table(
+    errors: Mapping[str, Errors], slopes: Mapping[str, float], floors: Mapping[str, Series]
+) -> str:
+    """A row per dynamics: errors of f, of the training loss and of the kernel, and the slope.
+
+    `floors` are the solver errors of those that were audited; what lies below is marked.
+    """
     if not errors:
         return ""
     tested = any(e.test_rms is not None for e in errors.values())
     points = ["f train:", "", "", "f test:", "", ""] if tested else ["f train:", "", ""]
     heads = ["rms", "max", "end"] * (1 + tested)
-    rows = [["", *points, "", "", ""], ["", *heads, "loss", "K^(2)", "slope"]]
+    audited = ["solving"] if floors else []
+    rows = [["", *points, "", "", "", *("" for _ in audited)]]
+    rows += [["", *heads, "loss", "K^(2)", "slope", *audited]]
     for name, e in errors.items():
         f = [_largest(e.train_rms), _largest(e.train_max), _last(e.train_rms)]
         f += [_largest(e.test_rms), _largest(e.test_max), _last(e.test_rms)] if tested else []
         f += [_largest(e.loss), _largest(e.kernel)]
         # Where only the start was reached all errors are zero, which says nothing.
         numbers = [scientific(value if np.any(e.ts > 0) else None) for value in f]
-        rows.append([name, *numbers, fixed(slopes.get(name), 3)])
-    return f"{CAPTION}\n{table(rows)}"
+        low = floors.get(name)
+        if low is not None and len(low):
+            worst = int(np.argmax(e.train_rms))
+            for i, at in ((0, worst), (2, -1)):
+                numbers[i] += MARK if low[at] >= e.train_rms[at] and e.ts[at] > 0 else ""
+        solving = [scientific(_largest(low))] if floors else []
+        rows.append([name, *numbers, fixed(slopes.get(name), 3), *solving])
+    caption = f"{CAPTION}{AUDITED}" if floors else CAPTION
+    return f"{caption}\n{table(rows)}"
 
 
 def work_table(trajectories: Mapping[str, Trajectory], kernels: Mapping[str, float]) -> str:
@@ -72,6 +92,9 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
         )
     roads = {label: run.method for label, run in trajectories.items() if run.method is not None}
     lines += [wrapped(f"{label}: {method}") for label, method in roads.items()]
+    common = next(iter(trajectories.values())).solver if trajectories else ""
+    others = {label: run.solver for label, run in trajectories.items() if run.solver != common}
+    lines += [wrapped(f"{label}: {solver}") for label, solver in others.items()]
     held = [label for label, run in trajectories.items() if _held(run)]
     if held:
         lines.append(

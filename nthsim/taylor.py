@@ -1,6 +1,7 @@
 """Taylorised training: gradient flow of the Taylor polynomial of a network in its parameters."""
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,8 @@ from nthsim.refusals import check_taylor
 from nthsim.schedules import Schedule, schedule
 from nthsim.series import coefficients
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 from nthsim.trajectories import SolveError, Trajectory
 
 
@@ -59,7 +61,9 @@ def taylor(
     ts: ArrayLike,
     *,
     loss: Loss = squared_error,
-    solver: Explicit | Auto = Auto(),
+    solver: AbstractSolver = Auto(),
+    until: Until = Until(),
+    checkpoint: str | os.PathLike[str] | None = None,
     record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
@@ -78,8 +82,12 @@ def taylor(
         ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
+        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
+            rate of the loss or seconds. The state there is recorded as one more save time.
         record_kernel: Whether to record the polynomial's own tangent kernel, by nested
             derivatives, at each save time; or at which of `ts`.
+        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
+            again goes on from there; `until` and the step limit may change in between.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -92,7 +100,7 @@ def taylor(
             `.trajectory` holds what was computed.
     """
     degree = count("degree", degree, 1)
-    course = schedule(ts, solver, record_kernel)
+    course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
     check_taylor(problem_size(problem, course), degree)
     run = taylorised(problem, degree, course, progress=progress)

@@ -35,13 +35,24 @@ class Truncations(eqx.Module):
     def integrate(self, order: int, course: Schedule, *, progress: bool) -> Trajectory:
         """Integrate the truncation at one of the orders."""
         choice, title, system = self.choices[order], f"order {order}", self.system(order)
+        name = f"order-{order} truncation"
         observe = None
         if len(course.kernel_ts):
-            observe = KernelRecorder(course.kernel_ts, self._tangent_kernel(system))
+            observe = KernelRecorder(
+                course.kernel_ts, course.records_all, self._tangent_kernel(system)
+            )
         with Progress(title, progress) as bar:
             report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
-            solution = integrate(system, course.ts, course.solver, observe=observe, report=report)
-        name, method = f"order-{order} truncation", str(choice)
+            solution = integrate(
+                system,
+                course.ts,
+                course.solver,
+                until=course.until,
+                observe=observe,
+                report=report,
+                keeper=course.checkpoint(self.problem, f"{name}, {choice.method}"),
+            )
+        method = str(choice)
         if choice.method == "series" and self.problem.obstacle is not None:
             method += f"; nested derivatives, as Taylor arithmetic met {self.problem.obstacle}"
         return trajectory(name, self.problem, solution, method=method)
@@ -67,21 +78,30 @@ class Truncations(eqx.Module):
         """The equations of the truncation at one of the orders."""
         problem = self.problem
         if self.choices[order].method == "dense":
-            return DenseHierarchy(self.kernels[:order], problem.residual)
+            return DenseHierarchy(
+                kernels=self.kernels[:order],
+                residual=problem.residual,
+                risk=problem.residual.risk,
+                samples=len(problem.x),
+                quadratic=problem.quadratic,
+            )
         along = problem.expansion(order)
         return SeriesHierarchy(
-            along.outputs,
-            along.gradients,
-            problem.residual,
-            problem.theta,
-            problem.x,
-            problem.x_first,
-            order,
+            outputs_along=along.outputs,
+            gradients_along=along.gradients,
+            residual=problem.residual,
+            risk=problem.residual.risk,
+            kernel=problem.path_kernel,
+            theta=problem.theta,
+            x=problem.x,
+            x_shown=problem.x_first,
+            order=order,
+            quadratic=problem.quadratic,
         )
 
     def _tangent_kernel(self, system: DenseHierarchy | SeriesHierarchy):
         if isinstance(system, DenseHierarchy):
-            return system.tangent_kernel
+            return system.kernel_shown
         evaluate = self.problem.series_kernel()
 
         def kernel(state: tuple[PyTree[Array], ...]) -> Array:

@@ -2,6 +2,9 @@
 
 from nthsim.solvers.auto import Auto as Auto
 from nthsim.solvers.explicit import Explicit as Explicit
+from nthsim.solvers.exponential import Exponential as Exponential
+from nthsim.solvers.implicit import Implicit as Implicit
 from nthsim.solvers.solution import Solution as Solution
 from nthsim.solvers.solution import Stats as Stats
 from nthsim.solvers.stop import Stop as Stop
+from nthsim.solvers.until import Until as Until

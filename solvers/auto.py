@@ -1,55 +1,118 @@
-"""The default: choose the integrator, and say which and why."""
+"""The default: choose the integrator by what is to be integrated, and say which and why."""
+
+import time
 
 import diffrax as dfx
 import equinox as eqx
-from jaxtyping import DTypeLike
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float
 
-from nthsim.solvers.explicit import (
-    Explicit,
-    Tolerances,
-    checked_atol,
-    checked_rtol,
-    checked_steps,
-    describe,
-    resolved_tolerances,
-)
+from nthsim.solvers.driven_system import AbstractDrivenSystem
+from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.exponential import Exponential
+from nthsim.solvers.linearisation import blockwise, roots, slopes
+from nthsim.solvers.solver import AbstractSolver, Method
+from nthsim.solvers.system import AbstractSystem
 
 #: Measured on a tanh network and digits: for tighter tolerances the eighth-order pair needs fewer
 #: right-hand sides for the same accuracy than the fifth-order one does.
 CROSSOVER = 1e-6
 
+#: How far each explicit pair steps along the negative real axis.
+REACH = {dfx.Tsit5: 3.5, dfx.Dopri8: 5.5}
 
-class Auto(eqx.Module):
-    """Takes Tsit5 for loose and Dopri8 for tight tolerances; the result says which and why.
+#: Steps of the exponential pair to fit labels, `FEWEST + SLOPE * rtol**(-1/4)`, as measured.
+FEWEST, SLOPE = 10, 1.8
 
-    Tolerances and `max_steps` mean what they mean in `Explicit`.
+#: What an exponential step takes besides its basis, in right-hand sides.
+EXPONENTIAL_STEP = 10
 
-    Raises:
-        ValueError: As `Explicit`.
+#: Products with the tangent kernel that its largest eigenvalue is estimated by.
+ITERATIONS = 12
+
+
+class Auto(AbstractSolver):
+    """Explicit where steps are short for accuracy's sake, exponential where flow is stiff.
+
+    How many explicit steps stability would ask for is known from the horizon and the fastest rate
+    at t = 0, the largest eigenvalue of the tangent kernel times the loss's curvature over n. The
+    explicit pair is Tsit5 for loose and Dopri8 for tight tolerances. Where exponential steps fail,
+    explicit ones go on. The result says what was chosen and why.
+
+    `rtol`, `atol` and `max_steps` are as in every solver here.
     """
 
-    rtol: float | None = eqx.field(default=None, converter=checked_rtol)
-    atol: float | None = eqx.field(default=None, converter=checked_atol)
-    max_steps: int = eqx.field(default=100_000, converter=checked_steps)
+    def stages(self, dtype: DTypeLike) -> int:
+        """Those of the explicit pair, which has more than the exponential one."""
+        return max(10, self._explicit(dtype).stages(dtype))
 
-    def resolve(self, dtype: DTypeLike) -> tuple[dfx.AbstractERK, Tolerances, str]:
-        """The method, the tolerances for numbers of `dtype`, and the choice in words."""
-        tolerances = resolved_tolerances(self.rtol, self.atol, dtype)
-        tight = tolerances.rtol < CROSSOVER
-        method = dfx.Dopri8() if tight else dfx.Tsit5()
-        side = "below" if tight else "not below"
-        return method, tolerances, f"{describe(method, tolerances)} (rtol {side} {CROSSOVER:.0e})"
+    def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
+        """Weigh the steps of both against each other."""
+        explicit = self._explicit(dtype)
+        method = explicit.resolve(system, horizon, dtype)
+        pair, rtol = type(explicit.method), method.tolerances.rtol
+        side = f"rtol {'below' if rtol < CROSSOVER else 'not below'} {CROSSOVER:.0e}"
+        exponential = Exponential(self.rtol, self.atol, self.max_steps)
+        if not isinstance(system, AbstractDrivenSystem):
+            return _said(method, side)
+        if system.linear:
+            return exponential.resolve(system, horizon, dtype)
+        steps = horizon * float(_fastest_rate(system)) / REACH[pair]
+        several = EXPONENTIAL_STEP * (FEWEST + SLOPE * rtol**-0.25)
+        if not steps * method.stages > several:
+            return _said(method, f"{side}; not stiff, {steps:.0f} steps for stability")
+        if not steps * method.stages > several * (1 + _basis_cost(system) / EXPONENTIAL_STEP):
+            return _said(method, f"{side}; eigenbasis would cost more than {steps:.0f} steps")
+        chosen = exponential.resolve(system, horizon, dtype)
+        chosen = _said(chosen, f"stiff: explicit steps would be {steps:.0f}")
+        return eqx.tree_at(lambda m: m.fallback, chosen, method, is_leaf=lambda x: x is None)
 
-
-def check_solver(solver: object) -> None:
-    """Refuse what is no solver of ours.
-
-    Raises:
-        ValueError: `solver` is none; one of Diffrax's belongs into `Explicit(method=...)`.
-    """
-    if not isinstance(solver, Explicit | Auto):
-        shown = repr(solver) if isinstance(solver, str) else type(solver).__name__
-        raise ValueError(
-            "`solver` must be an Auto or Explicit of nthsim.solvers, such as Explicit(rtol=1e-7), "
-            f"but is {shown}."
+    def _explicit(self, dtype: DTypeLike) -> Explicit:
+        tight = self.tolerances(dtype).rtol < CROSSOVER
+        return Explicit(
+            self.rtol, self.atol, self.max_steps, dfx.Dopri8() if tight else dfx.Tsit5()
         )
+
+
+def _said(method: Method, why: str) -> Method:
+    return eqx.tree_at(lambda m: m.choice, method, f"{method.choice} ({why})")
+
+
+@eqx.filter_jit
+def _fastest_rate(system: AbstractDrivenSystem) -> Float[Array, ""]:
+    """The largest eigenvalue of the linear part at t = 0, from below, by power iteration."""
+    state = system.initial()
+    with jax.default_matmul_precision("highest"):
+        root = roots(slopes(system.residual, system.predictions(state)))
+
+        def product(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+            v = pair[0] / jnp.linalg.norm(pair[0])
+            rows = blockwise(root, system.push(state, system.pull(state, blockwise(root, v))))
+            return rows, jnp.linalg.norm(rows)
+
+        n, k, _ = root.shape
+        start = 1 + jnp.cos(jnp.arange(n * k, dtype=root.dtype) ** 2)
+        return jax.lax.fori_loop(0, ITERATIONS, product, (start, jnp.zeros((), root.dtype)))[1]
+
+
+def _basis_cost(system: AbstractDrivenSystem) -> float:
+    """The time that the eigenbasis takes, in right-hand sides."""
+    state = system.initial()
+    N = jax.eval_shape(system.predictions, state).size
+    rows = np.arange(N, dtype=float)
+    matrix = jnp.asarray(np.eye(N) + 1 / (1 + rows + rows[:, None]))
+    calls = (lambda: jnp.linalg.eigh(matrix), lambda: _field(system, state))
+    seconds = []
+    for call in calls:
+        jax.block_until_ready(call())  # compiles
+        clock = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - clock)
+    return seconds[0] / seconds[1]
+
+
+@eqx.filter_jit
+def _field(system: AbstractDrivenSystem, state: object) -> object:
+    return system.field(state)

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
-from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.driven_system import AbstractDrivenSystem
 
 #: A truncation that exceeds its start by this factor has blown up.
 ESCAPE = 1e8
 
 
-class DenseHierarchy(AbstractSystem):
+class DenseHierarchy(AbstractDrivenSystem):
     r"""Order-p truncation of the hierarchy (Huang & Yau 2019, arXiv 1909.08156).
 
     $\partial_t \tilde K^{(r)}_{a_1 \dots a_r} = -\sum_b \tilde K^{(r+1)}_{a_1 \dots a_r b}\,
@@ -22,11 +23,14 @@ class DenseHierarchy(AbstractSystem):
     `kernels` holds $f, K^{(2)}, \dots, K^{(p)}$ at $t = 0$ with one axis per slot, of length N
     (samples times outputs). The first slot is longer where there are test points: training points
     come first, test points follow, are carried along and never enter the residual. The state is
-    all of these but the last.
+    all of these but the last. `samples` is n, and `quadratic` says whether the loss is.
     """
 
     kernels: tuple[Array, ...]
-    residual: Callable[[Float[Array, " N"]], Float[Array, " N"]]
+    residual: Callable[[Array], Array]
+    risk: Callable[[Array], Float[Array, ""]]
+    samples: int = eqx.field(static=True)
+    quadratic: bool = eqx.field(static=True)
 
     def initial(self) -> tuple[Array, ...]:
         """All levels below the frozen one."""
@@ -34,8 +38,29 @@ class DenseHierarchy(AbstractSystem):
 
     def field(self, state: tuple[Array, ...]) -> tuple[Array, ...]:
         """Each level moves by the level above it, contracted with the residual."""
-        pull = -self.residual(self._train(state[0]))
-        return tuple(above @ pull for above in (*state[1:], self.kernels[-1]))
+        return self.pull(state, -self.residual(self.predictions(state)).reshape(-1))
+
+    def predictions(self, state: tuple[Array, ...]) -> Float[Array, "n k"]:
+        r"""$\tilde f$ on the training samples."""
+        return self._train(state[0]).reshape(self.samples, -1)
+
+    def pull(self, state: tuple[Array, ...], cotangent: Float[Array, " N"]) -> tuple[Array, ...]:
+        """Each level moves by the level above it."""
+        return tuple(above @ cotangent for above in (*state[1:], self.kernels[-1]))
+
+    def push(self, state: tuple[Array, ...], direction: tuple[Array, ...]) -> Float[Array, " N"]:
+        """The first level's part among the training points."""
+        del state
+        return self._train(direction[0])
+
+    def tangent_kernel(self, state: tuple[Array, ...]) -> Float[Array, "N N"]:
+        r"""$\tilde K^{(2)}$ among the training points."""
+        return self._train(self.kernel_shown(state))
+
+    @property
+    def linear(self) -> bool:
+        """At order 2, where the kernel is frozen."""
+        return self.quadratic and len(self.kernels) == 2
 
     def sizes(self, state: tuple[Array, ...]) -> Float[Array, " levels"]:
         """The root mean square of each level."""
@@ -49,8 +74,8 @@ class DenseHierarchy(AbstractSystem):
         """`f`; test points follow the training points."""
         return {"f": state[0]}
 
-    def tangent_kernel(self, state: tuple[Array, ...]) -> Array:
-        r"""$\tilde K^{(2)}$, which is frozen at order 2."""
+    def kernel_shown(self, state: tuple[Array, ...]) -> Float[Array, "N_first N"]:
+        r"""$\tilde K^{(2)}$ with test points, which is frozen at order 2."""
         return (*state, self.kernels[-1])[1]
 
     def escaped(self, state: tuple[Array, ...]) -> Bool[Array, ""]:
@@ -58,5 +83,5 @@ class DenseHierarchy(AbstractSystem):
         now, start = (jnp.max(jnp.abs(self._train(f))) for f in (state[0], self.kernels[0]))
         return ~(now < ESCAPE * (1 + start))
 
-    def _train(self, f: Array) -> Float[Array, " N"]:
-        return f[: self.kernels[-1].shape[-1]]
+    def _train(self, level: Float[Array, "N_first ..."]) -> Float[Array, "N ..."]:
+        return level[: self.kernels[-1].shape[-1]]

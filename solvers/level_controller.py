@@ -65,26 +65,37 @@ class LevelController(dfx.AbstractStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """Start from `dt0`, or from Diffrax's estimate of a first step."""
-        norm = lambda scaled: jnp.max(self.sizes(scaled))  # noqa: E731
-        pid = dfx.PIDController(rtol=self.rtol, atol=self.atol, norm=norm)
-        tnext, _ = pid.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        """Start from `dt0`, or from a first step by how fast the right-hand side changes."""
+        if dt0 is None:
+            dt0 = self._first_step(terms, t0, t1, y0, args, func, error_order)
         # The inner controller is shown the worst ratio alone, so that its y is a scalar; a given
         # first step keeps it from estimating one from that.
-        _, inner = self._unit_pid().init(
-            terms,
-            t0,
-            t1,
-            y0=jnp.zeros_like(tnext),
-            dt0=tnext - t0,
-            args=args,
-            func=func,
-            error_order=error_order,
+        tnext, inner = self._unit_pid().init(
+            terms, t0, t1, jnp.zeros_like(dt0), dt0, args, func, error_order
         )
         # Arrays throughout, so that the second call finds the types of the first one's result.
         inner = jax.tree.map(jnp.asarray, inner)
-        none, zero = jnp.array(0), jnp.zeros_like(tnext)
-        return tnext, LevelState(inner, tnext - t0, zero, zero, zero, none, none)
+        none, zero = jnp.array(0), jnp.zeros_like(dt0)
+        return tnext, LevelState(inner, dt0, zero, zero, zero, none, none)
+
+    def _first_step(self, terms, t0, t1, y0, args, func, error_order) -> Float[Array, ""]:
+        r"""$\tau\, \mathrm{rtol}^{1/q}$ with $\tau = \|F\| / \|\dot F\|$, in which F changes.
+
+        Relative to the size of F and not of y, which may start from zero.
+        """
+        span = t1 - t0
+        nudge = 0.01 * jnp.sqrt(jnp.finfo(span.dtype).eps) * span
+
+        def evaluate(y: PyTree, _: None) -> tuple[PyTree, PyTree]:
+            slope = func(terms, t0, y, args)
+            return jax.tree.map(lambda a, b: a + nudge * b, y0, slope), slope
+
+        _, slopes = jax.lax.scan(evaluate, y0, None, length=2)  # compiles the right-hand side once
+        slope, change = (jax.tree.map(part, slopes) for part in (lambda a: a[0], _difference))
+        size, rate = self.sizes(slope), self.sizes(change) / nudge
+        idle = (size == 0) | (rate == 0)
+        times = jnp.where(idle, span, size / jnp.where(idle, jnp.ones_like(rate), rate))
+        return jnp.minimum(jnp.min(times) * self.rtol ** (1 / error_order), span)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -124,6 +135,10 @@ class LevelController(dfx.AbstractStepSizeController):
 
     def _unit_pid(self) -> dfx.PIDController:
         return dfx.PIDController(rtol=0.0, atol=1.0, norm=jnp.abs, pcoeff=0.3, icoeff=0.4)
+
+
+def _difference(pair: Array) -> Array:
+    return pair[1] - pair[0]
 
 
 def _jumps(step: Array, error: Array, state: LevelState) -> Bool[Array, ""]:

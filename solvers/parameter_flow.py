@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.driven_system import AbstractDrivenSystem
 
 
-class ParameterFlow(AbstractSystem):
+class ParameterFlow(AbstractDrivenSystem):
     r"""Gradient flow $\theta' = -\sum_b c_b\, \nabla f_b(\theta)$ with residual $c = c(f(\theta))$.
 
     The state is the displacement $u = \theta - \theta_0$. A wide network learns by moving each
@@ -19,10 +19,13 @@ class ParameterFlow(AbstractSystem):
 
     `network(theta, x)` evaluates a batch; `residual(f)` is $\partial \ell / \partial f$ divided by
     the number of samples; `x` are training inputs, `x_shown` those at which outputs are recorded.
+    `kernel(theta)` is the tangent kernel on the training inputs, for integrators that ask for it.
     """
 
     network: Callable[[PyTree[Array], Array], Array]
     residual: Callable[[Array], Array]
+    risk: Callable[[Array], Float[Array, ""]]
+    kernel: Callable[[PyTree[Array]], Float[Array, "N N"]]
     theta: PyTree[Array]
     x: Array
     x_shown: Array
@@ -33,9 +36,31 @@ class ParameterFlow(AbstractSystem):
 
     def field(self, state: PyTree[Array]) -> PyTree[Array]:
         """Minus the gradient of the mean loss, by one forward and one backward pass."""
-        f, pullback = jax.vjp(lambda theta: self.network(theta, self.x), self.moved(state))
+        f, pullback = jax.vjp(self.predictions, state)
         (gradient,) = pullback(self.residual(f))
         return jax.tree.map(jnp.negative, gradient)
+
+    def predictions(self, state: PyTree[Array]) -> Float[Array, "n k"]:
+        """The network's outputs."""
+        return self.network(self.moved(state), self.x).reshape(len(self.x), -1)
+
+    def pull(self, state: PyTree[Array], cotangent: Float[Array, " N"]) -> PyTree[Array]:
+        """By one backward pass."""
+        f, pullback = jax.vjp(self.predictions, state)
+        return pullback(cotangent.reshape(f.shape))[0]
+
+    def push(self, state: PyTree[Array], direction: PyTree[Array]) -> Float[Array, " N"]:
+        """By one forward pass of derivatives."""
+        return jax.jvp(self.predictions, (state,), (direction,))[1].reshape(-1)
+
+    def tangent_kernel(self, state: PyTree[Array]) -> Float[Array, "N N"]:
+        r"""$K^{(2)}$ of the network."""
+        return self.kernel(self.moved(state))
+
+    @property
+    def linear(self) -> bool:
+        """No: what is not known to be linear is not said to be."""
+        return False
 
     def sizes(self, state: PyTree[Array]) -> Float[Array, " 1"]:
         r"""The Euclidean norm over all parameters, $\|u\|_2$."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.driven_system import AbstractDrivenSystem
 
 Path = tuple[PyTree[Array], ...]
 
@@ -16,7 +16,7 @@ Path = tuple[PyTree[Array], ...]
 ESCAPE = 1e8
 
 
-class SeriesHierarchy(AbstractSystem):
+class SeriesHierarchy(AbstractDrivenSystem):
     r"""Order-p truncation of the hierarchy without its tensors.
 
     The truncation is the Chen-Fliess expansion of f along gradient flow, cut at p terms. With the
@@ -34,15 +34,20 @@ class SeriesHierarchy(AbstractSystem):
     `outputs_along(path, x)` is $[\epsilon^j] f$ on a batch, shape (p, N) for a path of p terms;
     `gradients_along(path, x, residual)` is $[\epsilon^j] \sum_b \tilde c_b \nabla f_b$ for
     j = 0..p-2, where the residual belongs to the sum of the outputs along the whole path.
+    `kernel(path)` is $\tilde K^{(2)}$ on the training inputs for a path of p-1 terms, for
+    integrators that ask for it; `quadratic` says whether the loss is.
     """
 
     outputs_along: Callable[[Path, Array], Float[Array, "p N"]]
     gradients_along: Callable[[Path, Array, Callable], Path]
     residual: Callable[..., Array]
+    risk: Callable[[Array], Float[Array, ""]]
+    kernel: Callable[[Path], Float[Array, "N N"]]
     theta: PyTree[Array]
     x: Array
     x_shown: Array
     order: int = eqx.field(static=True)
+    quadratic: bool = eqx.field(static=True)
 
     def initial(self) -> Path:
         """No term has moved."""
@@ -52,6 +57,30 @@ class SeriesHierarchy(AbstractSystem):
         """Minus the gradient's Taylor coefficients, one for each term."""
         gradients = self.gradients_along(self.path(state), self.x, self.residual)
         return jax.tree.map(jnp.negative, gradients)
+
+    def predictions(self, state: Path) -> Float[Array, "n k"]:
+        r"""$\tilde f$, the sum of the outputs along the path."""
+        f = jnp.sum(self.outputs_along(self.path(state), self.x), axis=0)
+        return f.reshape(len(self.x), -1)
+
+    def pull(self, state: Path, cotangent: Float[Array, " N"]) -> Path:
+        """The gradient's Taylor coefficients for a residual that is given."""
+        rows = cotangent.reshape(len(self.x), -1)
+        given = lambda f, samples: rows[samples].reshape(f.shape)  # noqa: E731
+        return self.gradients_along(self.path(state), self.x, given)
+
+    def push(self, state: Path, direction: Path) -> Float[Array, " N"]:
+        """The derivative of the sum of the outputs along the path."""
+        return jax.jvp(self.predictions, (state,), (direction,))[1].reshape(-1)
+
+    def tangent_kernel(self, state: Path) -> Float[Array, "N N"]:
+        r"""$\tilde K^{(2)}$ of the path without its last term."""
+        return self.kernel(self.path(state)[:-1])
+
+    @property
+    def linear(self) -> bool:
+        """At order 2, where the kernel is frozen."""
+        return self.quadratic and self.order == 2
 
     def sizes(self, state: Path) -> Float[Array, " terms"]:
         r"""The Euclidean norm of each $\theta_j$ over all parameters."""

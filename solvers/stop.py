@@ -4,7 +4,21 @@ from typing import Literal
 
 import equinox as eqx
 
-Reason = Literal["horizon", "step limit", "blow-up", "step size", "non-finite", "interrupt"]
+Reason = Literal[
+    "horizon",
+    "loss",
+    "gradient",
+    "stalled",
+    "seconds",
+    "step limit",
+    "blow-up",
+    "step size",
+    "non-finite",
+    "interrupt",
+]
+
+#: Ends before the last save time that were asked for.
+ASKED = ("loss", "gradient", "stalled", "seconds")
 
 
 class Stop(eqx.Module):
@@ -16,8 +30,13 @@ class Stop(eqx.Module):
 
     @property
     def failed(self) -> bool:
-        """Whether the run ended before its last save time."""
-        return self.reason != "horizon"
+        """Whether the run ended otherwise than it was asked to."""
+        return self.reason != "horizon" and not self.asked
+
+    @property
+    def asked(self) -> bool:
+        """Whether it ended before the last save time because it was told to."""
+        return self.reason in ASKED
 
     def __str__(self) -> str:
         return self.message

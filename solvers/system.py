@@ -1,4 +1,4 @@
-"""An ordinary differential equation $y' = F(y)$, as the one noun that integrators know."""
+"""An ordinary differential equation as the one noun that integrators know."""
 
 import abc
 

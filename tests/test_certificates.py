@@ -73,7 +73,7 @@ def test_interrupt_is_passed_on(monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nthsim.solvers.integration._advance", interrupted)
+    monkeypatch.setattr("nthsim.solvers.run.advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         certified(prepared, (2,), progress=False)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import equinox as eqx
@@ -217,10 +218,20 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 
 def test_written_configuration_holds_every_setting():
     whole = settings.Compare(
-        rtol=1e-9, atol=1.0, memory="8", c_sigma="auto", c_res=0.5, taylor=(1,)
+        rtol=1e-9,
+        atol=1.0,
+        memory="8",
+        c_sigma="auto",
+        c_res=0.5,
+        taylor=(1,),
+        until_loss=1e-3,
+        until_gradient=1e-3,
+        until_stalled=1e-3,
+        until_seconds=60.0,
+        checkpoint=Path("somewhere"),
     )
     written = tomllib.loads(settings.as_toml(whole))
-    assert set(written) == settings.NAMES - {"out"}
+    assert set(written) == settings.NAMES - {"out", "checkpoint"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy.linalg import expm
 
 import nthsim as nth
 from nthsim.models import FCN
-from nthsim.solvers import Explicit
+from nthsim.solvers import Auto, Explicit, Exponential, Implicit
 
 TIGHT = Explicit(rtol=1e-11)
 TS = np.linspace(0.0, 4.0, 9)
@@ -146,10 +146,11 @@ def product_of_three(y):
     return Product(jnp.ones(3)), nth.Dataset(jnp.ones((1, 1)), jnp.array([y]))
 
 
+@pytest.mark.parametrize("solver", [Auto(), Explicit(), Exponential(), Implicit()])
 @pytest.mark.parametrize(("y", "t_star"), [(0.3, 1.71290), (0.6, 7.45914)])
-def test_third_order_of_a_product_blows_up_when_its_parabola_misses_the_target(y, t_star):
+def test_third_order_of_a_product_blows_up_when_its_parabola_misses_the_target(y, t_star, solver):
     with pytest.raises(nth.SolveError, match="blow-up at t = ") as caught:
-        nth.hierarchy(*product_of_three(y), 3, np.linspace(0.0, 20.0, 21))
+        nth.hierarchy(*product_of_three(y), 3, np.linspace(0.0, 20.0, 21), solver=solver)
     trajectory = caught.value.trajectory
     # f grows like (t* - t)^-2, so it leaves the bound 1e8 some 1e-4 before t*.
     np.testing.assert_allclose(trajectory.stop.t, t_star, atol=2e-4)
@@ -169,8 +170,9 @@ def test_blow_up_is_told_from_a_vanishing_step_size_in_both_precisions(dtype, me
     np.testing.assert_allclose(caught.value.trajectory.stop.t, 1.21777, rtol=1e-4)
 
 
-def test_third_order_of_a_product_converges_when_its_parabola_meets_the_target():
-    trajectory = nth.hierarchy(*product_of_three(0.65), 3, np.array([0.0, 100.0]))
+@pytest.mark.parametrize("solver", [Auto(), Explicit(), Exponential(), Implicit()])
+def test_third_order_of_a_product_converges_when_its_parabola_meets_the_target(solver):
+    trajectory = nth.hierarchy(*product_of_three(0.65), 3, np.array([0.0, 100.0]), solver=solver)
     np.testing.assert_allclose(trajectory.f[-1], 0.65, atol=1e-6)
 
 

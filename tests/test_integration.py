@@ -264,4 +264,4 @@ def test_settings_that_nothing_can_meet_are_refused(make, settings, sentence):
 @pytest.mark.parametrize(("dtype", "cure"), [(jnp.float32, "float64"), (jnp.float64, "raise it")])
 def test_tolerance_below_rounding_is_refused_with_the_cure(dtype, cure):
     with pytest.raises(ValueError, match=f"`rtol` must be at least .* but is 1.0e-17.*{cure}"):
-        Explicit(rtol=1e-17).resolve(dtype)
+        Explicit(rtol=1e-17).tolerances(dtype)

@@ -150,7 +150,7 @@ def test_deep_linear_network_conserves_the_balance_of_its_layers():
 @pytest.mark.parametrize(
     ("key", "t1", "rtol", "forced", "exactness"),
     # Exact on each side of a kink. A crossing costs little, sliding along a kink more than rtol.
-    [(13, 0.4, 1e-11, False, 1e-13), (10, 0.4, 1e-11, True, 1e-9), (4, 2.0, 1e-7, True, 1e-4)],
+    [(13, 0.4, 1e-11, False, 1e-13), (10, 0.4, 1e-11, True, 1e-7), (4, 2.0, 1e-7, True, 1e-4)],
     ids=["no kink", "two crossings", "sliding"],
 )
 def test_relu_network_conserves_the_balance_of_each_neuron(data, key, t1, rtol, forced, exactness):
@@ -195,10 +195,9 @@ def test_second_flow_of_the_same_shape_compiles_nothing(flow, model, data, caplo
         jax.jit(lambda a: a + 1.0)(0.5)  # a witness that compilations are seen at all
         assert [r for r in caplog.records if "XLA compilation" in r.getMessage()]
         nth.gradient_flow(other, data, [0.0, 0.3, 7.0], solver=Explicit(rtol=1e-9))
-    compiled = [
-        r.getMessage() for r in caplog.records if "XLA compilation of jit(_" in r.getMessage()
-    ]
-    assert not [name for name in compiled if "_advance" in name or "_start" in name]
+    compiled = [r.getMessage() for r in caplog.records]
+    named = [f"XLA compilation of jit({name})" for name in ("advance", "start", "outputs")]
+    assert not [message for message in compiled if any(name in message for name in named)]
 
 
 def test_step_limit_raises_with_what_was_computed(model, data):

@@ -219,7 +219,9 @@ from nthsim.solvers.integration import integrate
 
 def solve(N, p):
     kernels = tuple(jnp.full((N,) * r, 1e-3 / N**r) for r in range(1, p + 1))
-    system = DenseHierarchy(kernels, lambda f: f - 1.0)
+    system = DenseHierarchy(
+        kernels=kernels, residual=lambda f: f - 1.0, risk=jnp.mean, samples=N, quadratic=True
+    )
     integrate(system, np.array([1.0]), Explicit(rtol=1e-7, max_steps=2))
 
 p = int(sys.argv[2])

@@ -38,7 +38,7 @@ def test_comparison_carries_taylor_models_along(tmp_path):
     assert study.degrees == (1, 2)
     np.testing.assert_allclose(study.taylor_model(1).f, study.truncation(2).f, atol=1e-4)
     for name in ("Taylor 1", "Taylor 2"):
-        assert str(study).count(name) == 2
+        assert str(study).count(f"\n{name}") == 2
     labels = [text.get_text() for text in study.plot().legends[0].get_texts()]
     assert {"Taylor 1", "Taylor 2", "order 2", "exact flow"} < set(labels)
     study.save(tmp_path / "study.nc")

@@ -229,19 +229,19 @@ MISTAKES = [
     Mistake(
         "solver by name",
         lambda: flow(solver="tsit5"),
-        r"`solver` must be an Auto or Explicit of nthsim\.solvers, .*, but is 'tsit5'",
+        r"`solver` must be an Auto, Explicit, .* of nthsim\.solvers, .*, but is 'tsit5'",
         True,
     ),
     Mistake(
         "solver of Diffrax",
         lambda: compare(solver=dfx.Tsit5()),
-        r"`solver` must be an Auto or Explicit .* such as Explicit\(rtol=1e-7\), but is Tsit5",
+        r"`solver` must be an Auto, Explicit, .* such as Explicit\(rtol=1e-7\), but is Tsit5",
         True,
     ),
     Mistake(
         "solver left empty",
         lambda: hierarchy(solver=None),
-        r"`solver` must be an Auto or Explicit .*, but is NoneType",
+        r"`solver` must be an Auto, Explicit, .*, but is NoneType",
         True,
     ),
     Mistake(

@@ -1,0 +1,129 @@
+"""The compiled calls that an integration is made of."""
+
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from nthsim.solvers.level_controller import LevelController, restarted
+from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.until import met
+
+Limits = dict[str, Float[Array, ""]]
+
+
+class Scheme(eqx.Module):
+    """How to step: a solver of Diffrax, tolerances, and limits at which to stop."""
+
+    solver: dfx.AbstractSolver
+    rtol: Float[Array, ""]
+    atol: Float[Array, ""]
+    limits: Limits
+
+    def controller(self, system: AbstractSystem, limit: Int[Array, ""]) -> LevelController:
+        """For at most so many steps."""
+        return LevelController(system.sizes, self.rtol, self.atol, limit)
+
+
+class Carry(eqx.Module):
+    """Everything that one compiled call hands to the next."""
+
+    t: Float[Array, ""]
+    state: PyTree[Array]
+    solver_state: PyTree
+    controller_state: Any
+
+
+class Outcome(eqx.Module):
+    """How a compiled call ended: steps, the events that ended it, and whether steps ran out."""
+
+    steps: Int[Array, ""]
+    rejected: Int[Array, ""]
+    forced: Int[Array, ""]
+    events: dict[str, Bool[Array, ""]]
+    exhausted: Bool[Array, ""]
+
+
+@eqx.filter_jit
+def outputs(system: AbstractSystem, state: PyTree[Array]) -> dict[str, Array]:
+    """What a system shows of itself."""
+    with jax.default_matmul_precision("highest"):
+        return system.outputs(state)
+
+
+@eqx.filter_jit
+def start(
+    system: AbstractSystem,
+    scheme: Scheme,
+    carry: Carry,
+    t1: Float[Array, ""],
+    first_step: Float[Array, ""] | None,
+) -> tuple[Carry, Bool[Array, ""]]:
+    """Initial solver and controller states, and whether the first right-hand sides are finite."""
+    with jax.default_matmul_precision("highest"):
+        term, controller = _term(), scheme.controller(system, jnp.array(1))
+        solver = scheme.solver
+        tnext, controller_state = controller.init(
+            term,
+            carry.t,
+            t1,
+            carry.state,
+            first_step,
+            system,
+            solver.func,
+            solver.error_order(term),
+        )
+        solver_state = solver.init(term, carry.t, tnext, carry.state, system)
+    # The first step size comes from the size of the first right-hand sides: NaN begets NaN.
+    planned = controller_state.planned
+    finite = jnp.isfinite(planned) & (planned > 0)
+    return Carry(carry.t, carry.state, solver_state, controller_state), finite
+
+
+@eqx.filter_jit
+def advance(
+    system: AbstractSystem,
+    scheme: Scheme,
+    carry: Carry,
+    t1: Float[Array, ""],
+    limit: Int[Array, ""],
+) -> tuple[Carry, Outcome]:
+    """At most `limit` steps towards `t1`."""
+    conditions = {"escaped": lambda t, y, args, **_: args.escaped(y)}
+    for name in scheme.limits:
+        conditions[name] = lambda t, y, args, name=name, **_: met(scheme.limits, args, y)[name]
+    controller_state = restarted(carry.controller_state)
+    with jax.default_matmul_precision("highest"):
+        solution = dfx.diffeqsolve(
+            _term(),
+            scheme.solver,
+            t0=carry.t,
+            t1=t1,
+            dt0=controller_state.planned,
+            y0=carry.state,
+            args=system,
+            stepsize_controller=scheme.controller(system, limit),
+            saveat=dfx.SaveAt(t1=True, solver_state=True, controller_state=True),
+            solver_state=carry.solver_state,
+            controller_state=controller_state,
+            event=dfx.Event(conditions),
+            max_steps=None,
+            throw=False,
+        )
+    assert solution.ts is not None
+    state = jax.tree.map(lambda y: y[-1], solution.ys)
+    after = Carry(solution.ts[-1], state, solution.solver_state, solution.controller_state)
+    return after, Outcome(
+        solution.stats["num_steps"],
+        solution.stats["num_rejected_steps"],
+        solution.controller_state.forced,
+        solution.event_mask,
+        solution.result == dfx.RESULTS.dt_min_reached,
+    )
+
+
+def _term() -> dfx.ODETerm:
+    return dfx.ODETerm(lambda t, y, args: args.field(y))

@@ -1,0 +1,154 @@
+"""One integration in progress."""
+
+import time
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, start
+from nthsim.solvers.solution import Stats
+from nthsim.solvers.solver import AbstractSolver, Method
+from nthsim.solvers.stop import Stop
+from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.until import Until
+
+#: A compiled call is kept near this long, so that progress shows and Ctrl-C is heard.
+CALL_SECONDS = 0.5
+
+#: A level that grew by this factor before the step size ran out has blown up.
+GROWN = 1e3
+
+
+class Run:
+    """The carry, the work done so far, and the reason to stop."""
+
+    def __init__(
+        self, system: AbstractSystem, horizon: float, solver: AbstractSolver, until: Until
+    ) -> None:
+        """Resolve the method and its tolerances for the system."""
+        self.clock = time.perf_counter()
+        state = system.initial()
+        self.dtype = jnp.result_type(*jax.tree.leaves(state))
+        self.system, self.horizon, self.until = system, horizon, until
+        self.max_steps = solver.max_steps
+        self.method = solver.resolve(system, horizon, self.dtype)
+        self.choice = self.method.choice
+        self.carry = Carry(self._number(0.0), state, None, None)
+        self.started = self.fell_back = False
+        self.earlier = 0.0
+        self.steps = self.rejected = self.forced = self.evaluations = 0
+        self.limit = 4
+        self.stop: Stop | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return self.earlier + time.perf_counter() - self.clock
+
+    def counts(self) -> dict[str, float]:
+        """The work so far, as numbers that `restore` takes."""
+        names = ("steps", "rejected", "forced", "evaluations", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, counts: dict[str, float], choice: str, *, fell_back: bool) -> None:
+        """Take over the work of an earlier run of the same system."""
+        self.steps, self.rejected = int(counts["steps"]), int(counts["rejected"])
+        self.forced, self.evaluations = int(counts["forced"]), int(counts["evaluations"])
+        self.earlier, self.choice = counts["seconds"], choice
+        if fell_back and self.method.fallback is not None:
+            self.method, self.fell_back = self.method.fallback, True
+
+    def blank(self) -> Carry:
+        """The shapes of a carry once started."""
+        return eqx.filter_eval_shape(self._started)[0]
+
+    def advance(self, t: float) -> Iterator[float]:
+        """Integrate until `t` exactly, yielding the time reached after each compiled call."""
+        target = self._number(t)
+        while self.stop is None and self.carry.t < target:
+            if not self.started:
+                self._begin()
+                continue
+            clock = time.perf_counter()
+            limit = max(1, min(self.limit, self.max_steps - self.steps))
+            self.carry, outcome = jax.block_until_ready(
+                advance(self.system, self._scheme(), self.carry, target, jnp.array(limit))
+            )
+            self._account(outcome, time.perf_counter() - clock)
+            yield float(self.carry.t)
+
+    def stats(self) -> Stats:
+        """The work so far."""
+        return Stats(self.steps, self.rejected, self.forced, self.evaluations, self.seconds)
+
+    def _begin(self) -> None:
+        self.started = True
+        self.carry, finite = self._started()
+        self.evaluations += 3
+        if not finite:
+            t = float(self.carry.t)
+            self.stop = Stop("non-finite", t, f"the right-hand side is not finite at t = {t:g}")
+
+    def _started(self) -> tuple[Carry, Bool[Array, ""]]:
+        horizon = self._number(self.horizon)
+        first_step = horizon if self.method.whole else None
+        return start(self.system, self._scheme(), self.carry, horizon, first_step)
+
+    def _scheme(self) -> Scheme:
+        tolerances = self.method.tolerances
+        rtol, atol = self._number(tolerances.rtol), self._number(tolerances.atol)
+        return Scheme(self.method.solver, rtol, atol, self.until.limits(self.dtype))
+
+    def _account(self, outcome: Outcome, seconds: float) -> None:
+        taken = int(outcome.steps)
+        self.steps += taken
+        self.rejected += int(outcome.rejected)
+        self.forced += int(outcome.forced)
+        self.evaluations += taken * self.method.stages
+        # Twice as long at most: the first call's time is mostly compilation.
+        self.limit = int(min(2 * self.limit, max(1, CALL_SECONDS * taken / seconds)))
+        self.stop = self._reason(outcome)
+        fallback = self.method.fallback
+        if self.stop is not None and self.stop.reason == "step size" and fallback is not None:
+            self._fall_back(fallback)
+
+    def _fall_back(self, method: Method) -> None:
+        self.choice += f"; from t = {float(self.carry.t):.6g} on {method.choice}"
+        self.method, self.stop = method, None
+        self.started, self.fell_back = False, True
+
+    def _reason(self, outcome: Outcome) -> Stop | None:
+        t, carry = float(self.carry.t), self.carry
+        met = [name for name, value in outcome.events.items() if value]
+        if "escaped" in met:
+            sudden = float(carry.controller_state.planned) < 1e-3 * t
+            growth = "blow-up at" if sudden else "diverged (exponentially) by"
+            return Stop("blow-up", t, f"{growth} t = {t:.6g}: the solution has left every bound")
+        if met:
+            return self.until.stop(met[0], t)
+        if outcome.exhausted and _growth(self.system, carry.state) > GROWN:
+            # In float32 the step size reaches the rounding of t before `escaped` can see it.
+            words = "the solution grows faster than steps in t can follow"
+            return Stop("blow-up", t, f"blow-up at t = {t:.6g}: {words}")
+        if outcome.exhausted:
+            words = f"the step size fell to the rounding of t at t = {t:.6g}"
+            return Stop("step size", t, words)
+        if self.steps >= self.max_steps and t < self.horizon:
+            words = f"step limit of {self.max_steps} reached at t = {t:.6g} of {self.horizon:g}"
+            return Stop("step limit", t, words)
+        if self.until.seconds is not None and self.seconds > self.until.seconds:
+            return self.until.stop("seconds", t)
+        return None
+
+    def _number(self, value: float) -> Float[Array, ""]:
+        return jnp.asarray(value, self.dtype)
+
+
+def _growth(system: AbstractSystem, state: PyTree[Array]) -> float:
+    """The largest factor by which a level is beyond its scale; one without a scale has none."""
+    scale, now = np.asarray(system.scales()), np.asarray(system.sizes(state))
+    return float(np.max(now[scale > 0] / scale[scale > 0], initial=0.0))

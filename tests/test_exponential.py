@@ -1,0 +1,201 @@
+"""The exponential pair: exact where it should be, of fourth order, and indifferent to stiffness."""
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from networks import NETWORKS
+from oracles import Product
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+
+import nthsim as nth
+from nthsim.solvers import Auto, Explicit, Exponential
+from nthsim.solvers.dense_hierarchy import DenseHierarchy
+from nthsim.solvers.integration import integrate
+from nthsim.solvers.krogstad import Krogstad
+from nthsim.solvers.linearisation import Increment, linearised
+
+N = 5
+
+
+def hierarchy(top_rate, order=3, seed=0):
+    """A truncation with tangent kernel eigenvalues from 1 to `top_rate`, times n, and a weak K3."""
+    keys = jr.split(jr.key(seed), 4)
+    basis = jnp.linalg.qr(jr.normal(keys[0], (N, N)))[0]
+    kernel = N * (basis * jnp.geomspace(1.0, top_rate, N)[None]) @ basis.T
+    kernels = [jr.normal(keys[1], (N,)), kernel]
+    for r in range(3, order + 1):
+        tensor = jr.normal(keys[r - 1], (N,) * r)
+        kernels.append(tensor + jnp.swapaxes(tensor, 0, 1))
+    y = jr.normal(keys[3], (N,))
+    return DenseHierarchy(
+        kernels=tuple(kernels),
+        residual=lambda f: (f - y.reshape(f.shape)) / N,
+        risk=lambda f: jnp.mean((f.reshape(-1) - y) ** 2) / 2,
+        samples=N,
+        quadratic=True,
+    )
+
+
+def flat(state):
+    return np.concatenate([np.asarray(level).ravel() for level in state])
+
+
+def by_scipy(system, t1):
+    """Radau's solution, with a tolerance far below what is compared."""
+    state = system.initial()
+    sizes = np.cumsum([level.size for level in state])[:-1]
+
+    @jax.jit
+    def field(vector):
+        parts = jnp.split(vector, sizes)
+        levels = tuple(p.reshape(level.shape) for p, level in zip(parts, state, strict=True))
+        return jnp.concatenate([level.ravel() for level in system.field(levels)])
+
+    jacobian = jax.jit(jax.jacfwd(field))
+    done = solve_ivp(
+        lambda t, v: np.asarray(field(v)),
+        (0, t1),
+        flat(state),
+        "Radau",
+        rtol=1e-12,
+        atol=1e-13,
+        jac=lambda t, v: np.asarray(jacobian(v)),
+    )
+    return done.y[:, -1]
+
+
+def by_steps(system, t1, steps):
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(lambda t, y, args: args.field(y)),
+        Krogstad(),
+        t0=0.0,
+        t1=t1,
+        dt0=t1 / steps,
+        y0=system.initial(),
+        args=system,
+        max_steps=steps + 1,
+    )
+    assert solution.ys is not None
+    return flat(jax.tree.map(lambda y: y[-1], solution.ys))
+
+
+@pytest.mark.parametrize(("top_rate", "least"), [(2.0, 3.8), (1e4, 2.0)], ids=["mild", "stiff"])
+def test_order_is_four_and_less_where_it_is_stiff(top_rate, least):
+    # Measured: 4.00, and 2.6 where all steps are longer than the fast time scales.
+    system, t1 = hierarchy(top_rate, order=3), 0.8
+    exact, counts = by_scipy(system, t1), [16, 64, 256]
+    errors = [np.abs(by_steps(system, t1, count) - exact).max() for count in counts]
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert least < slope < 5.5
+    assert errors[-1] < 1e-7
+
+
+@pytest.mark.parametrize("top_rate", [1e2, 1e6])
+def test_steps_do_not_grow_with_the_condition_number(top_rate):
+    system, solver = hierarchy(top_rate), Exponential(rtol=1e-6)
+    solution = integrate(system, np.array([3.0]), solver)
+    assert solution.stats.steps < 60
+    np.testing.assert_allclose(flat(solution.state), by_scipy(system, 3.0), rtol=1e-5, atol=1e-5)
+
+
+def test_order_two_with_squared_loss_is_solved_in_closed_form():
+    system, ts = hierarchy(1e6, order=2), np.array([0.0, 1e-3, 0.7, 100.0])
+    solution = integrate(system, ts, Auto())
+    f0, kernel = (np.asarray(level) for level in system.kernels)
+    y = f0 - N * np.asarray(system.residual(system.kernels[0]))
+    rates, basis = np.linalg.eigh(kernel)
+    decay = np.exp(-rates * ts[:, None] / N)
+    expected = y + (basis @ (decay * (basis.T @ (f0 - y))).T).T
+    np.testing.assert_allclose(solution.records["f"], expected, atol=1e-12)
+    assert solution.stats.steps == 3
+    assert "closed form" in solution.choice
+
+
+def test_logistic_curve_of_a_product_of_two():
+    # V7, Saxe's mode equation, as in test_parameter_flow.
+    y, w, ts = 2.0, 0.3, np.linspace(0.0, 30.0, 7)
+    data = nth.Dataset([[1.0]], [y])
+    flow = nth.gradient_flow(Product(jnp.full(2, w)), data, ts, solver=Exponential(rtol=1e-10))
+    expected = y / (1 + (y / w**2 - 1) * np.exp(-2 * y * ts))
+    np.testing.assert_allclose(flow.f[:, 0], expected, rtol=1e-8)
+
+
+def data_for(outputs):
+    keys = jr.split(jr.key(7), 3)
+    x, x_test = jr.normal(keys[0], (5, 4)), jr.normal(keys[1], (2, 4))
+    y = jax.nn.one_hot(jnp.arange(5) % 3, 3) if outputs else jr.normal(keys[2], (5,))
+    return nth.Dataset(x, y, x_test)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("mlp with biases", lambda *a, **k: nth.gradient_flow(*a, **k)),
+        ("convolutional", lambda *a, **k: nth.gradient_flow(*a, **k)),
+        ("mlp of three outputs", lambda *a, **k: nth.gradient_flow(*a, **k)),
+        ("fcn", lambda m, d, ts, **k: nth.hierarchy(m, d, 3, ts, method="dense", **k)),
+        ("mlp of three outputs", lambda m, d, ts, **k: nth.hierarchy(m, d, 3, ts, **k)),
+        ("fcn", lambda m, d, ts, **k: nth.hierarchy(m, d, 3, ts, method="series", **k)),
+        ("fcn", lambda m, d, ts, **k: nth.taylor(m, d, 2, ts, **k)),
+    ],
+    ids=["flow", "conv flow", "entropy flow", "dense", "entropy dense", "series", "Taylor"],
+)
+def test_exponential_and_explicit_steps_end_alike(name, run):
+    outputs = "outputs" in name
+    loss = nth.softmax_cross_entropy if outputs else nth.squared_error
+    ts = [0.0, 1.0, 8.0]
+    one, other = (
+        run(NETWORKS[name], data_for(outputs), ts, loss=loss, solver=solver)
+        for solver in (Exponential(rtol=1e-8), Explicit(rtol=1e-9))
+    )
+    np.testing.assert_allclose(one.f, other.f, atol=1e-6)
+    np.testing.assert_allclose(one.f_test, other.f_test, atol=1e-6)
+    assert np.ptp(other.f) > 0.1
+
+
+def test_linear_part_acts_as_its_matrix_does():
+    system, h = hierarchy(50.0), 0.3
+    state, linear = system.initial(), linearised(system, system.initial())
+    vector, unravel = ravel_pytree(state)
+
+    def linear_part(v):
+        pulled = system.pull(state, system.push(state, unravel(v)) / N)
+        return -ravel_pytree(pulled)[0]
+
+    matrix = np.asarray(jax.jacfwd(linear_part)(vector))
+    direction = jnp.cos(1.0 + jnp.arange(vector.size, dtype=float))
+    start = Increment(unravel(direction), jnp.zeros(N), linear.seen(system, unravel(direction)))
+    damped = linear.combined(jnp.array(h), 1.0, [({0: 1.0}, start)])
+    found = flat(linear.whole(system, damped))
+    np.testing.assert_allclose(found, h * expm(h * matrix) @ direction, atol=1e-12)
+    seen = linear.seen(system, unravel(jnp.asarray(found)))
+    np.testing.assert_allclose(damped.seen, seen, atol=1e-12)
+
+
+def test_diffrax_interpolates_between_exponential_steps():
+    system, t = hierarchy(3.0), 0.35
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(lambda t, y, args: args.field(y)),
+        Krogstad(),
+        t0=0.0,
+        t1=0.4,
+        dt0=0.02,
+        y0=system.initial(),
+        args=system,
+        saveat=dfx.SaveAt(dense=True),
+    )
+    np.testing.assert_allclose(flat(solution.evaluate(t)), by_scipy(system, t), atol=1e-6)
+
+
+def test_stiff_run_is_given_to_exponential_steps_with_the_reason():
+    system = hierarchy(1e5)
+    solution = integrate(system, np.array([20.0]), Auto(rtol=1e-5))
+    assert solution.choice.startswith("Krogstad")
+    assert "stiff: explicit steps would be" in solution.choice
+    gentle = integrate(hierarchy(2.0), np.array([1.0]), Auto(rtol=1e-5))
+    assert "not stiff" in gentle.choice
