@@ -31,7 +31,8 @@ class Size(eqx.Module):
     number, `activations` what one evaluation at one input writes, and `work` that of kernels. The
     first slot of every kernel holds the test points, and before them, where `joined`, the others.
     `recorded` counts the tangent kernels that every run records at its `save_times`, `stages` those
-    of its Runge–Kutta pair, and `nested` says that Taylor coefficients take nested derivatives.
+    of its Runge–Kutta pair, `basis` what it holds for an eigenbasis, and `nested` says that Taylor
+    coefficients take nested derivatives.
     """
 
     n: int
@@ -46,6 +47,7 @@ class Size(eqx.Module):
     save_times: int = 0
     recorded: int = 0
     stages: int = STAGES
+    basis: int = 0
 
     def entries(self, order: int, *, tested: bool = True) -> int:
         r"""The number of entries of $K^{(r)}$, test points in its first slot; of f for r = 1."""
@@ -89,23 +91,25 @@ def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
         save_times=len(course.ts),
         recorded=len(course.kernel_ts),
         stages=course.solver.stages(problem.x.dtype),
+        basis=course.solver.basis(size.n * size.k),
     )
 
 
 def flow_bytes(size: Size) -> int:
     """The peak of exact gradient flow."""
     state = _parameter_copies(size) * size.parameters + (size.n + size.n_test) * size.activations
-    return size.itemsize * state + CHUNK + PROGRAM + _recorded_bytes(size)
+    return size.itemsize * (state + size.basis) + CHUNK + PROGRAM + _recorded_bytes(size)
 
 
 def hierarchy_bytes(size: Size, order: int, method: str) -> int:
     """The peak of a truncation at order p, its kernels included."""
     if method == "dense":
-        numbers = size.entries(order) + _tensor_copies(size) * size.moving(order)
+        numbers = size.basis + size.entries(order) + _tensor_copies(size) * size.moving(order)
         return size.itemsize * numbers + CHUNK + PROGRAM + _recorded_bytes(size)
     terms = min(order, ENDLESS)
     contributions = 2 * size.save_times * terms * size.entries(1)
-    numbers = _parameter_copies(size) * (terms - 1) * size.parameters + contributions
+    moving = _parameter_copies(size) * (terms - 1) * size.parameters
+    numbers = moving + contributions + size.basis
     return size.itemsize * numbers + _expansion_bytes(size, terms) + PROGRAM + _recorded_bytes(size)
 
 

@@ -15,8 +15,8 @@ CAPTION = (
 )
 
 AUDITED = (
-    "; solving:\nwhat ten times tighter tolerances change in f train, exact flow's part included; "
-    "* below that"
+    "\nsolving: what ten times tighter tolerances change in f train, with exact flow's part; "
+    "* is below it"
 )
 MARK = "*"
 

@@ -29,6 +29,9 @@ FEWEST, SLOPE = 10, 1.8
 #: What an exponential step takes besides its basis, in right-hand sides.
 EXPONENTIAL_STEP = 10
 
+#: More outputs on the training points than this have an eigenbasis that takes minutes.
+MOST_OUTPUTS = 5000
+
 #: Products with the tangent kernel that its largest eigenvalue is estimated by.
 ITERATIONS = 12
 
@@ -48,6 +51,10 @@ class Auto(AbstractSolver):
         """Those of the explicit pair, which has more than the exponential one."""
         return max(10, self._explicit(dtype).stages(dtype))
 
+    def basis(self, N: int) -> int:
+        """That of exponential steps, where they are thought of at all."""
+        return Exponential().basis(N) if N <= MOST_OUTPUTS else 0
+
     def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
         """Weigh the steps of both against each other."""
         explicit = self._explicit(dtype)
@@ -57,13 +64,16 @@ class Auto(AbstractSolver):
         exponential = Exponential(self.rtol, self.atol, self.max_steps)
         if not isinstance(system, AbstractDrivenSystem):
             return _said(method, side)
+        N = jax.eval_shape(system.predictions, system.initial()).size
+        if N > MOST_OUTPUTS:
+            return _said(method, f"{side}; {N} outputs are too many for an eigenbasis")
         if system.linear:
             return exponential.resolve(system, horizon, dtype)
         steps = horizon * float(_fastest_rate(system)) / REACH[pair]
         several = EXPONENTIAL_STEP * (FEWEST + SLOPE * rtol**-0.25)
         if not steps * method.stages > several:
             return _said(method, f"{side}; not stiff, {steps:.0f} steps for stability")
-        if not steps * method.stages > several * (1 + _basis_cost(system) / EXPONENTIAL_STEP):
+        if not steps * method.stages > several * (1 + _basis_cost(system, N) / EXPONENTIAL_STEP):
             return _said(method, f"{side}; eigenbasis would cost more than {steps:.0f} steps")
         chosen = exponential.resolve(system, horizon, dtype)
         chosen = _said(chosen, f"stiff: explicit steps would be {steps:.0f}")
@@ -97,10 +107,9 @@ def _fastest_rate(system: AbstractDrivenSystem) -> Float[Array, ""]:
         return jax.lax.fori_loop(0, ITERATIONS, product, (start, jnp.zeros((), root.dtype)))[1]
 
 
-def _basis_cost(system: AbstractDrivenSystem) -> float:
+def _basis_cost(system: AbstractDrivenSystem, N: int) -> float:
     """The time that the eigenbasis takes, in right-hand sides."""
     state = system.initial()
-    N = jax.eval_shape(system.predictions, state).size
     rows = np.arange(N, dtype=float)
     matrix = jnp.asarray(np.eye(N) + 1 / (1 + rows + rows[:, None]))
     calls = (lambda: jnp.linalg.eigh(matrix), lambda: _field(system, state))

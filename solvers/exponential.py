@@ -7,6 +7,9 @@ from nthsim.solvers.krogstad import Krogstad
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
 
+#: Matrices of N by N at the peak: kernel, basis, work of the eigensolver, and those before a step.
+COPIES = 8
+
 
 class Exponential(AbstractSolver):
     """A fourth-order exponential Runge–Kutta pair on the eigenbasis of the tangent kernel.
@@ -23,6 +26,10 @@ class Exponential(AbstractSolver):
         """Four increments, and what they are combined to."""
         del dtype
         return 10
+
+    def basis(self, N: int) -> int:
+        """Tangent kernel and eigenbasis, some of them twice while they are computed or kept."""
+        return COPIES * N**2
 
     def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
         """The same for every system that has a tangent kernel."""

@@ -59,6 +59,11 @@ class AbstractSolver(eqx.Module):
     def stages(self, dtype: DTypeLike) -> int:
         """About how many states a step holds at once."""
 
+    def basis(self, N: int) -> int:
+        """About how many numbers are held besides states, for N outputs on the training points."""
+        del N
+        return 0
+
     def tightened(self, dtype: DTypeLike) -> Self:
         """The same with tolerances a tenth of these."""
         mine = self.tolerances(dtype)

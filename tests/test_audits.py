@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import diffrax as dfx
 import jax.random as jr
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import nthsim as nth
 from nthsim.figures import DOUBTFUL
 from nthsim.solvers import Explicit
 
-TS = np.linspace(0.0, 1.0, 6)
+TS = np.array([0.0, 4.0, 8.0])
 
 
 def data():
@@ -21,42 +22,51 @@ def data():
     )
 
 
-def compared(rtol, **settings):
+def compared(rtol):
     return nth.compare(
         NETWORKS["resnet"],
         data(),
         (2, 4),
         TS,
-        solver=Explicit(rtol=rtol),
+        taylor=(1,),
+        solver=Explicit(rtol=rtol, method=dfx.Tsit5()),
         certify=False,
-        **settings,
+        audit=True,
+        record_kernel=False,
     )
 
 
 @pytest.fixture(scope="module")
 def loose():
-    return compared(0.3, audit=True, taylor=(1,), record_kernel=False)
+    return compared(1e-2)
 
 
 @pytest.fixture(scope="module")
 def tight():
-    return compared(1e-9, audit=True, record_kernel=False)
+    return compared(1e-9)
 
 
-def test_solver_error_is_the_distance_from_a_tight_solve(loose, tight):
+def test_solver_error_is_about_the_distance_from_a_tight_solve(loose, tight):
     for run, exact in ((loose.exact, tight.exact), (loose.truncations[1], tight.truncations[1])):
         error = np.sqrt(np.mean((run.f - exact.f) ** 2, axis=1))
-        np.testing.assert_allclose(run.solver_error[1:], error[1:], rtol=0.5)
+        assert 1 / 3 < run.solver_error[-1] / error[-1] < 3
         assert run.solver_error[0] == 0
+    assert tight.exact.solver_error.max() < 1e-3 * loose.exact.solver_error.max()
 
 
-def test_difference_below_the_error_of_solving_is_marked_in_table_and_figure(loose, tight):
-    rows = {line.split("  ")[0]: line for line in str(loose).splitlines()}
-    assert "solving" in str(loose)
-    assert rows["order 4"].count("*") == 2
-    assert DOUBTFUL in {text.get_text() for text in loose.plot().legends[0].get_texts()}
-    assert "*" not in str(tight).split("to t =")[0].split("below that")[1]
+def test_difference_below_the_error_of_solving_is_marked_in_table_and_figure(tight):
+    assert tight.exact.solver_error.max() < 1e-6
+    assert "*" not in str(tight).split("is below it")[1]
     assert DOUBTFUL not in {text.get_text() for text in tight.plot().legends[0].get_texts()}
+    # As if exact flow had been solved badly at the last time, where errors are largest.
+    off = dataclasses.replace(tight.exact, solver_error=np.array([0.0, 0.0, 10.0]))
+    doubted = dataclasses.replace(tight, exact=off)
+    lines = str(doubted).split("to t =")[0].splitlines()
+    rows = [line for line in lines if line.startswith(("order", "Taylor"))]
+    assert len(rows) == 3
+    assert all(row.count("*") == 2 for row in rows)
+    assert max(map(len, lines)) <= 100
+    assert DOUBTFUL in {text.get_text() for text in doubted.plot().legends[0].get_texts()}
 
 
 def test_audited_comparison_comes_back(loose, tmp_path):
@@ -69,10 +79,7 @@ def test_audited_comparison_comes_back(loose, tmp_path):
 
 
 def test_comparison_without_audit_says_nothing_of_solving(tight):
-    plain = dataclasses.replace(
-        tight,
-        exact=dataclasses.replace(tight.exact, solver_error=None),
-        audit=False,
-    )
+    bare = dataclasses.replace(tight.exact, solver_error=None)
+    plain = dataclasses.replace(tight, exact=bare, audit=False)
     assert "solving" not in str(plain)
     assert not plain.floors()

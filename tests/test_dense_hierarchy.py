@@ -152,8 +152,10 @@ def test_third_order_of_a_product_blows_up_when_its_parabola_misses_the_target(y
     with pytest.raises(nth.SolveError, match="blow-up at t = ") as caught:
         nth.hierarchy(*product_of_three(y), 3, np.linspace(0.0, 20.0, 21), solver=solver)
     trajectory = caught.value.trajectory
-    # f grows like (t* - t)^-2, so it leaves the bound 1e8 some 1e-4 before t*.
-    np.testing.assert_allclose(trajectory.stop.t, t_star, atol=2e-4)
+    # f grows like (t* - t)^-2, so it leaves the bound 1e8 some 1e-4 before t*. Steps that are meant
+    # to be long run out a little earlier.
+    early = 2e-4 if isinstance(solver, Auto | Explicit) else 5e-3
+    np.testing.assert_allclose(trajectory.stop.t, t_star, atol=early)
     assert len(trajectory.ts) == np.ceil(t_star)
     assert np.isfinite(trajectory.f).all()
 
