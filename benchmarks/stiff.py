@@ -37,8 +37,9 @@ from nthsim.trajectories import Trajectory
 #: The most that f may be off at the end for a row to count.
 ACCURACY = 1e-3
 
-#: A solve that takes longer than this is given up, and a lower bound.
-PATIENCE = 300.0
+#: A solve is given up, and a lower bound, after so many times the first solver's seconds, or after
+#: so many seconds.
+TIMES, PATIENCE = 60.0, 240.0
 
 TSIT5, DOPRI8 = dfx.Tsit5(), dfx.Dopri8()
 
@@ -99,10 +100,11 @@ def compared(problem: Problem, ratio: float, names: tuple[str, ...]) -> list[dic
     """All solvers from the start to one loss, each after a short run that compiles."""
     unit = gradient_seconds(problem)
     t, f = target(problem, ratio)
-    rows = []
+    rows, patience = [], PATIENCE
     for name in names:
         solved(problem, SOLVERS[name], 1e-3 * t, Until(seconds=20.0))
-        run = solved(problem, SOLVERS[name], t, Until(seconds=PATIENCE))
+        run = solved(problem, SOLVERS[name], t, Until(seconds=patience))
+        patience = min(patience, 5 + TIMES * run.stats.seconds) if not rows else patience
         rows.append({"t": t, **row(problem, name, run, f, unit)})
         show(rows[-1])
     return rows
@@ -232,9 +234,10 @@ def main() -> None:
 
 def flows(n: int, out: Path, *, quick: bool) -> dict[str, Any]:
     """Exact flow to several losses."""
-    problem, found = posed(n, 32 if quick else 512), {}
+    width, found = 32 if quick else 512, {}
+    problem = posed(n, width)
     for ratio in (1e-2,) if quick else (1e-2, 1e-4, 1e-8):
-        print(f"\nn = {n}, m = 512, depth 2, loss to {ratio:g} of its start:", flush=True)
+        print(f"\nn = {n}, m = {width}, depth 2, loss to {ratio:g} of its start:", flush=True)
         # Newton-GMRES and the eighth-order pair lose by so much that large cases omit them.
         names = (
             tuple(SOLVERS) if n * (ratio < 1e-4) < 350 and n < 1000 else ("Exponential", "Tsit5")

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nthsim.outputs import replacing
 
@@ -189,6 +189,7 @@ def _limits(ax: Axes, panel: Panel) -> None:
         ax.set_ylim(low, high)
     if panel.log and high < 100 * low:
         # Less than two decades: the powers of ten alone would leave an axis without numbers.
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        narrow = high < 10 * low
+        ax.yaxis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter("{x:g}")  # the default leaves most of these without a label
         ax.yaxis.set_minor_formatter(NullFormatter())

@@ -88,6 +88,8 @@ def hierarchy(
     found = isinstance(order, str)
     if found:
         choice("order", order, ("auto",))
+        if until != Until():
+            raise ValueError('`until` must be left out where `order` is "auto", but is given.')
         tol, max_order = _tolerance(tol), count("max_order", max_order, 3)
     problem = pose(model, data, loss)
     size = problem_size(problem, course)

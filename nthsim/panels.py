@@ -64,7 +64,9 @@ def _curves(
         ts, values = series[name]
         if ts is not None and values is not None:
             end = run.stop.t if run.stop.reason == "blow-up" else None
-            found.append(Curve(name, ts, values, look, line, end, broad=name == EXACT))
+            # A Taylor model of degree 1 is order 2: dotted, it lets that be seen below.
+            drawn = ":" if name.startswith("Taylor") and line == "-" else line
+            found.append(Curve(name, ts, values, look, drawn, end, broad=name == EXACT))
     return tuple(found)
 
 

@@ -26,12 +26,15 @@ class Schedule(eqx.Module):
     until: Until = Until()
     folder: Path | None = eqx.field(static=True, default=None)
 
-    def checkpoint(self, problem: Problem, name: str) -> Checkpoint | None:
+    def checkpoint(
+        self, problem: Problem, name: str, method: str | None = None
+    ) -> Checkpoint | None:
         """The file of one dynamics of a problem, if files are wanted."""
         if self.folder is None:
             return None
-        subject = {"dynamics": name, **subject_of(problem, self.solver, self.ts, self.kernel_ts)}
-        return Checkpoint(self.folder / f"{name.replace(' ', '_')}.ckpt", subject)
+        subject = subject_of(problem, self.solver, self.ts, self.kernel_ts)
+        subject |= {"dynamics": name, "method": method}
+        return Checkpoint(self.folder / f"{name.replace(' ', '-')}.ckpt", subject)
 
     @property
     def records_all(self) -> bool:

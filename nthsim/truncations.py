@@ -50,7 +50,7 @@ class Truncations(eqx.Module):
                 until=course.until,
                 observe=observe,
                 report=report,
-                keeper=course.checkpoint(self.problem, f"{name}, {choice.method}"),
+                keeper=course.checkpoint(self.problem, name, choice.method),
             )
         method = str(choice)
         if choice.method == "series" and self.problem.obstacle is not None:

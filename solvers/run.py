@@ -86,8 +86,8 @@ class Run:
         return Stats(self.steps, self.rejected, self.forced, self.evaluations, self.seconds)
 
     def _begin(self) -> None:
-        self.started = True
         self.carry, finite = self._started()
+        self.started = True
         self.evaluations += 3
         if not finite:
             t = float(self.carry.t)
@@ -119,6 +119,7 @@ class Run:
     def _fall_back(self, method: Method) -> None:
         self.choice += f"; from t = {float(self.carry.t):.6g} on {method.choice}"
         self.method, self.stop = method, None
+        self.carry = Carry(self.carry.t, self.carry.state, None, None)
         self.started, self.fell_back = False, True
 
     def _reason(self, outcome: Outcome) -> Stop | None:
@@ -140,7 +141,8 @@ class Run:
         if self.steps >= self.max_steps and t < self.horizon:
             words = f"step limit of {self.max_steps} reached at t = {t:.6g} of {self.horizon:g}"
             return Stop("step limit", t, words)
-        if self.until.seconds is not None and self.seconds > self.until.seconds:
+        spent = self.seconds - self.earlier
+        if self.until.seconds is not None and spent > self.until.seconds:
             return self.until.stop("seconds", t)
         return None
 

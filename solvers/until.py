@@ -27,7 +27,8 @@ class Until(eqx.Module):
     gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
     $|dL/dt| / L$: the loss changes by less than this part of itself per unit of time. Each
     stops a run once it is below its value at the end of a step; the state there is the last one
-    recorded. `seconds` of wall time, compilation included, end a run likewise.
+    recorded. `seconds` of wall time, compilation included, end a run likewise; one that goes on
+    from a checkpoint has them anew.
 
     Raises:
         ValueError: When one is not a positive number.

@@ -17,7 +17,7 @@ import nthsim as nth
 from nthsim.checks import checked_orders
 from nthsim.cli import main
 from nthsim.models import FCN, ResNet
-from nthsim.solvers import Auto, Explicit
+from nthsim.solvers import Auto, Explicit, Until
 
 KEY = jr.key(0)
 TS = np.linspace(0.0, 1.0, 3)
@@ -226,6 +226,23 @@ MISTAKES = [
     Mistake("rtol True", lambda: Auto(rtol=True), r"`rtol` must be a positive number, but is True"),
     Mistake("atol in a list", lambda: Explicit(atol=[1e-3]), r"`atol` must be a positive number"),
     Mistake("2.5 steps", lambda: Auto(max_steps=2.5), r"`max_steps` must be an integer .* is 2\.5"),
+    Mistake(
+        "until by name",
+        lambda: flow(until="loss"),
+        r"`until` must be an Until, such as Until\(loss=1e-4\), but is 'loss'",
+        True,
+    ),
+    Mistake(
+        "until with an order to be found",
+        lambda: hierarchy("auto", until=Until(loss=1e-3)),
+        r"`until` must be left out where `order` is \"auto\", but is given",
+    ),
+    Mistake(
+        "checkpoint that is no path",
+        lambda: flow(checkpoint=3),
+        r"`checkpoint` must be the name of a folder, but is 3",
+        True,
+    ),
     Mistake(
         "solver by name",
         lambda: flow(solver="tsit5"),
