@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from nthsim.losses import loss_name
 from nthsim.outputs import replacing
 from nthsim.problem import Problem
+from nthsim.recipes import store_solver
 from nthsim.solvers.history import History
 from nthsim.solvers.run import Run
 from nthsim.solvers.solver import AbstractSolver
@@ -28,6 +30,9 @@ FORMAT = "nthsim checkpoint 1"
 
 #: Writing takes at most this part of the time, and happens at most once a second.
 PART, LEAST_SECONDS = 0.05, 1.0
+
+#: Where a function lies in memory, which says nothing of what it is.
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 #: Ends that going on cannot change.
 FINAL = ("horizon", "blow-up", "step size", "non-finite")
@@ -64,7 +69,7 @@ class Checkpoint:
         for part, value in self.subject.items():
             if head["subject"].get(part) != value:
                 raise ValueError(
-                    f"`checkpoint` must be a folder of the same run, but {self.path} is of "
+                    f"`checkpoint` must be a folder of the same run, but {self.path} is not: "
                     f"another {part}."
                 )
         try:
@@ -132,7 +137,7 @@ class Checkpoint:
         history = History.unstacked(head["reached"], head["rows"], arrays)
         stop = None if head["stop"] is None else Stop(**head["stop"])
         same = Until(**head["until"]) == run.until
-        asked = stop is not None and stop.reason in ("loss", "gradient", "stalled")
+        asked = stop is not None and stop.asked and stop.reason != "seconds"
         if stop is not None and (stop.reason in FINAL or (asked and same)):
             run.stop = stop
         elif stop is not None and not stop.failed:
@@ -175,14 +180,12 @@ def subject_of(
     problem: Problem, solver: AbstractSolver, ts: np.ndarray, kernel_ts: np.ndarray
 ) -> dict[str, Any]:
     """What tells one run from another, in parts that a sentence can name."""
-    from nthsim.recipes import store_solver  # here, as it knows the networks
-
     stored = store_solver(solver)
     settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
     return {
-        "model": digest(problem.theta, str(problem.network)),
-        "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "precision": problem.x.dtype.name,
+        "model": digest(problem.theta, ADDRESS.sub("", str(problem.network))),
+        "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": loss_name(problem.residual.loss),
         "solver": {"class": stored["class"], **settings},
         "save times": digest((ts, kernel_ts)),

@@ -128,12 +128,12 @@ def _climbed(
             check_hierarchy(size, p, method, name="max_order")
             roads = {p: choose(size, p, method)}
             prepared = truncations(problem, roads, known=prepared, progress=progress)
+            run = prepared.integrate(p, course, progress=progress)
         except (ValueError, KeyboardInterrupt) as error:
             if len(runs) < 2:
                 raise
             ended = str(error) or "interrupted"
             break
-        run = prepared.integrate(p, course, progress=progress)
         if run.stop.reason in ("interrupt", "step limit") and len(runs) > 1:
             ended = f"order {p}: {run.stop}"
             break

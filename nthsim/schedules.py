@@ -18,13 +18,17 @@ from nthsim.trajectories import Trajectory
 
 
 class Schedule(eqx.Module):
-    """Save times, solver, when to record kernels, when to stop, and a folder for checkpoints."""
+    """Save times, solver, when to record kernels, when to stop, and a folder for checkpoints.
+
+    `label` tells apart the files of runs that are compared with exact flow up to different ends.
+    """
 
     ts: Float[np.ndarray, " T"]
     solver: AbstractSolver
     kernel_ts: Float[np.ndarray, " S"]
     until: Until = Until()
     folder: Path | None = eqx.field(static=True, default=None)
+    label: str = eqx.field(static=True, default="")
 
     def checkpoint(
         self, problem: Problem, name: str, method: str | None = None
@@ -34,7 +38,8 @@ class Schedule(eqx.Module):
             return None
         subject = subject_of(problem, self.solver, self.ts, self.kernel_ts)
         subject |= {"dynamics": name, "method": method}
-        return Checkpoint(self.folder / f"{name.replace(' ', '-')}.ckpt", subject)
+        words = " ".join(word for word in (name, method, self.label) if word)
+        return Checkpoint(self.folder / f"{words.replace(' ', '-')}.ckpt", subject)
 
     @property
     def records_all(self) -> bool:
@@ -50,7 +55,8 @@ class Schedule(eqx.Module):
         if not exact.stop.asked:
             return dataclasses.replace(self, until=Until())
         kernel_ts = np.empty(0) if exact.kernel_ts is None else exact.kernel_ts
-        return Schedule(exact.ts, self.solver, kernel_ts, folder=self.folder)
+        label = f"to {exact.stop.t:.10g}"  # the same call may later come further
+        return Schedule(exact.ts, self.solver, kernel_ts, folder=self.folder, label=label)
 
 
 def schedule(

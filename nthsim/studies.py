@@ -7,7 +7,7 @@ from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import DTypeLike, Int, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.audits import audited
@@ -94,6 +94,8 @@ def compare(
     choice("method", method, METHODS)
     course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
+    if audit:
+        _check_audit(solver, problem.x.dtype)
     slopes = certify is not False and problem.x.dtype == jnp.float64
     size = problem_size(problem, course)
     check_comparison(size, orders, degrees, method, certified=slopes)
@@ -140,6 +142,13 @@ def compare(
     return bench.study
 
 
+def _check_audit(solver: AbstractSolver, dtype: DTypeLike) -> None:
+    try:
+        solver.tightened(dtype)
+    except ValueError as error:
+        raise ValueError(f"`audit` must find tolerances to tighten, but: {error}") from error
+
+
 class _Bench:
     """A comparison in the making, of which nothing is lost at Ctrl-C."""
 
@@ -166,13 +175,17 @@ class _Bench:
         course: Schedule,
     ) -> None:
         """One more run."""
+        before = {name: getattr(self.study, name) for name in (kinds, runs)}
+
+        def put(run: Trajectory) -> None:
+            longer = {kinds: (*before[kinds], kind), runs: (*before[runs], run)}
+            self.study = dataclasses.replace(self.study, **longer)
+
         run = integrate(course)
-        if self.study.audit and run.stop.reason != "interrupt":
-            run = audited(run, integrate, course)
-        more = ((kinds, kind), (runs, run))
-        longer = {name: (*getattr(self.study, name), one) for name, one in more}
-        self.study = dataclasses.replace(self.study, **longer)
+        put(run)
         heard(run)
+        if self.study.audit:
+            put(audited(run, integrate, course))
 
     def certify(self, prepared: Truncations, *, progress: bool) -> None:
         """The slopes that were wanted, if any can be had."""

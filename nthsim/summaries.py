@@ -104,7 +104,7 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
         if run.stats.forced:
             missed = "steps missed the tolerance at jumps of the right-hand side"
             lines.append(f"{label}: {run.stats.forced} {missed}")
-        if run.stop.failed:
+        if run.stop.reason != "horizon":
             lines.append(f"{label}: {run.stop.message}")
     return lines
 

@@ -26,6 +26,9 @@ FEWEST, SLOPE = 10, 1.8
 #: What an exponential step takes besides its basis, in right-hand sides.
 EXPONENTIAL_STEP = 10
 
+#: With no more outputs than this an eigenbasis takes a second at most.
+QUICK_OUTPUTS = 1000
+
 #: More outputs on the training points than this have an eigenbasis that takes minutes.
 MOST_OUTPUTS = 5000
 
@@ -67,7 +70,7 @@ class Auto(AbstractSolver):
         N = jax.eval_shape(system.predictions, system.initial()).size
         if N > MOST_OUTPUTS:
             return _said(method, f"{side}; {N} outputs are too many for an eigenbasis")
-        if system.linear:
+        if system.linear and N <= QUICK_OUTPUTS:
             return exponential.resolve(system, horizon, dtype)
         steps = horizon * float(_fastest_rate(system)) / REACH[pair]
         several = EXPONENTIAL_STEP * (FEWEST + SLOPE * rtol**-0.25)
@@ -98,7 +101,7 @@ def _fastest_rate(system: AbstractDrivenSystem) -> Float[Array, ""]:
         root = roots(slopes(system.residual, system.predictions(state)))
 
         def product(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
-            v = pair[0] / jnp.linalg.norm(pair[0])
+            v = pair[0] / jnp.maximum(jnp.linalg.norm(pair[0]), jnp.finfo(root.dtype).tiny)
             rows = blockwise(root, system.push(state, system.pull(state, blockwise(root, v))))
             return rows, jnp.linalg.norm(rows)
 

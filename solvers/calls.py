@@ -25,7 +25,8 @@ class Scheme(eqx.Module):
 
     def controller(self, system: AbstractSystem, limit: Int[Array, ""]) -> LevelController:
         """For at most so many steps."""
-        return LevelController(system.sizes, self.rtol, self.atol, limit)
+        kinks = isinstance(self.solver, dfx.AbstractERK)
+        return LevelController(system.sizes, self.rtol, self.atol, limit, kinks)
 
 
 class Carry(eqx.Module):
@@ -79,7 +80,9 @@ def start(
         solver_state = solver.init(term, carry.t, tnext, carry.state, system)
     # The first step size comes from the size of the first right-hand sides: NaN begets NaN.
     planned = controller_state.planned
-    finite = jnp.isfinite(planned) & (planned > 0)
+    numbers = jax.tree.leaves(eqx.filter(solver_state, eqx.is_inexact_array))
+    known = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in numbers])) if numbers else True
+    finite = jnp.isfinite(planned) & (planned > 0) & known
     return Carry(carry.t, carry.state, solver_state, controller_state), finite
 
 

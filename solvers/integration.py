@@ -79,7 +79,7 @@ def integrate(
             record(float(t))
         else:
             run.stop = run.stop or Stop("horizon", horizon, f"reached t = {horizon:g}")
-        if run.stop.asked and history.reached[-1:] != [run.stop.t]:
+        if run.stop.asked and not (history.reached and np.isclose(history.reached[-1], run.stop.t)):
             record(run.stop.t)
     except KeyboardInterrupt:
         t = float(run.carry.t)

@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 #: Steps at a jump of the right-hand side, against the largest step so far.
 FLOOR = 0.1
 
+#: The time after which the right-hand side is looked at again is no longer than this.
+NUDGE = 1e-4
+
 #: From this order on, errors at smooth right-hand sides fall visibly faster than those at jumps.
 TELLING = 4
 
@@ -50,7 +53,8 @@ class LevelController(dfx.AbstractStepSizeController):
     and a solution that slides along a kink would never get away from it. A jump shows by an error
     that falls like the step size or its square when a step is tried again; a smooth right-hand side
     makes it fall like the step size to the method's `error_order`. Only methods whose order is at
-    least `TELLING` keep the two apart; with the others no step is ever forced, and a jump may end
+    least `TELLING` keep the two apart, and only explicit ones (`kinks`), as errors of others fall
+    more slowly where the system is stiff; with the rest no step is ever forced, and a jump may end
     the run.
     """
 
@@ -58,6 +62,7 @@ class LevelController(dfx.AbstractStepSizeController):
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
     limit: Int[Array, ""]
+    kinks: bool = eqx.field(static=True)
 
     def wrap(self, direction: Any) -> "LevelController":
         """Nothing depends on the direction of time."""
@@ -84,7 +89,7 @@ class LevelController(dfx.AbstractStepSizeController):
         Relative to the size of F and not of y, which may start from zero.
         """
         span = t1 - t0
-        nudge = 0.01 * jnp.sqrt(jnp.finfo(span.dtype).eps) * span
+        nudge = jnp.minimum(jnp.sqrt(jnp.finfo(span.dtype).eps) * span, NUDGE)
 
         def evaluate(y: PyTree, _: None) -> tuple[PyTree, PyTree]:
             slope = func(terms, t0, y, args)
@@ -104,7 +109,7 @@ class LevelController(dfx.AbstractStepSizeController):
         error = self._error(y0, y1_candidate, y_error)
         step, state = t1 - t0, controller_state
         forced = (error >= 1) & (step <= FLOOR * state.largest) & _jumps(step, error, state)
-        forced &= error_order >= TELLING
+        forced &= self.kinks and error_order >= TELLING
         taken = jnp.where(forced, 0.99, error)
         zero = jnp.zeros_like(error)
         keep, next_t0, next_t1, jump, inner, result = self._unit_pid().adapt_step_size(

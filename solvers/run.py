@@ -95,7 +95,9 @@ class Run:
 
     def _started(self) -> tuple[Carry, Bool[Array, ""]]:
         horizon = self._number(self.horizon)
-        first_step = horizon if self.method.whole else None
+        # Of one step to the end, an end in between would not be seen.
+        whole = self.method.whole and not self.until.limits(self.dtype)
+        first_step = horizon if whole else None
         return start(self.system, self._scheme(), self.carry, horizon, first_step)
 
     def _scheme(self) -> Scheme:
@@ -138,7 +140,9 @@ class Run:
         if outcome.exhausted:
             words = f"the step size fell to the rounding of t at t = {t:.6g}"
             return Stop("step size", t, words)
-        if self.steps >= self.max_steps and t < self.horizon:
+        if t >= float(self._number(self.horizon)):
+            return None
+        if self.steps >= self.max_steps:
             words = f"step limit of {self.max_steps} reached at t = {t:.6g} of {self.horizon:g}"
             return Stop("step limit", t, words)
         spent = self.seconds - self.earlier

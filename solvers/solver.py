@@ -65,9 +65,16 @@ class AbstractSolver(eqx.Module):
         return 0
 
     def tightened(self, dtype: DTypeLike) -> Self:
-        """The same with tolerances a tenth of these."""
-        mine = self.tolerances(dtype)
-        return dataclasses.replace(self, rtol=mine.rtol / 10, atol=mine.atol / 10)
+        """The same with tolerances a tenth of these, and steps enough for that.
+
+        Raises:
+            ValueError: When the precision of the numbers cannot meet them.
+        """
+        mine, steps = self.tolerances(dtype), 10 * self.max_steps
+        tighter = {"rtol": mine.rtol / 10, "atol": mine.atol / 10, "max_steps": steps}
+        found = dataclasses.replace(self, **tighter)
+        found.tolerances(dtype)
+        return found
 
     def tolerances(self, dtype: DTypeLike) -> Tolerances:
         """The tolerances for numbers of `dtype`."""

@@ -26,9 +26,9 @@ class Until(eqx.Module):
     `loss` is the mean per-sample loss on the training points. `gradient` is the norm of its
     gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
     $|dL/dt| / L$: the loss changes by less than this part of itself per unit of time. Each
-    stops a run once it is below its value at the end of a step; the state there is the last one
-    recorded. `seconds` of wall time, compilation included, end a run likewise; one that goes on
-    from a checkpoint has them anew.
+    stops a run once it is below its value at the end of a step, however far below; the state there
+    is the last one recorded, and more save times make shorter steps. `seconds` of wall time,
+    compilation included, end a run likewise; one that goes on from a checkpoint has them anew.
 
     Raises:
         ValueError: When one is not a positive number.
@@ -64,5 +64,5 @@ def met(
         residual = system.residual(system.predictions(state)).reshape(-1)
         descent = -jnp.vdot(residual, system.push(state, system.field(state)))
         values["gradient"] = jnp.sqrt(jnp.abs(descent))
-        values["stalled"] = jnp.abs(descent) / loss
+        values["stalled"] = jnp.where(loss > 0, jnp.abs(descent) / loss, jnp.zeros_like(loss))
     return jax.tree.map(lambda limit, value: value < limit, limits, {k: values[k] for k in limits})

@@ -56,9 +56,8 @@ def test_run_ends_where_the_gradient_is_small(data):
     assert 1e-3 < np.sqrt(c @ np.asarray(kernel) @ c) < 1e-2
 
 
-@pytest.mark.parametrize("method", ["dense", "series"])
-def test_truncations_end_where_their_own_loss_stalls(data, method):
-    settings = {"method": method, "solver": SOLVER}
+def test_truncations_end_where_their_own_loss_stalls(data):
+    settings = {"method": "dense", "solver": SOLVER}
     run = nth.hierarchy(NETWORKS["fcn"], data, 2, TS, until=Until(stalled=0.18), **settings)
     assert run.stop.reason == "stalled"
     t, h = run.stop.t, 1e-4
@@ -76,7 +75,7 @@ def test_time_limit_keeps_what_was_reached(data):
 def test_limit_that_is_never_met_changes_nothing(data, whole):
     flow = trained(data, Until(loss=1e-300))
     assert flow.stop.reason == "horizon"
-    np.testing.assert_array_equal(flow.f, whole.f)
+    np.testing.assert_allclose(flow.f, whole.f, rtol=1e-12)
 
 
 def test_all_of_a_comparison_end_with_exact_flow(data, whole, tmp_path):
