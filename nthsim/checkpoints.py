@@ -20,6 +20,7 @@ from nthsim.outputs import replacing
 from nthsim.problem import Problem
 from nthsim.recipes import store_solver
 from nthsim.solvers.history import History
+from nthsim.solvers.integration import AbstractKeeper
 from nthsim.solvers.run import Run
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.stop import Stop
@@ -42,7 +43,7 @@ class CheckpointWarning(UserWarning):
     """A checkpoint could not be written; the run goes on without."""
 
 
-class Checkpoint:
+class Checkpoint(AbstractKeeper):
     """The file of one dynamics in a folder: written as it runs, read when it runs again.
 
     A line of JSON, which says what is being computed, and then the arrays as Equinox writes them;

@@ -208,6 +208,7 @@ class Comparison(eqx.Module):
 
     def _heading(self) -> list[str]:
         about = describe(self.model) if self.about is None else self.about
-        span = f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {len(self.ts)} save times"
+        ts = self.exact.ts if self.exact.stop.asked else self.ts
+        span = f"t = {ts[0]:g} to {ts[-1]:g} at {len(ts)} save times"
         lines = (about, str(self.data), f"{loss_name(self.loss)}; {self.exact.solver}; {span}")
         return [wrapped(line) for line in lines]

@@ -100,7 +100,7 @@ def _fastest_rate(system: AbstractDrivenSystem) -> Float[Array, ""]:
     with jax.default_matmul_precision("highest"):
         root = roots(slopes(system.residual, system.predictions(state)))
 
-        def product(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        def product(_: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
             v = pair[0] / jnp.maximum(jnp.linalg.norm(pair[0]), jnp.finfo(root.dtype).tiny)
             rows = blockwise(root, system.push(state, system.pull(state, blockwise(root, v))))
             return rows, jnp.linalg.norm(rows)

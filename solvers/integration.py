@@ -1,7 +1,7 @@
 """From a system and save times to a solution, in calls short enough to watch and to interrupt."""
 
+import abc
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -18,16 +18,16 @@ from nthsim.solvers.until import Until
 Observer = Callable[[float, PyTree[Array]], dict[str, np.ndarray]]
 
 
-class Keeper(Protocol):
+class AbstractKeeper(abc.ABC):
     """Keeps runs somewhere, so that they can be gone on with."""
 
+    @abc.abstractmethod
     def restore(self, run: Run) -> History:
         """Bring a run to where an earlier one was, and return what that had recorded."""
-        ...
 
+    @abc.abstractmethod
     def keep(self, run: Run, history: History, *, now: bool = False) -> None:
         """Keep where a run is; `now` or when it is time again."""
-        ...
 
 
 def integrate(
@@ -38,7 +38,7 @@ def integrate(
     until: Until = Until(),
     observe: Observer | None = None,
     report: Callable[[float], None] | None = None,
-    keeper: Keeper | None = None,
+    keeper: AbstractKeeper | None = None,
 ) -> Solution:
     """Integrate `system` from t = 0 and record its outputs at each of `ts`.
 

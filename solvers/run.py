@@ -49,12 +49,12 @@ class Run:
         """Wall time so far."""
         return self.earlier + time.perf_counter() - self.clock
 
-    def counts(self) -> dict[str, float]:
+    def counts(self) -> dict[str, int | float]:
         """The work so far, as numbers that `restore` takes."""
         names = ("steps", "rejected", "forced", "evaluations", "seconds")
         return {name: getattr(self, name) for name in names}
 
-    def restore(self, counts: dict[str, float], choice: str, *, fell_back: bool) -> None:
+    def restore(self, counts: dict[str, int | float], choice: str, *, fell_back: bool) -> None:
         """Take over the work of an earlier run of the same system."""
         self.steps, self.rejected = int(counts["steps"]), int(counts["rejected"])
         self.forced, self.evaluations = int(counts["forced"]), int(counts["evaluations"])

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Optional, Self
+from typing import Optional
 
 import diffrax as dfx
 import equinox as eqx
@@ -64,7 +64,7 @@ class AbstractSolver(eqx.Module):
         del N
         return 0
 
-    def tightened(self, dtype: DTypeLike) -> Self:
+    def tightened(self, dtype: DTypeLike) -> "AbstractSolver":
         """The same with tolerances a tenth of these, and steps enough for that.
 
         Raises:
