@@ -63,10 +63,7 @@ class Checkpoint(AbstractKeeper):
         """
         if not self.path.exists():
             return History()
-        try:
-            head, payload = self._read()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(error) from error
+        head, payload = self.read()
         for part, value in self.subject.items():
             if head["subject"].get(part) != value:
                 raise ValueError(
@@ -117,7 +114,18 @@ class Checkpoint(AbstractKeeper):
         check = hashlib.sha256(text.encode()).hexdigest()
         return f"{FORMAT} {check}\n{text}\n".encode() + body
 
-    def _read(self) -> tuple[dict[str, Any], bytes]:
+    def read(self) -> tuple[dict[str, Any], bytes]:
+        """What the file says of the run, and its arrays.
+
+        Raises:
+            ValueError: When it is not as it was written.
+        """
+        try:
+            return self._whole()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _whole(self) -> tuple[dict[str, Any], bytes]:
         first, text, body = self.path.read_bytes().split(b"\n", 2)
         form, _, check = first.decode().rpartition(" ")
         if form != FORMAT:
