@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from nthsim.losses import loss_name
-from nthsim.outputs import replacing
+from nthsim.outputs import made_folder, replacing
 from nthsim.problem import Problem
 from nthsim.recipes import store_solver
 from nthsim.solvers.history import History
@@ -171,18 +171,7 @@ def checkpoint_folder(folder: object) -> Path | None:
         return None
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(f"`checkpoint` must be the name of a folder, but is {folder!r}.")
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(
-            f"`checkpoint` must be a folder to write to, but {folder} is not: {reason}."
-        ) from error
-    return path
+    return made_folder("checkpoint", Path(folder))
 
 
 def subject_of(

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from nthsim.inputs import (
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
 from nthsim.memory import memory_limit, readable
-from nthsim.outputs import replacing
+from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
 from nthsim.refusals import check_kernels
@@ -50,7 +49,7 @@ def run(command: settings.Command) -> int:
     double = isinstance(command, settings.Show) or command.precision == "float64"
     jax.config.update("jax_enable_x64", double)  # of the command's own process
     out = getattr(command, "out", None)
-    folder = None if out is None else made_folder(out)
+    folder = None if out is None else made_folder("out", out)
     if isinstance(command, settings.Show):
         return _show(command, folder)
     memory = None if command.memory is None else settings.in_bytes(command.memory)
@@ -64,24 +63,6 @@ def run(command: settings.Command) -> int:
         if isinstance(command, settings.Kernels):
             return _kernels(command, folder)
         return _plan(command)
-
-
-def made_folder(out: Path) -> Path:
-    """The folder for results, made if need be; found out before anything is computed.
-
-    Raises:
-        ValueError: When it cannot be made or written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(
-            f"`out` must be a folder to write to, but {out} is not: {reason}."
-        ) from error
-    return out
 
 
 def _compare(command: settings.Compare, folder: Path | None) -> int:

@@ -7,6 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def made_folder(name: str, folder: Path) -> Path:
+    """The folder that argument `name` asks for, made if need be; found out before anything else.
+
+    Raises:
+        ValueError: When it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(
+            f"`{name}` must be a folder to write to, but {folder} is not: {reason}."
+        ) from error
+    return folder
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Hand out a name to write to; what was written takes the place of `path` at the end.

@@ -8,11 +8,10 @@ Row = dict[str, np.ndarray]
 class History:
     """Save times that were reached, and a row of named arrays for each."""
 
-    def __init__(
-        self, reached: list[float] | None = None, records: list[Row] | None = None
-    ) -> None:
-        """Empty, or with what is known."""
-        self.reached, self.records = reached or [], records or []
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.reached: list[float] = []
+        self.records: list[Row] = []
 
     def add(self, t: float, row: Row) -> None:
         """One more save time."""
