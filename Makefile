@@ -45,8 +45,6 @@ lint: .venv/.tools
 test-checkout test-wheel: export MPLBACKEND = Agg
 test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
 test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-# A program that can call back into Python, as Equinox's checks do by raising, is never kept.
-test-checkout test-wheel: export EQX_ON_ERROR = nan
 test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 # Halves the time of compilation; other versions of XLA refuse to start with a flag that they lack.
 test-checkout test-wheel: export XLA_FLAGS = $(shell flag=--xla_cpu_use_fusion_emitters=false; \

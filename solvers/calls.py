@@ -23,10 +23,12 @@ class Scheme(eqx.Module):
     atol: Float[Array, ""]
     limits: Limits
 
-    def controller(self, system: AbstractSystem, limit: Int[Array, ""]) -> LevelController:
+    def controller(
+        self, system: AbstractSystem, limit: Int[Array, ""], first_step: Float[Array, ""] | None
+    ) -> LevelController:
         """For at most so many steps."""
         kinks = isinstance(self.solver, dfx.AbstractERK)
-        return LevelController(system.sizes, self.rtol, self.atol, limit, kinks)
+        return LevelController(system.sizes, self.rtol, self.atol, limit, first_step, kinks)
 
 
 class Carry(eqx.Module):
@@ -65,14 +67,14 @@ def start(
 ) -> tuple[Carry, Bool[Array, ""]]:
     """Initial solver and controller states, and whether the first right-hand sides are finite."""
     with jax.default_matmul_precision("highest"):
-        term, controller = _term(), scheme.controller(system, jnp.array(1))
+        term, controller = _term(), scheme.controller(system, jnp.array(1), first_step)
         solver = scheme.solver
         tnext, controller_state = controller.init(
             term,
             carry.t,
             t1,
             carry.state,
-            first_step,
+            None,
             system,
             solver.func,
             solver.error_order(term),
@@ -105,10 +107,10 @@ def advance(
             scheme.solver,
             t0=carry.t,
             t1=t1,
-            dt0=controller_state.planned,
+            dt0=None,
             y0=carry.state,
             args=system,
-            stepsize_controller=scheme.controller(system, limit),
+            stepsize_controller=scheme.controller(system, limit, controller_state.planned),
             saveat=dfx.SaveAt(t1=True, solver_state=True, controller_state=True),
             solver_state=carry.solver_state,
             controller_state=controller_state,

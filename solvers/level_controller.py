@@ -56,12 +56,15 @@ class LevelController(dfx.AbstractStepSizeController):
     least `TELLING` keep the two apart, and only explicit ones (`kinks`), as errors of others fall
     more slowly where the system is stiff; with the rest no step is ever forced, and a jump may end
     the run.
+
+    `first_step` is tried first; without one, a step by how fast the right-hand side changes.
     """
 
     sizes: Callable[[PyTree], Float[Array, " levels"]]
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
     limit: Int[Array, ""]
+    first_step: Float[Array, ""] | None
     kinks: bool = eqx.field(static=True)
 
     def wrap(self, direction: Any) -> "LevelController":
@@ -70,9 +73,11 @@ class LevelController(dfx.AbstractStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """Start from `dt0`, or from a first step by how fast the right-hand side changes."""
+        """Start from `first_step`; Diffrax's own `dt0` would bring in a check by a callback."""
+        assert dt0 is None
+        dt0 = self.first_step
         if dt0 is None:
-            dt0 = self._first_step(terms, t0, t1, y0, args, func, error_order)
+            dt0 = self._estimate(terms, t0, t1, y0, args, func, error_order)
         # The inner controller is shown the worst ratio alone, so that its y is a scalar; a given
         # first step keeps it from estimating one from that.
         tnext, inner = self._unit_pid().init(
@@ -83,7 +88,7 @@ class LevelController(dfx.AbstractStepSizeController):
         none, zero = jnp.array(0), jnp.zeros_like(dt0)
         return tnext, LevelState(inner, dt0, zero, zero, zero, none, none)
 
-    def _first_step(self, terms, t0, t1, y0, args, func, error_order) -> Float[Array, ""]:
+    def _estimate(self, terms, t0, t1, y0, args, func, error_order) -> Float[Array, ""]:
         r"""$\tau\, \mathrm{rtol}^{1/q}$ with $\tau = \|F\| / \|\dot F\|$, in which F changes.
 
         Relative to the size of F and not of y, which may start from zero.
