@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,5 +50,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(part, target)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"`path` must be writable, but {path} is not: {reason}.") from error
+        raise ValueError(f"`path` must be writable, but {path} is not: {_told(error)}.") from error
+
+
+def _told(error: OSError) -> str:
+    """What went wrong; HDF5 hides it among addresses and offsets."""
+    hidden = re.search("error message = '([^']+)'", str(error))
+    return hidden[1] if hidden else error.strerror or str(error)
