@@ -1,6 +1,7 @@
 """Results on disk: one labelled netCDF-4 file, written whole or not at all, never pickled."""
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,9 @@ from nthsim.records import Record
 
 #: Groups whose variables are a network's parameters.
 PARAMETERS = ("parameters", "trained_parameters")
+
+#: Groups whose arrays are named by others; axes there are called after the arrays.
+STRANGERS = (*PARAMETERS, "cell")
 
 #: Raised whenever an older nthsim would misread a file of a newer one.
 VERSION = 1
@@ -88,8 +92,11 @@ def write(
         }
         for node in tree.subtree
     }
+    # By way of memory: HDF5 takes the whole process down when the disk fills up under it.
+    whole = io.BytesIO()
+    tree.to_netcdf(whole, engine="h5netcdf", encoding=encoding)
     with replacing(path) as part:
-        tree.to_netcdf(part, engine="h5netcdf", encoding=encoding)
+        part.write_bytes(whole.getbuffer())
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Record]]:
@@ -146,20 +153,21 @@ def _opened(path: str | os.PathLike[str]) -> xr.DataTree:
 
 
 def _dataset(name: str, record: Record) -> xr.Dataset:
-    """Name the arrays after what they are, except parameters, whose names are a stranger's."""
-    labels = {} if name in PARAMETERS else VARIABLES
-    clock = {} if name in PARAMETERS else {"ts": "save_time" if name == "/" else "time"}
-    clock |= {} if name in PARAMETERS else {"kernel_ts": "kernel_time"}
+    """Name the arrays after what they are, except those whose names are a stranger's."""
+    labels = {} if name in STRANGERS else VARIABLES
+    clock = {} if name in STRANGERS else {"ts": "save_time" if name == "/" else "time"}
+    clock |= {} if name in STRANGERS else {"kernel_ts": "kernel_time"}
     arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
-    variables = {key: _variable(key, array, labels) for key, array in arrays.items()}
-    attributes = {ATTRIBUTE: json.dumps(record.facts, default=_plain)}
+    what = "parameter " if name in PARAMETERS else ""
+    variables = {key: _variable(key, array, labels, what) for key, array in arrays.items()}
+    attributes = {ATTRIBUTE: json.dumps(record.facts, default=as_python)}
     return xr.Dataset(variables, attrs=attributes)
 
 
 def _record(node: xr.DataTree) -> Record:
     dataset = node.to_dataset(inherit=False)
     clocks = {"save_time": "ts", "time": "ts", "kernel_time": "kernel_ts"}
-    clock = {} if node.name in PARAMETERS else clocks
+    clock = {} if node.name in STRANGERS else clocks
     arrays = {
         clock.get(str(key), str(key)): variable.to_numpy()
         for key, variable in dataset.variables.items()
@@ -168,9 +176,12 @@ def _record(node: xr.DataTree) -> Record:
 
 
 def _variable(
-    name: str, array: np.ndarray, labels: Mapping[str, tuple[tuple[str, ...], str]]
+    name: str,
+    array: np.ndarray,
+    labels: Mapping[str, tuple[tuple[str, ...], str]],
+    what: str,
 ) -> xr.Variable:
-    axes, long_name = labels.get(name, ((), f"parameter {name}"))
+    axes, long_name = labels.get(name, ((), f"{what}{name}"))
     if not axes:
         axes = tuple(f"{name}-{i}" for i in range(array.ndim))
     elif array.ndim < len(axes):
@@ -189,6 +200,6 @@ def _encoding(name: str, variable: xr.Variable) -> dict[str, Any]:
     return encoding
 
 
-def _plain(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """A NumPy or JAX scalar as a number of Python's."""
     return value.item()
