@@ -1,4 +1,4 @@
-"""Figures of curves over time, drawn without a display and without global state."""
+"""Figures of curves over time or size, drawn without a display and without global state."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from nthsim.outputs import replacing
 
@@ -42,30 +42,52 @@ class Curve(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
     A broad one is grey and lies below all others, which may coincide with it. What is `doubtful` is
-    crossed out.
+    crossed out. `bars` reach from a lower to an upper value, and markers that are `hollow` tell two
+    curves of one look apart. `note` stands behind the last point.
     """
 
     label: str
-    ts: Float[np.ndarray, " T"]
+    x: Float[np.ndarray, " T"]
     values: Float[np.ndarray, " T"]
     look: int
     line: str = "-"
     end: float | None = None
     broad: bool = False
     doubtful: Bool[np.ndarray, " T"] | None = None
+    bars: Float[np.ndarray, "2 T"] | None = None
+    hollow: bool = False
+    note: str = ""
+
+
+class Guide(eqx.Module):
+    """A thin line without markers, of the colour of its `look`; grey for what is predicted."""
+
+    label: str
+    x: Float[np.ndarray, " T"]
+    values: Float[np.ndarray, " T"]
+    look: int | None = None
+    line: str = "-"
 
 
 class Panel(eqx.Module):
-    """Curves over one pair of axes; a logarithmic one leaves out what is not positive."""
+    """Curves over one pair of axes; a logarithmic one leaves out what is not positive.
+
+    `x` is what they are drawn over, time by default. Times decide by their gaps whether that axis
+    is logarithmic; `sizes` are marked on it one by one, and it is if `powers` are to be seen.
+    """
 
     title: str
     quantity: str
     curves: tuple[Curve, ...]
     log: bool = True
+    x: str = "gradient-flow time $t$"
+    sizes: tuple[int, ...] = ()
+    powers: bool = False
+    guides: tuple[Guide, ...] = ()
 
 
 def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
-    """Draw panels beside each other, over the same times, with one legend for all."""
+    """Draw panels beside each other, over the same times or sizes, with one legend for all."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.4 * columns, 2.9 * rows + 0.9), layout="constrained")
@@ -122,7 +144,7 @@ def log_spaced(ts: Float[np.ndarray, " T"]) -> bool:
 
 def _panel(ax: Axes, panel: Panel) -> None:
     ax.set_title(panel.title, fontsize=10, pad=10)
-    ax.set_xlabel("gradient-flow time $t$", fontsize=9)
+    ax.set_xlabel(panel.x, fontsize=9)
     ax.set_ylabel(panel.quantity, fontsize=9)
     ax.tick_params(labelsize=8, labelbottom=True)
     ax.set_axisbelow(True)
@@ -130,32 +152,54 @@ def _panel(ax: Axes, panel: Panel) -> None:
     ax.grid(color="0.9", linewidth=0.6)
     if panel.log:
         ax.set_yscale("log")
-    if any(log_spaced(curve.ts) for curve in panel.curves):
+    if panel.powers or any(log_spaced(curve.x) for curve in panel.curves if not panel.sizes):
         ax.set_xscale("log")
+    if panel.sizes:
+        ax.set_xticks(panel.sizes, [str(size) for size in panel.sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+    for guide in panel.guides:
+        colour = "0.55" if guide.look is None else _look(guide.look)[0]
+        label = guide.label or "_"  # matplotlib leaves these out of a legend
+        ax.plot(guide.x, guide.values, guide.line, color=colour, linewidth=0.9, label=label)
     for curve in panel.curves:
         _curve(ax, curve, panel.log)
     _limits(ax, panel)
 
 
+def _look(look: int) -> tuple[str, str]:
+    """A colour and a marker."""
+    return LOOKS[0] if not look else LOOKS[1 + (look - 1) % (len(LOOKS) - 1)]
+
+
 def _curve(ax: Axes, curve: Curve, log: bool) -> None:
-    colour, marker = LOOKS[0] if not curve.look else LOOKS[1 + (curve.look - 1) % (len(LOOKS) - 1)]
+    colour, marker = _look(curve.look)
     values = np.where(curve.values > 0, curve.values, np.nan) if log else curve.values
+    values = np.where(np.isfinite(values), values, np.nan) if curve.bars is not None else values
     step = max(1, len(values) // 8)
     ax.plot(
-        curve.ts,
+        curve.x,
         values,
         curve.line,
         color="0.65" if curve.broad else colour,
         marker=marker,
         markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another
         markersize=4.5,
+        markerfacecolor="white" if curve.hollow else None,
         linewidth=5.0 if curve.broad else 1.4,
         zorder=1.5 if curve.broad else 2.5,
         label=curve.label,
     )
+    if curve.bars is not None:
+        low, high = np.where(np.isfinite(curve.bars), curve.bars, np.nan)
+        ax.vlines(curve.x, low, high, color=colour, linewidth=1.2, zorder=2.4)
+    known = np.flatnonzero(np.isfinite(values))
+    if curve.note and len(known):
+        place = (curve.x[known[-1]], values[known[-1]])
+        offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(curve.note, place, **offset, color=colour, fontsize=8)
     if curve.doubtful is not None and curve.doubtful.any():
         ax.plot(
-            curve.ts[curve.doubtful],
+            curve.x[curve.doubtful],
             values[curve.doubtful],
             "x",
             color="0.35",

@@ -26,6 +26,9 @@ VERSION = 1
 #: The one attribute of each group that holds its facts, as JSON.
 ATTRIBUTE = "nthsim"
 
+#: The first axes of what a study over sizes measures.
+STUDY = ("family", "size", "seed")
+
 #: The axes of each variable, and its name for people. A scalar output has no axis "output"; all
 #: numbers are dimensionless, time in the unit that the factor 1/n in the loss sets.
 VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -64,10 +67,29 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "errors": (("order", "time"), "root mean square error of f at small times"),
     "slopes": (("order",), "fitted slope of log error against log time"),
     "windows": (("order", "bound"), "first and last time of each fit"),
+    "sizes": (("size",), "widths or depths"),
+    "seeds": (("seed",), "seeds of the networks"),
+    "initial_f": ((*STUDY, "entry"), "network outputs on training inputs at time 0"),
+    "initial_kernels": (
+        (*STUDY, "entry", "other_entry"),
+        "tangent kernels K^(2) among training points at time 0",
+    ),
+    "kernel_rms": ((*STUDY, "rank"), "root mean square of K^(2), K^(3), ... at time 0"),
+    "kernel_max": ((*STUDY, "rank"), "largest absolute entry of K^(2), K^(3), ... at time 0"),
+    "kernel_mean": (
+        (*STUDY, "rank"),
+        "mean entry of K^(r) at time 0 for even r, of K^(r) times f in its last slot for odd r",
+    ),
+    "drift": ((*STUDY, "save_time"), "relative movement of K^(2) in exact gradient flow"),
+    "error_f": ((*STUDY, "order", "save_time"), "root mean square error of f, training points"),
+    "error_f_test": ((*STUDY, "order", "save_time"), "root mean square error of f, test points"),
+    "error_kernel": ((*STUDY, "order", "save_time"), "relative error of K^(2)"),
+    "blown_up": ((*STUDY, "order"), "whether the truncation blew up"),
+    "seconds": (("family", "size"), "wall time of all seeds"),
 }
 
 #: Variables large enough to be worth compressing; the mild level costs little.
-COMPRESSED = ("kernel", "kernel_test")
+COMPRESSED = ("kernel", "kernel_test", "initial_kernels")
 
 
 def write(
