@@ -33,8 +33,10 @@ class Cell(eqx.Module):
 
     @property
     def name(self) -> str:
-        """Such as "fcn-64-seeds-0-39", which can name a file."""
-        return f"{slug(self.family)}-{self.size}-seeds-{self.seeds[0]}-{self.seeds[-1]}"
+        """Such as "fcn-64-seeds-0-39", which can name a file; no other cell has it."""
+        first, last = self.seeds[0], self.seeds[-1]
+        gaps = "" if last - first < len(self.seeds) else f"-{digest(np.array(self.seeds))[:8]}"
+        return f"{slug(self.family)}-{self.size}-seeds-{first}-{last}{gaps}"
 
 
 class Study(eqx.Module):
@@ -99,19 +101,19 @@ class Study(eqx.Module):
     def subject(self) -> dict[str, Any]:
         """What tells one study from another, in parts that a sentence can name.
 
-        Of all networks it holds those of the first seed, drawn anew.
+        Of all networks it holds those of seed 0, drawn anew, by family and size, so that further
+        families, sizes and seeds leave the rest as it is.
         """
         stored = store_solver(self.solver)
-        settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
         models = {
-            family: {str(size): self._mark(family, size) for size in self.sizes}
+            slug(family): {str(size): self._mark(family, size) for size in self.sizes}
             for family in self.families
         }
         return {
             "make_model": models,
             "data": digest((self.data.x, self.data.x_test, self.data.y, self.data.y_test)),
             "loss": loss_name(self.loss),
-            "solver": {"class": stored["class"], **settings},
+            "solver": {"class": stored["class"], **stored["settings"]},
             "orders": list(self.orders),
             "kernels": self.kernels,
             "save times": digest(self.ts),
@@ -123,7 +125,7 @@ class Study(eqx.Module):
         return {f: describe(self.model(f, self.sizes[0], self.seeds[0])) for f in self.families}
 
     def _mark(self, family: str, size: int) -> str:
-        network, theta = split(self.model(family, size, self.seeds[0]))
+        network, theta = split(self.model(family, size, 0))
         return digest(theta, ADDRESS.sub("", str(network)))
 
 

@@ -29,14 +29,17 @@ def measured(
     of f and errors of $K^{(2)}$ relative in Frobenius norm. What a member shows after its blow-up
     is NaN, and `blown_up` (members, orders) is 1. The facts say by which steps each dynamics was
     integrated, and why it ended.
+
+    Raises:
+        KeyboardInterrupt: At Ctrl-C; half a cell is none.
     """
     N = len(population.problem.x) * population.problem.outputs_per_sample
     levels = [population.outputs(), *(population.kernel(r) for r in range(2, kernels + 1))]
     f, *tensors = (np.asarray(level)[:, :N] for level in levels)
-    flow = population.flow(ts, solver)
+    flow = _heard(population.flow(ts, solver))
     runs, rows = {"exact gradient flow": flow}, []
     for p in orders:
-        runs[f"order {p}"] = run = population.truncation(levels[:p], ts, solver)
+        runs[f"order {p}"] = run = _heard(population.truncation(levels[:p], ts, solver))
         rows.append(_errors(run, flow, N, len(ts)))
     columns = {
         "kernel_rms": [rms(K) for K in tensors],
@@ -50,6 +53,13 @@ def measured(
     arrays["drift"] = (_norms(moved) / _norms(tensors[0])[None]).T
     stops = {name: str(run.stop) for name, run in runs.items()}
     return Record(arrays, {"solver": flow.choice, "stops": stops})
+
+
+def _heard(run: Solution) -> Solution:
+    """A run; or Ctrl-C, which the integration took for a reason to end."""
+    if run.stop.reason == "interrupt":
+        raise KeyboardInterrupt
+    return run
 
 
 def moment(

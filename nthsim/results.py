@@ -17,9 +17,6 @@ from nthsim.records import Record
 #: Groups whose variables are a network's parameters.
 PARAMETERS = ("parameters", "trained_parameters")
 
-#: Groups whose arrays are named by others; axes there are called after the arrays.
-STRANGERS = (*PARAMETERS, "cell")
-
 #: Raised whenever an older nthsim would misread a file of a newer one.
 VERSION = 1
 
@@ -87,6 +84,14 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "blown_up": ((*STUDY, "order"), "whether the truncation blew up"),
     "seconds": (("family", "size"), "wall time of all seeds"),
 }
+
+#: Of a cell, which is of one family and one size.
+CELL: Mapping[str, tuple[tuple[str, ...], str]] = {
+    name: (axes[2:], text) for name, (axes, text) in VARIABLES.items() if axes[:3] == STUDY
+}
+
+#: Groups whose variables have labels of their own. What has none is called after itself.
+LABELS = {"cell": CELL, **{name: {} for name in PARAMETERS}}
 
 #: Variables large enough to be worth compressing; the mild level costs little.
 COMPRESSED = ("kernel", "kernel_test", "initial_kernels")
@@ -175,10 +180,10 @@ def _opened(path: str | os.PathLike[str]) -> xr.DataTree:
 
 
 def _dataset(name: str, record: Record) -> xr.Dataset:
-    """Name the arrays after what they are, except those whose names are a stranger's."""
-    labels = {} if name in STRANGERS else VARIABLES
-    clock = {} if name in STRANGERS else {"ts": "save_time" if name == "/" else "time"}
-    clock |= {} if name in STRANGERS else {"kernel_ts": "kernel_time"}
+    """Name the arrays after what they are, except where names are a stranger's."""
+    labels, clock = LABELS.get(name, VARIABLES), {}
+    if name not in LABELS:
+        clock = {"ts": "save_time" if name == "/" else "time", "kernel_ts": "kernel_time"}
     arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
     what = "parameter " if name in PARAMETERS else ""
     variables = {key: _variable(key, array, labels, what) for key, array in arrays.items()}
@@ -189,7 +194,7 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
 def _record(node: xr.DataTree) -> Record:
     dataset = node.to_dataset(inherit=False)
     clocks = {"save_time": "ts", "time": "ts", "kernel_time": "kernel_ts"}
-    clock = {} if node.name in STRANGERS else clocks
+    clock = {} if node.name in LABELS else clocks
     arrays = {
         clock.get(str(key), str(key)): variable.to_numpy()
         for key, variable in dataset.variables.items()

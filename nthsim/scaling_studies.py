@@ -1,7 +1,9 @@
 """Studies over the width or depth of networks, with many seeds."""
 
+import os
 from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,13 +18,14 @@ from nthsim.footprints import member_bytes, problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.memory import available
 from nthsim.problem import pose
-from nthsim.progress import Progress
 from nthsim.records import Record
 from nthsim.refusals import check_flow, check_hierarchy, check_kernels
 from nthsim.scaling import Scaling
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.solver import AbstractSolver
+from nthsim.stores import kept
+from nthsim.sweeps import run
 
 #: More seeds than this are not computed together: a processor gains nothing by it.
 MOST = 64
@@ -42,6 +45,8 @@ def width_scaling(
     loss: Loss = squared_error,
     solver: AbstractSolver = Auto(),
     chunk: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    cluster: Any = None,
     progress: bool = True,
 ) -> Scaling:
     r"""Measure kernels, drift and truncation errors of networks of several widths and many seeds.
@@ -68,18 +73,35 @@ def width_scaling(
             left out, and at least 3.
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit. `Auto` takes explicit steps here.
-        chunk: How many seeds make a batch; as many as fit into memory, at most 64, if left out.
+        chunk: How many seeds make a batch; as many as fit into memory, at most 64, if left out, or
+            as in the folder `out`.
+        out: A folder that every batch is kept in once it is finished, made if need be. The same
+            call again, or one with further widths or seeds, computes only what is missing, and
+            several processes may share the work.
+        cluster: A Dask scheduler that hands batches to its workers, which need not see `out`: its
+            address, its file or a `distributed.Client`. They work in this process's precision.
         progress: Whether to show a progress bar when on a terminal.
 
     Raises:
         ValueError: When an argument is not as above, the networks of a width differ in more than
-            their parameters, or a single one does not fit into memory.
+            their parameters, a single one does not fit into memory, or `out` holds another study.
+        SweepError: When a batch fails, or at Ctrl-C; it tells what is done.
     """
     course = schedule(ts, solver, record_kernel=True)
     study = _study(
-        make_model, data, _sizes("widths", widths), seeds, orders, course, kernels, loss, chunk
+        make_model,
+        data,
+        _sizes("widths", widths),
+        seeds,
+        orders,
+        course,
+        kernels,
+        loss,
+        chunk,
+        kept=_kept_chunk(out),
     )
-    return _scaled("width", study, _run(study, study.cells(), progress=progress))
+    records = run(study, study.cells(), folder=out, cluster=cluster, progress=progress)
+    return _scaled("width", study, records)
 
 
 def depth_scaling(
@@ -94,6 +116,8 @@ def depth_scaling(
     loss: Loss = squared_error,
     solver: AbstractSolver = Auto(),
     chunk: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    cluster: Any = None,
     progress: bool = True,
 ) -> Scaling:
     r"""Measure kernels, drift and truncation errors of networks of several depths and many seeds.
@@ -114,16 +138,28 @@ def depth_scaling(
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit.
         chunk: How many seeds make a batch.
+        out: A folder to keep every finished batch in.
+        cluster: A Dask scheduler to hand batches to.
         progress: Whether to show a progress bar when on a terminal.
 
     Raises:
-        ValueError: As in `width_scaling`.
+        ValueError, SweepError: As in `width_scaling`.
     """
     course = schedule(ts, solver, record_kernel=True)
     study = _study(
-        make_model, data, _sizes("depths", depths), seeds, orders, course, kernels, loss, chunk
+        make_model,
+        data,
+        _sizes("depths", depths),
+        seeds,
+        orders,
+        course,
+        kernels,
+        loss,
+        chunk,
+        kept=_kept_chunk(out),
     )
-    return _scaled("depth", study, _run(study, study.cells(), progress=progress))
+    records = run(study, study.cells(), folder=out, cluster=cluster, progress=progress)
+    return _scaled("depth", study, records)
 
 
 def _study(
@@ -136,6 +172,8 @@ def _study(
     kernels: object,
     loss: Loss,
     chunk: object,
+    *,
+    kept: int | None,
 ) -> Study:
     """Check what a user said."""
     orders = checked_orders(orders, empty=True)
@@ -153,17 +191,23 @@ def _study(
         chunk=1,
     )
     fits = min(_fitting(study, course, f, size) for f in study.families for size in sizes)
-    return eqx.tree_at(lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds)))
+    return eqx.tree_at(lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds), kept))
 
 
-def _chunk(wanted: object, fits: int, seeds: int) -> int:
-    """What was asked for, if it fits; else as much, in chunks as alike as can be."""
-    if wanted is None:
+def _chunk(wanted: object, fits: int, seeds: int, kept: int | None) -> int:
+    """What was asked for, if it fits; else what the folder was begun with, or as much as fits, in chunks as alike as can be."""
+    if wanted is None and kept is None:
         return ceil(seeds / ceil(seeds / min(fits, MOST)))
-    chunk = min(seeds, count("chunk", wanted, 1))
+    chunk = kept if wanted is None else min(seeds, count("chunk", wanted, 1))
+    assert chunk is not None
     if chunk > fits:
         raise ValueError(f"`chunk` must be at most {fits} to fit into memory, but is {chunk}.")
     return chunk
+
+
+def _kept_chunk(out: object) -> int | None:
+    """What the folder was begun with, so that going on does not depend on what memory is free."""
+    return kept(out).get("chunk") if isinstance(out, str | os.PathLike) else None
 
 
 def _fitting(study: Study, course: Schedule, family: str, size: int) -> int:
@@ -205,15 +249,6 @@ def _seeds(seeds: object) -> tuple[int, ...]:
     if isinstance(seeds, Sequence | np.ndarray | jax.Array) and np.ndim(seeds):
         return checked_orders(seeds, name="seeds", least=0)
     return tuple(range(count("seeds", seeds, 1)))
-
-
-def _run(study: Study, cells: Sequence[Cell], *, progress: bool) -> list[Record]:
-    """Compute cell after cell."""
-    records = []
-    for cell in cells:
-        with Progress(cell.name, progress):
-            records.append(study.compute(cell))
-    return records
 
 
 def _scaled(axis: str, study: Study, records: Sequence[Record]) -> Scaling:

@@ -45,12 +45,13 @@ class Store:
         try:
             with alone(path.with_suffix(".lock")):
                 known = self._known(path)
-                further = [name for name in names if name not in known]
-                if path.exists() and not further:
+                cells = list(dict.fromkeys([*known["cells"], *names]))
+                subject = joined(known["subject"], self.subject)
+                further = {"subject": subject, "cells": cells}
+                if path.exists() and further == known:
                     return
                 self._tidy(path.name)
-                manifest = {"format": FORMAT, "version": VERSION, "subject": self.subject}
-                text = json.dumps(manifest | {"cells": [*known, *further]}, indent=1)
+                text = json.dumps({"format": FORMAT, "version": VERSION, **further}, indent=1)
                 with replacing(path) as part:
                     part.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
@@ -59,17 +60,17 @@ class Store:
                 f"`out` must be a folder to write to, but {self.folder} is not: {reason}."
             ) from error
 
-    def _known(self, path: Path) -> list[str]:
-        """The cells that the manifest names, if there is one, of this study."""
+    def _known(self, path: Path) -> dict[str, Any]:
+        """The subject and the cells of the manifest, if there is one, of this study."""
         if not path.exists():
-            return []
+            return {"subject": {}, "cells": []}
         manifest = read_manifest(self.folder)
         part = different(manifest["subject"], self.subject)
         if part is not None:
             raise ValueError(
                 f"`out` must be a folder of the same study, but {self.folder} holds another {part}."
             )
-        return manifest["cells"]
+        return {name: manifest[name] for name in ("subject", "cells")}
 
     def found(self, name: str) -> Record | None:
         """A finished cell; None if it is not finished.
@@ -143,6 +144,16 @@ def opened(folder: str | os.PathLike[str], subject: dict[str, Any], names: Seque
     return store
 
 
+def kept(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The subject of what a folder holds; empty where it holds no sweep yet.
+
+    Raises:
+        ValueError: As in `read_manifest`.
+    """
+    there = (Path(folder) / MANIFEST).exists()
+    return read_manifest(Path(folder))["subject"] if there else {}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What the manifest in a folder says: its `subject` and the names of all `cells`.
 
@@ -176,13 +187,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def different(one: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """The first part in which two subjects differ."""
-    parts = (
-        part
-        for part in {**other, **one}
-        if part not in one or part not in other or one[part] != other[part]
-    )
-    return next(parts, None)
+    """The first part in which two subjects differ; both must have the same parts."""
+    parts = dict.fromkeys([*other, *one])
+    return next((part for part in parts if not _agree(one.get(part), other.get(part))), None)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two values are equal; of mappings, what both name is compared, at any depth.
+
+    Thus a study of further sizes, which it names, is the same study.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(one[name], other[name]) for name in one.keys() & other.keys())
+    return one == other
+
+
+def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """All that two mappings name, at any depth."""
+    both = {
+        name: joined(one[name], other[name])
+        for name in one
+        if isinstance(one[name], dict) and isinstance(other.get(name), dict)
+    }
+    return one | other | both
 
 
 def plain(facts: dict[str, Any]) -> dict[str, Any]:

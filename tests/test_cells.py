@@ -1,7 +1,9 @@
 """A cell measures what single runs of its networks show, seed by seed."""
 
+import dataclasses
 import functools
 import json
+import re
 
 import equinox as eqx
 import jax
@@ -13,6 +15,7 @@ import pytest
 import nthsim as nth
 from nthsim.cells import Cell, Study
 from nthsim.models import FCN, ResNet
+from nthsim.populations import Population
 from nthsim.solvers import Auto
 
 TS = np.linspace(0.0, 2.0, 4)
@@ -119,13 +122,31 @@ class Product(eqx.Module):
 
 def test_cells_are_all_families_sizes_and_chunks_and_have_names_of_their_own():
     families = {"FCN": _fcn, "my ResNet": lambda width, key: ResNet(4, width, 2, key=key)}
-    cells = _study(families=families).cells()
+    cells = _study(families=families, seeds=(3, 4, 5)).cells()
     assert [cell.name for cell in cells] == [
         f"{family}-{size}-seeds-{seeds}"
         for family in ("fcn", "my-resnet")
         for size in (6, 8)
-        for seeds in ("0-3", "4-4")
+        for seeds in ("3-4", "5-5")
     ]
+
+
+def test_seeds_with_gaps_are_told_apart_by_name():
+    names = {Cell("FCN", 6, seeds).name for seeds in ((0, 1, 4), (0, 3, 4), (0, 4))}
+    assert len(names) == 3
+    assert all(re.fullmatch("fcn-6-seeds-0-4-[0-9a-f]{8}", name) for name in names)
+
+
+def test_interrupted_run_makes_no_cell(monkeypatch):
+    stop = dataclasses.replace(_flow().stop, reason="interrupt")
+    cut = dataclasses.replace(_flow(), stop=stop)
+    monkeypatch.setattr(Population, "flow", lambda *arguments: cut)
+    with pytest.raises(KeyboardInterrupt):
+        _study().compute(Cell("FCN", 6, (0, 3)))
+
+
+def _flow():
+    return _study().population("FCN", 6, (0, 3)).flow(TS, TIGHT)
 
 
 def test_subject_is_json_and_tells_studies_apart():
@@ -139,13 +160,12 @@ def test_subject_is_json_and_tells_studies_apart():
         "kernels": 3,
         "ts": TS[:-1],
         "loss": nth.logistic,
-        "solver": Auto(rtol=1e-8),
+        "solver": Auto(rtol=1e-9, max_steps=7),  # what the limit cut short is kept as it is
         "chunk": 3,
-        "seeds": (1, 3),
     }
     for name, change in changes.items():
         assert _study(**{name: change}).subject() != subject, name
-    assert _study(solver=Auto(rtol=1e-9, max_steps=7)).subject() == subject
+    assert _study(seeds=(1, 3)).subject() == subject
 
 
 def test_networks_of_other_structure_are_refused():
