@@ -104,6 +104,8 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
     for ax in axes[: len(panels)]:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    for guide in (guide for panel in panels for guide in panel.guides if guide.label):
+        handles[guide.label] = handles.pop(guide.label)  # behind all curves
     figure.legend(
         list(handles.values()),
         list(handles),
@@ -157,12 +159,13 @@ def _panel(ax: Axes, panel: Panel) -> None:
     if panel.sizes:
         ax.set_xticks(panel.sizes, [str(size) for size in panel.sizes])
         ax.xaxis.set_minor_locator(NullLocator())
-    for guide in panel.guides:
-        colour = "0.55" if guide.look is None else _look(guide.look)[0]
-        label = guide.label or "_"  # matplotlib leaves these out of a legend
-        ax.plot(guide.x, guide.values, guide.line, color=colour, linewidth=0.9, label=label)
     for curve in panel.curves:
         _curve(ax, curve, panel.log)
+    for guide in panel.guides:
+        colour = "0.55" if guide.look is None else _look(guide.look)[0]
+        look = {"color": colour, "linewidth": 0.9, "zorder": 2.2}
+        label = guide.label or "_"  # matplotlib leaves these out of a legend
+        ax.plot(guide.x, guide.values, guide.line, **look, label=label)
     _limits(ax, panel)
 
 
@@ -179,7 +182,7 @@ def _curve(ax: Axes, curve: Curve, log: bool) -> None:
     ax.plot(
         curve.x,
         values,
-        curve.line,
+        linestyle=curve.line,
         color="0.65" if curve.broad else colour,
         marker=marker,
         markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another

@@ -165,7 +165,9 @@ class Scaling(eqx.Module):
 
         if path is not None:
             check_suffix(path)
-        figure = draw(panels(self), title="\n".join(self.heading()[-2:]))
+        middles = f"medians and quartiles over {self._seeds()}"
+        title = "\n".join([*self.heading()[:-1], f"{middles}; {self._span()}"])
+        figure = draw(panels(self), title=title)
         if path is not None:
             save(figure, path)
         return figure
@@ -182,12 +184,18 @@ class Scaling(eqx.Module):
 
     def heading(self) -> list[str]:
         """What was measured, on what, and how."""
-        sizes = f"{self.axis} {self.sizes[0]} to {self.sizes[-1]}"
-        span = f"t = {self.ts[0]:g} to {self.ts[-1]:g}"
-        lines = [f"{f}: {about}" for f, about in zip(self.families, self.networks, strict=True)]
+        least = f"at {self.axis} {self.sizes[0]}"
+        named = zip(self.families, self.networks, strict=True)
+        lines = [f"{family} {least}: {about}" for family, about in named]
         lines += [f"{self.data}; {loss_name(self.loss)}"]
-        lines += [f"{sizes}, {self._seeds()}; {span} at {len(self.ts)} save times; {self.steps}"]
+        sizes = f"{self.axis} {self.sizes[0]} to {self.sizes[-1]}, {self._seeds()}"
+        lines += [f"{sizes}; {self._span()}; {self.steps}"]
         return [wrapped(line) for line in lines]
+
+    def _span(self) -> str:
+        if not self.ts[-1] > 0:
+            return "t = 0"
+        return f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {len(self.ts)} save times"
 
     def _seeds(self) -> str:
         return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"

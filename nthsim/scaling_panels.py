@@ -44,7 +44,7 @@ def _panel(study: Scaling, title: str, quantity: str, chosen: Mapping[str, str])
         for j, (label, name) in enumerate(chosen.items()):
             several = len(study.families) > 1
             alone = len(chosen) == 1
-            look = i + j + 1 if alone and several else (0 if alone else j + 1)
+            look = 1 + (i if alone else j)
             later = bool(i) and not alone
             named = (family if alone else f"{family}, {label}") if several else label
             curve, lines = _drawn(found[name], named, look, later=later, powers=powers)
