@@ -195,7 +195,7 @@ def _study(
 
 
 def _chunk(wanted: object, fits: int, seeds: int, kept: int | None) -> int:
-    """What was asked for, if it fits; else what the folder was begun with, or as much as fits, in chunks as alike as can be."""
+    """What was asked for, or the folder was begun with; else as much as fits, as even as can be."""
     if wanted is None and kept is None:
         return ceil(seeds / ceil(seeds / min(fits, MOST)))
     chunk = kept if wanted is None else min(seeds, count("chunk", wanted, 1))
