@@ -39,7 +39,7 @@ class Cluster(AbstractWorkers):
             ValueError: When Dask is not installed, or no scheduler answers.
         """
         self.client, self.borrowed = _connected(cluster)
-        self.double = bool(jax.config.jax_enable_x64)
+        self.double = bool(jax.config.read("jax_enable_x64"))
         self.study: Any = None
         self.tasks: dict[Any, str] = {}
         self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -163,16 +163,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = int(manifest["version"])
         whole = manifest["format"] == FORMAT and isinstance(manifest["subject"], dict)
-        version, cells = int(manifest["version"]), manifest["cells"]
-        whole = whole and all(isinstance(name, str) for name in cells)
+        whole = whole and all(isinstance(name, str) for name in manifest["cells"])
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(
             f"`out` must be a folder with a sweep, but {path} cannot be read: {reason}."
         ) from error
     except (ValueError, KeyError, TypeError):
-        whole, version = False, VERSION
+        manifest, version, whole = {}, VERSION, False
     if version > VERSION:
         raise ValueError(
             f"`out` must be of format version {VERSION} or older, but {path} is of version "

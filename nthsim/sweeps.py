@@ -25,7 +25,7 @@ class SweepError(RuntimeError):
     def __init__(self, reason: str, records: dict[str, Record], total: int, kept: str) -> None:
         """Say why it ended, how much is done and where that is."""
         super().__init__(f"{reason}; {len(records)} of {total} cells are done, {kept}")
-        self.records = records
+        self.reason, self.records = reason, records
 
 
 @runtime_checkable

@@ -558,7 +558,7 @@ COMMAND_MISTAKES = {
     ),
     "nothing to show": (
         "show",
-        r"`FILE` must be a result of nthsim compare or nthsim flow, but is missing; see",
+        r"`FILE` must be a result of nthsim compare, flow or scaling, but is missing; see",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
