@@ -59,7 +59,7 @@ def as_toml(settings: Common) -> str:
     lines = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value in (None, ()) or field.name in PLACES:
+        if value is None or value == () == field.default or field.name in PLACES:
             continue
         if field.name == "data" and is_file(value):
             value = str(Path(value).resolve())

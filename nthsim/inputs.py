@@ -70,16 +70,16 @@ def made_families(settings: Scaling, data: Dataset, axis: str) -> dict[str, Make
         raise ValueError(
             f"`beside` must be another network than `model`, but both are {settings.model}."
         )
-    families: dict[str, Maker] = {settings.model: partial(_sized, settings, axis, *_shape(data))}
+    kinds: list[Scaling] = [settings]
     if settings.beside is not None:
-        # Only one of the two has residual blocks.
-        c_res = None if settings.beside == "fcn" else settings.c_res
-        first = dataclasses.replace(settings, c_res=None if settings.model == "fcn" else c_res)
-        other = dataclasses.replace(settings, model=settings.beside, c_res=c_res)
-        families = {
-            each.model: partial(_sized, each, axis, *_shape(data)) for each in (first, other)
-        }
-    return families
+        # Of the two, only one has residual blocks.
+        kinds = [
+            dataclasses.replace(
+                settings, model=model, c_res=settings.c_res if model == "resnet" else None
+            )
+            for model in (settings.model, settings.beside)
+        ]
+    return {kind.model: partial(_sized, kind, axis, *_shape(data)) for kind in kinds}
 
 
 def made_sizes(settings: Scaling) -> tuple[str, tuple[int, ...]]:

@@ -76,6 +76,12 @@ def kernel(x: Any, order: int = 2, **options):
     return nth.kernel(NET, x, order, **options)
 
 
+def widths(**options):
+    return nth.width_scaling(
+        lambda m, key: FCN(3, m, 1, key=key), DATA, (2,), 1, (2,), TS, **options
+    )
+
+
 def hierarchy(order: Any = 2, **options):
     return nth.hierarchy(NET, DATA, order, TS, **options)
 
@@ -385,6 +391,12 @@ MISTAKES = [
         r"`x` must hold at most 3505 points, but holds 9000: order 2 needs 752 MB and 200 MB are",
     ),
     Mistake(
+        "out that is no path",
+        lambda: widths(out=3),
+        r"`out` must be the name of a folder, but is 3",
+        True,
+    ),
+    Mistake(
         "network beyond memory",
         lambda: limited(10**6, flow),
         r"`model` must be smaller to fit into memory, or that be larger, but exact flow needs",
@@ -559,6 +571,24 @@ COMMAND_MISTAKES = {
     "nothing to show": (
         "show",
         r"`FILE` must be a result of nthsim compare, flow or scaling, but is missing; see",
+    ),
+    "folder of nothing to show": (
+        "show {dir}",
+        r"`file` must be a result of nthsim, but the folder",
+    ),
+    "widths and depths": (
+        "scaling --widths 3 4 --depths 1 2",
+        r"`widths` must be left out where `depths` are given, but is 3 4\.",
+    ),
+    "width 0 among widths": ("scaling --widths 0 4", r"`widths` must be an integer of at least 1"),
+    "no seeds": ("scaling --seeds 0", r"`seeds` must be an integer of at least 1, but is 0\."),
+    "beside itself": (
+        "scaling --model fcn --beside fcn",
+        r"`beside` must be another network than `model`, but both are fcn\.",
+    ),
+    "cluster nowhere": (
+        "scaling --widths 3 --n-train 2 --orders 2 --cluster nowhere",
+        r"`cluster` must be (the address of a scheduler|left out without Dask)",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
