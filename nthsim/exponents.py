@@ -58,7 +58,9 @@ def growth(values: Table, *, statistic: Statistic = np.median) -> Estimate:
     return _bootstrapped(counted(values)[[0, -1]], lambda ends: ends[1] / ends[0], statistic)
 
 
-def prefactor(sizes: Int[np.ndarray, " sizes"], middles: Float[np.ndarray, " sizes"], slope: float):
+def prefactor(
+    sizes: Int[np.ndarray, " sizes"], middles: Float[np.ndarray, " sizes"], slope: float | int
+) -> float:
     """The factor before the power law of this slope that goes through the middle of all."""
     known = np.isfinite(middles) & (middles > 0)
     if not known.any():

@@ -12,10 +12,10 @@ from nthsim.models import FCN
 from nthsim.results import read
 from nthsim.sweeps import SweepError
 
-DATA = nth.sphere(2, dim=3)
+DATA, T0 = nth.sphere(2, dim=3), np.zeros(1)
 
 
-def study(widths=(4,), seeds=2, out=None, orders=(), ts=(0.0,), data=DATA, make=None, **settings):
+def study(widths=(4,), seeds=2, out=None, orders=(), ts=T0, data=DATA, make=None, **settings):
     families = {"FCN": make or (lambda width, key: FCN(3, width, 1, key=key))}
     chosen = {"chunk": 2, "progress": False, **settings}
     return nth.width_scaling(families, data, widths, seeds, orders, ts, out=out, **chosen)
@@ -71,7 +71,7 @@ def test_axes_of_a_batch_are_labelled(folder):
         ("solver", {"solver": nth.solvers.Explicit(rtol=1e-3)}),
         ("orders", {"orders": (2,)}),
         ("kernels", {"kernels": 4}),
-        ("save times", {"ts": (0.0, 2.0)}),
+        ("save times", {"ts": np.array([0.0, 2.0])}),
         ("chunk", {"chunk": 1}),
     ],
 )
