@@ -17,7 +17,7 @@ DATA, T0 = nth.sphere(2, dim=3), np.zeros(1)
 
 def study(widths=(4,), seeds=2, out=None, orders=(), ts=T0, data=DATA, make=None, **settings):
     families = {"FCN": make or (lambda width, key: FCN(3, width, 1, key=key))}
-    chosen = {"chunk": 2, "progress": False, **settings}
+    chosen = {"chunk": 2, "kernels": 2, "progress": False, **settings}
     return nth.width_scaling(families, data, widths, seeds, orders, ts, out=out, **chosen)
 
 
@@ -70,7 +70,7 @@ def test_axes_of_a_batch_are_labelled(folder):
         ("loss", {"loss": lambda f, y: (f - y) ** 4}),
         ("solver", {"solver": nth.solvers.Explicit(rtol=1e-3)}),
         ("orders", {"orders": (2,)}),
-        ("kernels", {"kernels": 4}),
+        ("kernels", {"kernels": 3}),
         ("save times", {"ts": np.array([0.0, 2.0])}),
         ("chunk", {"chunk": 1}),
     ],
