@@ -1,6 +1,7 @@
 """Figures of curves over time or size, drawn without a display and without global state."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,12 @@ LOOKS = (
     ("#E69F00", "v"),
     ("#56B4E9", "P"),
 )
+
+#: Of a title, in an inch.
+LETTERS = 13
+
+#: Between notes, as a part of an axis.
+APART = 0.065
 
 #: What crossed out points are.
 DOUBTFUL = "below the error of solving"
@@ -90,11 +97,14 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
     """Draw panels beside each other, over the same times or sizes, with one legend for all."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.4 * columns, 2.9 * rows + 0.9), layout="constrained")
+    width = 4.4 * columns if columns > 1 else 7.4
+    folded = [textwrap.fill(line, int(LETTERS * width)) for line in title.splitlines()]
+    height = 2.9 * rows + 0.9 + 0.17 * max(0, len(folded) - 2)
+    figure = Figure(figsize=(width, height), layout="constrained")
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(w_pad=0.08, h_pad=0.06)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(folded), fontsize=10)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
     for ax, panel in zip(axes, panels, strict=False):
         _panel(ax, panel)
@@ -167,6 +177,21 @@ def _panel(ax: Axes, panel: Panel) -> None:
         label = guide.label or "_"  # matplotlib leaves these out of a legend
         ax.plot(guide.x, guide.values, guide.line, **look, label=label)
     _limits(ax, panel)
+    _notes(ax, panel)
+
+
+def _notes(ax: Axes, panel: Panel) -> None:
+    """Write each note beside the last point of its curve, apart from those below it."""
+    noted = [curve for curve in panel.curves if curve.note and 0 < curve.values[-1] < np.inf]
+    if not noted:
+        return
+    ends = [float(curve.values[-1]) for curve in noted]
+    places = ax.transAxes.inverted().transform(ax.transData.transform([(1.0, y) for y in ends]))
+    taken = -np.inf
+    for i in np.argsort(ends):
+        taken = max(places[i][1], taken + APART)
+        style = {"color": _look(noted[i].look)[0], "fontsize": 8, "va": "center"}
+        ax.text(1.0, taken, noted[i].note, transform=ax.transAxes, **style)
 
 
 def _look(look: int) -> tuple[str, str]:
@@ -195,11 +220,6 @@ def _curve(ax: Axes, curve: Curve, log: bool) -> None:
     if curve.bars is not None:
         low, high = np.where(np.isfinite(curve.bars), curve.bars, np.nan)
         ax.vlines(curve.x, low, high, color=colour, linewidth=1.2, zorder=2.4)
-    known = np.flatnonzero(np.isfinite(values))
-    if curve.note and len(known):
-        place = (curve.x[known[-1]], values[known[-1]])
-        offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(curve.note, place, **offset, color=colour, fontsize=8)
     if curve.doubtful is not None and curve.doubtful.any():
         ax.plot(
             curve.x[curve.doubtful],

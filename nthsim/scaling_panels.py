@@ -1,5 +1,6 @@
 """What the figure of a study over sizes shows: kernels, errors and drift, with their power laws."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,9 @@ from nthsim.quantities import Quantity
 from nthsim.scaling import Scaling
 
 PREDICTED = "predicted power"
+
+#: The points of two families at one width are this factor squared apart.
+ASIDE = 1.02
 
 
 def panels(study: Scaling) -> tuple[Panel, ...]:
@@ -48,6 +52,10 @@ def _panel(study: Scaling, title: str, quantity: str, chosen: Mapping[str, str])
             later = bool(i) and not alone
             named = (family if alone else f"{family}, {label}") if several else label
             curve, lines = _drawn(found[name], named, look, later=later, powers=powers)
+            if powers:  # beside those of the other families
+                curve = dataclasses.replace(
+                    curve, x=curve.x * ASIDE ** (2 * i - len(study.families) + 1)
+                )
             curves.append(curve)
             guides += lines
     sizes = tuple(int(size) for size in study.sizes)
