@@ -21,6 +21,7 @@ from .scaling_studies import width_scaling as width_scaling
 from .solvers import Until as Until
 from .studies import CompareError as CompareError
 from .studies import compare as compare
+from .sweeps import SweepError as SweepError
 from .synthetic import sphere as sphere
 from .taylor import taylor as taylor
 from .times import log_times as log_times
