@@ -15,7 +15,7 @@ from nthsim.records import Record
 from nthsim.workers import POLL, AbstractWorkers, Outcome
 
 #: The most cells in the scheduler's hands; each claim is an open file.
-IN_FLIGHT = 200
+MOST = 200
 
 #: Seconds that a scheduler has to answer.
 PATIENCE = 20
@@ -26,7 +26,9 @@ class Cluster(AbstractWorkers):
 
     Each cell is one task. A worker that dies has its cell given to another one, by Dask, up to the
     `distributed.scheduler.allowed-failures` of its configuration. Results come back to this
-    process, so that workers need not see its disk.
+    process, so that workers need not see its disk. The scheduler gets as many cells as its workers
+    have threads and the next one only for one that came back: a worker that dies takes no finished
+    cells with it. A cluster that adapts its size to what waits will not grow by that.
 
     A task sets its whole worker process to the precision of this process, as JAX's is a setting of
     processes: give nthsim workers of its own, and run one sweep at a time on them.
@@ -41,6 +43,7 @@ class Cluster(AbstractWorkers):
         self.client, self.borrowed = _connected(cluster)
         self.double = bool(jax.config.read("jax_enable_x64"))
         self.study: Any = None
+        self.threads = self._threads()
         self.tasks: dict[Any, str] = {}
         self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
@@ -53,8 +56,8 @@ class Cluster(AbstractWorkers):
 
     @property
     def ready(self) -> bool:
-        """Whether the scheduler holds few cells."""
-        return len(self.tasks) < IN_FLIGHT
+        """Whether a thread is free; the first cell may wait for a worker to come."""
+        return len(self.tasks) < min(max(1, self.threads), MOST)
 
     def submit(self, cell: Any) -> None:
         """Hand a cell to the scheduler."""
@@ -64,6 +67,7 @@ class Cluster(AbstractWorkers):
 
     def finished(self) -> list[Outcome]:
         """The cells that came back."""
+        self.threads = self._threads()
         outcomes: list[Outcome] = []
         try:
             future = self.done.get(timeout=POLL)
@@ -79,6 +83,9 @@ class Cluster(AbstractWorkers):
             self.client.cancel([*self.tasks, *([] if self.study is None else [self.study])])
         if not self.borrowed:
             self.client.close()
+
+    def _threads(self) -> int:
+        return sum(self.client.nthreads().values())
 
     def _submitted(self, function: Any, *arguments: Any) -> Any:
         import dask
