@@ -33,7 +33,8 @@ def main() -> None:
         "ResNet": lambda depth, key: ResNet(4, settings.width, depth, **shape, key=key),
     }
     # Nothing is trained: the only time is 0, and there are no orders.
-    study = nth.depth_scaling(families, data, settings.depths, settings.seeds, (), [0.0], kernels=4)
+    ts = jnp.zeros(1)
+    study = nth.depth_scaling(families, data, settings.depths, settings.seeds, (), ts, kernels=4)
 
     print(study)
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ class Estimate(eqx.Module):
     low: float
     high: float
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: float | int) -> bool:
         return self.low <= value <= self.high
 
 
@@ -97,7 +97,8 @@ def _bootstrapped(
     """A summary of each row's statistic; rows are resampled apart from each other."""
 
     def summarised(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        return summary(np.stack([statistic(sample, axis=axis) for sample in samples]))
+        middles = np.stack([statistic(sample, axis=axis) for sample in samples])
+        return np.asarray(summary(middles))
 
     # Medians may be infinite, and zero.
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():

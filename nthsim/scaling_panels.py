@@ -80,7 +80,7 @@ def _drawn(
     guides = []
     if np.isfinite(slope):
         fit = prefactor(each.sizes, middles, slope) * x**slope
-        power = prefactor(each.sizes, middles, each.predicted) * x**each.predicted
+        power = prefactor(each.sizes, middles, float(each.predicted)) * x**each.predicted
         guides = [Guide(PREDICTED, x, power, line=":"), Guide("", x, fit, look, line)]
     curve = Curve(
         label,
