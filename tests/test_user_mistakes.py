@@ -76,12 +76,6 @@ def kernel(x: Any, order: int = 2, **options):
     return nth.kernel(NET, x, order, **options)
 
 
-def widths(**options):
-    return nth.width_scaling(
-        lambda m, key: FCN(3, m, 1, key=key), DATA, (2,), 1, (2,), TS, **options
-    )
-
-
 def hierarchy(order: Any = 2, **options):
     return nth.hierarchy(NET, DATA, order, TS, **options)
 
