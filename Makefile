@@ -63,14 +63,15 @@ test-wheel: .venv-wheel/.package
 	  --ignore tests/test_demos.py
 
 bench: .venv/.package
-	@echo "Installing real MNIST digits into .venv"
-	@.venv/bin/python -m pip install -q --editable ".[data]"
+	@echo "Installing real MNIST digits and Dask into .venv"
+	@.venv/bin/python -m pip install -q --editable ".[cluster,data]"
 	.venv/bin/python benchmarks/kernels.py
 	.venv/bin/python benchmarks/foreign.py
 	.venv/bin/python benchmarks/series.py
 	.venv/bin/python benchmarks/large.py
 	.venv/bin/python benchmarks/stiff.py
 	.venv/bin/python benchmarks/resumed.py
+	.venv/bin/python benchmarks/killed.py
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info

@@ -15,9 +15,13 @@ from .losses import squared_error as squared_error
 from .memory import memory_limit as memory_limit
 from .planning import Plan as Plan
 from .planning import plan as plan
+from .scaling import Scaling as Scaling
+from .scaling_studies import depth_scaling as depth_scaling
+from .scaling_studies import width_scaling as width_scaling
 from .solvers import Until as Until
 from .studies import CompareError as CompareError
 from .studies import compare as compare
+from .sweeps import SweepError as SweepError
 from .synthetic import sphere as sphere
 from .taylor import taylor as taylor
 from .times import log_times as log_times

@@ -5,6 +5,7 @@ import os
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from nthsim.certificates import Certificate
@@ -83,14 +84,16 @@ def load(path: str | os.PathLike[str], model: PyTree, loss: Loss | None) -> Comp
     )
 
 
+def dataset(arrays: dict[str, np.ndarray]) -> Dataset:
+    """The data of a file, in the precision that they were saved in, which is not JAX's always."""
+    kept = [jnp.asarray(array) for array in arrays.values()]
+    return eqx.tree_at(lambda d: [getattr(d, name) for name in arrays], Dataset(**arrays), kept)
+
+
 def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
     """The comparison of a file, its models still missing."""
     facts, data = root.facts, dict(root.arrays)
     ts, initial_kernel = data.pop("ts"), data.pop("initial_kernel", None)
-    checked = Dataset(**data)
-    # A Dataset takes JAX's default precision; what was saved may be of another.
-    kept = [jnp.asarray(array) for array in data.values()]
-    checked = eqx.tree_at(lambda d: [getattr(d, name) for name in data], checked, kept)
     for name in ("parameters", "trained_parameters"):
         if name in groups and fingerprint(groups[name].arrays) != groups[name].facts["sha256"]:
             raise ValueError(f"the {name} are not those that were saved")
@@ -98,7 +101,7 @@ def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
     slopes = groups.get("certificate")
     return Comparison(
         model=None,
-        data=checked,
+        data=dataset(data),
         loss=facts["loss"]["name"],
         solver=restore_solver(facts["solver"]),
         orders=orders,

@@ -12,8 +12,9 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from nthsim.configs import flags
 from nthsim.mistakes import COMMANDS, explained
-from nthsim.settings import Command, Compare, Flow, Kernels, Plan, Show, flags
+from nthsim.settings import Command, Compare, Flow, Kernels, Plan, Scaling, Show
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ PARSER = tyro.conf.OmitSubcommandPrefixes[
     Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Flow, tyro.conf.subcommand("flow")]
     | Annotated[Kernels, tyro.conf.subcommand("kernels")]
+    | Annotated[Scaling, tyro.conf.subcommand("scaling")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 ]

@@ -12,6 +12,7 @@ import numpy as np
 from nthsim import settings
 from nthsim.checks import checked_orders
 from nthsim.comparison import Comparison
+from nthsim.configs import as_toml
 from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
 from nthsim.inputs import (
@@ -20,7 +21,9 @@ from nthsim.inputs import (
     check_weights,
     drawn_model,
     made_data,
+    made_families,
     made_model,
+    made_sizes,
     made_solver,
     made_times,
     made_until,
@@ -32,9 +35,19 @@ from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
 from nthsim.refusals import check_kernels
+from nthsim.scaling import Scaling
+from nthsim.scaling_studies import depth_scaling, width_scaling
+from nthsim.stores import MANIFEST, read_manifest
 from nthsim.studies import CompareError, compare
+from nthsim.sweeps import SweepError
 from nthsim.tables import scientific, table
 from nthsim.trajectories import SolveError, Trajectory
+
+#: The folder of a sweep's cells, beside its results.
+CELLS = "cells"
+
+#: The results that a folder may hold.
+RESULTS = ("scaling.nc", "orders.nc", "flow.nc")
 
 #: Rows of a printed trajectory.
 ROWS = 11
@@ -62,6 +75,8 @@ def run(command: settings.Command) -> int:
             return _flow(command, folder)
         if isinstance(command, settings.Kernels):
             return _kernels(command, folder)
+        if isinstance(command, settings.Scaling):
+            return _scaling(command, folder)
         return _plan(command)
 
 
@@ -149,6 +164,39 @@ def _kernels(command: settings.Kernels, folder: Path | None) -> int:
     return _ended(failure, folder)
 
 
+def _scaling(command: settings.Scaling, folder: Path | None) -> int:
+    axis, sizes = made_sizes(command)
+    solver, ts, data = made_solver(command), made_times(command), made_data(command)
+    measure = width_scaling if axis == "width" else depth_scaling
+    if folder is not None:
+        _write_config(command, folder)  # before all else, for whoever goes on
+    try:
+        study = measure(
+            made_families(command, data, axis),
+            data,
+            sizes,
+            command.seeds,
+            command.orders,
+            ts,
+            kernels=command.kernels,
+            loss=LOSSES[command.loss],
+            solver=solver,
+            chunk=command.chunk,
+            out=None if folder is None else folder / CELLS,
+            cluster=command.cluster,
+        )
+    except SweepError as error:
+        return _ended(str(error) if folder else f"{error.reason}; --out keeps what is done", folder)
+    try:
+        if folder is not None:
+            study.save(folder / "scaling.nc")
+            _write(folder / "table.txt", str(study))
+            study.plot(folder / "scaling.png")
+    finally:
+        print(study)
+    return _ended(None, folder)
+
+
 def _plan(command: settings.Plan) -> int:
     data = made_data(command)
     check_weights(command, data, MOST_BYTES, f"{readable(MOST_BYTES)} are the most for a plan")
@@ -168,23 +216,44 @@ def _plan(command: settings.Plan) -> int:
 
 
 def _show(command: settings.Show, folder: Path | None) -> int:
-    result = _loaded(command.file)
-    text = str(result) if isinstance(result, Comparison) else _shown(result)
+    result = _loaded(_result_file(command.file))
+    text = _shown(result) if isinstance(result, Trajectory) else str(result)
     if folder is not None:
         _write(folder / "table.txt", text)
-        if isinstance(result, Comparison):
-            result.plot(folder / "orders.png")
+        if not isinstance(result, Trajectory):
+            result.plot(
+                folder / ("orders.png" if isinstance(result, Comparison) else "scaling.png")
+            )
     print(text)
     return 0
 
 
-def _loaded(path: Path) -> Comparison | Trajectory:
+def _result_file(path: Path) -> Path:
+    """The file itself, or that of a folder."""
+    if not path.is_dir():
+        return path
+    found = [path / name for name in RESULTS if (path / name).is_file()]
+    if found:
+        return found[0]
+    cells = path if (path / MANIFEST).exists() else path / CELLS
+    if (cells / MANIFEST).exists():
+        names = read_manifest(cells)["cells"]
+        done = sum((cells / f"{name}.nc").exists() for name in names)
+        raise ValueError(
+            f"`file` must be a finished result, but {path} holds a sweep with {done} of "
+            f"{len(names)} cells: the command that began it goes on from there."
+        )
+    raise ValueError(f"`file` must be a result of nthsim, but the folder {path} holds none.")
+
+
+def _loaded(path: Path) -> Comparison | Trajectory | Scaling:
     """Whichever result a file holds."""
     try:
         return Comparison.load(path)
     except ValueError as error:
-        with contextlib.suppress(ValueError):
-            return Trajectory.load(path)
+        for kind in (Trajectory, Scaling):
+            with contextlib.suppress(ValueError):
+                return kind.load(path)
         raise error
 
 
@@ -197,7 +266,7 @@ def _reason(study: Comparison) -> str:
 
 
 def _write_config(command: settings.Common, folder: Path) -> None:
-    _write(folder / "config.toml", settings.as_toml(command))
+    _write(folder / "config.toml", as_toml(command))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
-"""Figures of curves over time, drawn without a display and without global state."""
+"""Figures of curves over time or size, drawn without a display and without global state."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from nthsim.outputs import replacing
 
@@ -28,6 +29,12 @@ LOOKS = (
     ("#56B4E9", "P"),
 )
 
+#: Of a title, in an inch.
+LETTERS = 13
+
+#: Between notes, as a part of an axis.
+APART = 0.065
+
 #: What crossed out points are.
 DOUBTFUL = "below the error of solving"
 
@@ -42,37 +49,62 @@ class Curve(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
     A broad one is grey and lies below all others, which may coincide with it. What is `doubtful` is
-    crossed out.
+    crossed out. `bars` reach from a lower to an upper value, and markers that are `hollow` tell two
+    curves of one look apart. `note` stands behind the last point.
     """
 
     label: str
-    ts: Float[np.ndarray, " T"]
+    x: Float[np.ndarray, " T"]
     values: Float[np.ndarray, " T"]
     look: int
     line: str = "-"
     end: float | None = None
     broad: bool = False
     doubtful: Bool[np.ndarray, " T"] | None = None
+    bars: Float[np.ndarray, "2 T"] | None = None
+    hollow: bool = False
+    note: str = ""
+
+
+class Guide(eqx.Module):
+    """A thin line without markers, of the colour of its `look`; grey for what is predicted."""
+
+    label: str
+    x: Float[np.ndarray, " T"]
+    values: Float[np.ndarray, " T"]
+    look: int | None = None
+    line: str = "-"
 
 
 class Panel(eqx.Module):
-    """Curves over one pair of axes; a logarithmic one leaves out what is not positive."""
+    """Curves over one pair of axes; a logarithmic one leaves out what is not positive.
+
+    `x` is what they are drawn over, time by default. Times decide by their gaps whether that axis
+    is logarithmic; `sizes` are marked on it one by one, and it is if `powers` are to be seen.
+    """
 
     title: str
     quantity: str
     curves: tuple[Curve, ...]
     log: bool = True
+    x: str = "gradient-flow time $t$"
+    sizes: tuple[int, ...] = ()
+    powers: bool = False
+    guides: tuple[Guide, ...] = ()
 
 
 def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
-    """Draw panels beside each other, over the same times, with one legend for all."""
+    """Draw panels beside each other, over the same times or sizes, with one legend for all."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.4 * columns, 2.9 * rows + 0.9), layout="constrained")
+    width = 4.4 * columns if columns > 1 else 7.4
+    folded = [textwrap.fill(line, int(LETTERS * width)) for line in title.splitlines()]
+    height = 2.9 * rows + 0.9 + 0.17 * max(0, len(folded) - 2)
+    figure = Figure(figsize=(width, height), layout="constrained")
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(w_pad=0.08, h_pad=0.06)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(folded), fontsize=10)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
     for ax, panel in zip(axes, panels, strict=False):
         _panel(ax, panel)
@@ -82,6 +114,8 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
     for ax in axes[: len(panels)]:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    for guide in (guide for panel in panels for guide in panel.guides if guide.label):
+        handles[guide.label] = handles.pop(guide.label)  # behind all curves
     figure.legend(
         list(handles.values()),
         list(handles),
@@ -122,7 +156,7 @@ def log_spaced(ts: Float[np.ndarray, " T"]) -> bool:
 
 def _panel(ax: Axes, panel: Panel) -> None:
     ax.set_title(panel.title, fontsize=10, pad=10)
-    ax.set_xlabel("gradient-flow time $t$", fontsize=9)
+    ax.set_xlabel(panel.x, fontsize=9)
     ax.set_ylabel(panel.quantity, fontsize=9)
     ax.tick_params(labelsize=8, labelbottom=True)
     ax.set_axisbelow(True)
@@ -130,32 +164,65 @@ def _panel(ax: Axes, panel: Panel) -> None:
     ax.grid(color="0.9", linewidth=0.6)
     if panel.log:
         ax.set_yscale("log")
-    if any(log_spaced(curve.ts) for curve in panel.curves):
+    if panel.powers or any(log_spaced(curve.x) for curve in panel.curves if not panel.sizes):
         ax.set_xscale("log")
+    if panel.sizes:
+        ax.set_xticks(panel.sizes, [str(size) for size in panel.sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
     for curve in panel.curves:
         _curve(ax, curve, panel.log)
+    for guide in panel.guides:
+        colour = "0.55" if guide.look is None else _look(guide.look)[0]
+        look = {"color": colour, "linewidth": 0.9, "zorder": 2.2}
+        label = guide.label or "_"  # matplotlib leaves these out of a legend
+        ax.plot(guide.x, guide.values, guide.line, **look, label=label)
     _limits(ax, panel)
+    _notes(ax, panel)
+
+
+def _notes(ax: Axes, panel: Panel) -> None:
+    """Write each note beside the last point of its curve, apart from those below it."""
+    noted = [curve for curve in panel.curves if curve.note and 0 < curve.values[-1] < np.inf]
+    if not noted:
+        return
+    ends = [float(curve.values[-1]) for curve in noted]
+    places = ax.transAxes.inverted().transform(ax.transData.transform([(1.0, y) for y in ends]))
+    taken = -np.inf
+    for i in np.argsort(ends):
+        taken = max(places[i][1], taken + APART)
+        style = {"color": _look(noted[i].look)[0], "fontsize": 8, "va": "center"}
+        ax.text(1.0, taken, noted[i].note, transform=ax.transAxes, **style)
+
+
+def _look(look: int) -> tuple[str, str]:
+    """A colour and a marker."""
+    return LOOKS[0] if not look else LOOKS[1 + (look - 1) % (len(LOOKS) - 1)]
 
 
 def _curve(ax: Axes, curve: Curve, log: bool) -> None:
-    colour, marker = LOOKS[0] if not curve.look else LOOKS[1 + (curve.look - 1) % (len(LOOKS) - 1)]
+    colour, marker = _look(curve.look)
     values = np.where(curve.values > 0, curve.values, np.nan) if log else curve.values
+    values = np.where(np.isfinite(values), values, np.nan) if curve.bars is not None else values
     step = max(1, len(values) // 8)
     ax.plot(
-        curve.ts,
+        curve.x,
         values,
-        curve.line,
+        linestyle=curve.line,
         color="0.65" if curve.broad else colour,
         marker=marker,
         markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another
         markersize=4.5,
+        markerfacecolor="white" if curve.hollow else None,
         linewidth=5.0 if curve.broad else 1.4,
         zorder=1.5 if curve.broad else 2.5,
         label=curve.label,
     )
+    if curve.bars is not None:
+        low, high = np.where(np.isfinite(curve.bars), curve.bars, np.nan)
+        ax.vlines(curve.x, low, high, color=colour, linewidth=1.2, zorder=2.4)
     if curve.doubtful is not None and curve.doubtful.any():
         ax.plot(
-            curve.ts[curve.doubtful],
+            curve.x[curve.doubtful],
             values[curve.doubtful],
             "x",
             color="0.35",

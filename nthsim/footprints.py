@@ -135,6 +135,19 @@ def comparison_bytes(
     return max(alone) + records + programs
 
 
+def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
+    """What each network adds at the peak of a study of many, whose truncations are all dense.
+
+    Its kernels are all held, those of entry after entry computed, and its tangent kernels recorded.
+    """
+    outputs = (size.n + size.n_test) * size.activations
+    held = size.parameters + sum(size.entries(r) for r in range(1, kernels + 1))
+    flow = _parameter_copies(size) * size.parameters + outputs
+    entry = 2 ** (kernels - 1) * (2 * size.parameters + outputs)
+    moving = [_tensor_copies(size) * size.moving(p) for p in orders]
+    return size.itemsize * (held + max(flow, entry, *moving)) + _recorded_bytes(size)
+
+
 def taylor_bytes(size: Size, degree: int) -> int:
     """The peak of gradient flow of a Taylor model, whose terms are all evaluated at once."""
     terms = expanded_numbers(size.activations, 1 + degree, nested=size.nested)

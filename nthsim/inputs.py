@@ -1,13 +1,16 @@
 """Networks, data and save times, as the command line's settings describe them."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
+from nthsim.cells import Maker
 from nthsim.checks import count
 from nthsim.datasets import Dataset
 from nthsim.files import load_data
@@ -16,7 +19,7 @@ from nthsim.images import digits, mnist
 from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
-from nthsim.settings import Common, Timed, is_file
+from nthsim.settings import Common, Scaling, Solved, Timed, is_file
 from nthsim.solvers import Auto, Explicit, Exponential, Implicit, Until
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.synthetic import sphere
@@ -29,6 +32,8 @@ MOST_TIMES = 10**6
 MOST_BYTES = 10**15
 #: More layers than compile in minutes.
 MOST_LAYERS = 1000
+#: What `nthsim scaling` varies unless told otherwise.
+WIDTHS = (16, 32, 64, 128)
 IMAGES = {"digits": digits, "mnist": mnist}
 
 #: The limits that an `Until` has.
@@ -52,6 +57,65 @@ def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
     Raises:
         ValueError: When a setting is wrong.
     """
+    return _network(settings, *_shape(data), jr.key(_seed(settings)))
+
+
+def made_families(settings: Scaling, data: Dataset, axis: str) -> dict[str, Maker]:
+    """For each kind of network, what draws one by its width or depth, as `axis` says, and a key.
+
+    Raises:
+        ValueError: When a setting is wrong.
+    """
+    if settings.beside == settings.model:
+        raise ValueError(
+            f"`beside` must be another network than `model`, but both are {settings.model}."
+        )
+    kinds: list[Scaling] = [settings]
+    if settings.beside is not None:
+        # Of the two, only one has residual blocks.
+        kinds = [
+            dataclasses.replace(
+                settings, model=model, c_res=settings.c_res if model == "resnet" else None
+            )
+            for model in (settings.model, settings.beside)
+        ]
+    return {kind.model: partial(_sized, kind, axis, *_shape(data)) for kind in kinds}
+
+
+def made_sizes(settings: Scaling) -> tuple[str, tuple[int, ...]]:
+    """What is varied, width or depth, and how.
+
+    Raises:
+        ValueError: When both are.
+    """
+    if settings.widths and settings.depths:
+        raise ValueError(
+            "`widths` must be left out where `depths` are given, but is "
+            f"{' '.join(map(str, settings.widths))}."
+        )
+    return ("depth", settings.depths) if settings.depths else ("width", settings.widths or WIDTHS)
+
+
+def _sized(
+    settings: Common,
+    axis: str,
+    in_size: int,
+    out_size: int | str,
+    size: int,
+    key: PRNGKeyArray,
+) -> FCN | ResNet:
+    """A function by name, so that a cluster's workers find it."""
+    return _network(dataclasses.replace(settings, **{axis: size}), in_size, out_size, key)
+
+
+def _shape(data: Dataset) -> tuple[int, int | str]:
+    """The numbers of inputs and outputs."""
+    return data.x[0].size, "scalar" if data.y.ndim == 1 else data.y.shape[1]
+
+
+def _network(
+    settings: Common, in_size: int, out_size: int | str, key: PRNGKeyArray
+) -> FCN | ResNet:
     if settings.depth > MOST_LAYERS:
         raise ValueError(f"`depth` must be at most {MOST_LAYERS}, but is {settings.depth}.")
     options: dict[str, Any] = {"c_sigma": settings.c_sigma, "c_res": settings.c_res}
@@ -61,15 +125,15 @@ def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
             f"but is {settings.c_res!r}."
         )
     return MODELS[settings.model](
-        data.x[0].size,
+        in_size,
         settings.width,
         settings.depth,
-        out_size="scalar" if data.y.ndim == 1 else data.y.shape[1],
+        out_size=out_size,
         activation=settings.activation,
         weight_scale=settings.weight_scale,
         readout_scale=settings.readout_scale,
         init=settings.init,
-        key=jr.key(_seed(settings)),
+        key=key,
         **{name: value for name, value in options.items() if value is not None},
     )
 
@@ -152,7 +216,7 @@ def _flat(data: Dataset) -> Dataset:
     return Dataset(data.x.reshape(data.n, -1), data.y, test, data.y_test)
 
 
-def made_times(settings: Timed) -> np.ndarray:
+def made_times(settings: Solved) -> np.ndarray:
     """The save times from 0 to t1.
 
     Raises:
@@ -168,7 +232,7 @@ def made_times(settings: Timed) -> np.ndarray:
     return np.linspace(0.0, t1, T)
 
 
-def made_solver(settings: Timed) -> AbstractSolver:
+def made_solver(settings: Solved) -> AbstractSolver:
     """The solver by its name, with its tolerances."""
     kinds = {"auto": Auto, "explicit": Explicit, "implicit": Implicit, "exponential": Exponential}
     return kinds[settings.solver](settings.rtol, settings.atol, settings.max_steps)

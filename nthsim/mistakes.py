@@ -5,9 +5,16 @@ from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nthsim.settings import Compare, Flow, Kernels, Plan, Show
+from nthsim.settings import Compare, Flow, Kernels, Plan, Scaling, Show
 
-COMMANDS = {"compare": Compare, "flow": Flow, "kernels": Kernels, "plan": Plan, "show": Show}
+COMMANDS = {
+    "compare": Compare,
+    "flow": Flow,
+    "kernels": Kernels,
+    "scaling": Scaling,
+    "plan": Plan,
+    "show": Show,
+}
 
 #: What is told without a flag.
 POSITIONAL = {"file"}
@@ -30,7 +37,7 @@ def explained(words: Sequence[str]) -> str | None:
         if get_origin(hints.get(_name(flag))) is not tuple:
             loose = loose + values[1:]
     if positional and not loose:
-        return "`FILE` must be a result of nthsim compare or nthsim flow, but is missing"
+        return "`FILE` must be a result of nthsim compare, flow or scaling, but is missing"
     if len(loose) > len(positional):
         only = "one FILE" if positional else "flags with their values"
         return f"`nthsim {head}` must get only {only}, but gets {loose[-1]!r} too"

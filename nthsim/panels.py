@@ -73,10 +73,10 @@ def _curves(
 def _doubted(curve: Curve, floors: Mapping[str, Series]) -> Curve:
     if curve.label not in floors:
         return curve
-    below = floors[curve.label][-len(curve.ts) :] >= curve.values
+    below = floors[curve.label][-len(curve.x) :] >= curve.values
     return dataclasses.replace(curve, doubtful=below)
 
 
 def _started(curve: Curve) -> Curve:
-    later = curve.ts > 0
-    return dataclasses.replace(curve, ts=curve.ts[later], values=curve.values[later])
+    later = curve.x > 0
+    return dataclasses.replace(curve, x=curve.x[later], values=curve.values[later])

@@ -1,6 +1,7 @@
 """Results on disk: one labelled netCDF-4 file, written whole or not at all, never pickled."""
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,9 @@ VERSION = 1
 
 #: The one attribute of each group that holds its facts, as JSON.
 ATTRIBUTE = "nthsim"
+
+#: The first axes of what a study over sizes measures.
+STUDY = ("family", "size", "seed")
 
 #: The axes of each variable, and its name for people. A scalar output has no axis "output"; all
 #: numbers are dimensionless, time in the unit that the factor 1/n in the loss sets.
@@ -60,10 +64,37 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "errors": (("order", "time"), "root mean square error of f at small times"),
     "slopes": (("order",), "fitted slope of log error against log time"),
     "windows": (("order", "bound"), "first and last time of each fit"),
+    "sizes": (("size",), "widths or depths"),
+    "seeds": (("seed",), "seeds of the networks"),
+    "initial_f": ((*STUDY, "entry"), "network outputs on training inputs at time 0"),
+    "initial_kernels": (
+        (*STUDY, "entry", "other_entry"),
+        "tangent kernels K^(2) among training points at time 0",
+    ),
+    "kernel_rms": ((*STUDY, "rank"), "root mean square of K^(2), K^(3), ... at time 0"),
+    "kernel_max": ((*STUDY, "rank"), "largest absolute entry of K^(2), K^(3), ... at time 0"),
+    "kernel_mean": (
+        (*STUDY, "rank"),
+        "mean entry of K^(r) at time 0 for even r, of K^(r) times f in its last slot for odd r",
+    ),
+    "drift": ((*STUDY, "save_time"), "relative movement of K^(2) in exact gradient flow"),
+    "error_f": ((*STUDY, "order", "save_time"), "root mean square error of f, training points"),
+    "error_f_test": ((*STUDY, "order", "save_time"), "root mean square error of f, test points"),
+    "error_kernel": ((*STUDY, "order", "save_time"), "relative error of K^(2)"),
+    "blown_up": ((*STUDY, "order"), "whether the truncation blew up"),
+    "seconds": (("family", "size"), "wall time of all seeds"),
 }
 
+#: Of a cell, which is of one family and one size.
+CELL: Mapping[str, tuple[tuple[str, ...], str]] = {
+    name: (axes[2:], text) for name, (axes, text) in VARIABLES.items() if axes[:3] == STUDY
+}
+
+#: Groups whose variables have labels of their own. What has none is called after itself.
+LABELS = {"cell": CELL, **{name: {} for name in PARAMETERS}}
+
 #: Variables large enough to be worth compressing; the mild level costs little.
-COMPRESSED = ("kernel", "kernel_test")
+COMPRESSED = ("kernel", "kernel_test", "initial_kernels")
 
 
 def write(
@@ -88,8 +119,11 @@ def write(
         }
         for node in tree.subtree
     }
+    # By way of memory: HDF5 takes the whole process down when the disk fills up under it.
+    whole = io.BytesIO()
+    tree.to_netcdf(whole, engine="h5netcdf", encoding=encoding)
     with replacing(path) as part:
-        tree.to_netcdf(part, engine="h5netcdf", encoding=encoding)
+        part.write_bytes(whole.getbuffer())
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Record]]:
@@ -146,20 +180,21 @@ def _opened(path: str | os.PathLike[str]) -> xr.DataTree:
 
 
 def _dataset(name: str, record: Record) -> xr.Dataset:
-    """Name the arrays after what they are, except parameters, whose names are a stranger's."""
-    labels = {} if name in PARAMETERS else VARIABLES
-    clock = {} if name in PARAMETERS else {"ts": "save_time" if name == "/" else "time"}
-    clock |= {} if name in PARAMETERS else {"kernel_ts": "kernel_time"}
+    """Name the arrays after what they are, except where names are a stranger's."""
+    labels, clock = LABELS.get(name, VARIABLES), {}
+    if name not in LABELS:
+        clock = {"ts": "save_time" if name == "/" else "time", "kernel_ts": "kernel_time"}
     arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
-    variables = {key: _variable(key, array, labels) for key, array in arrays.items()}
-    attributes = {ATTRIBUTE: json.dumps(record.facts, default=_plain)}
+    what = "parameter " if name in PARAMETERS else ""
+    variables = {key: _variable(key, array, labels, what) for key, array in arrays.items()}
+    attributes = {ATTRIBUTE: json.dumps(record.facts, default=as_python)}
     return xr.Dataset(variables, attrs=attributes)
 
 
 def _record(node: xr.DataTree) -> Record:
     dataset = node.to_dataset(inherit=False)
     clocks = {"save_time": "ts", "time": "ts", "kernel_time": "kernel_ts"}
-    clock = {} if node.name in PARAMETERS else clocks
+    clock = {} if node.name in LABELS else clocks
     arrays = {
         clock.get(str(key), str(key)): variable.to_numpy()
         for key, variable in dataset.variables.items()
@@ -168,9 +203,12 @@ def _record(node: xr.DataTree) -> Record:
 
 
 def _variable(
-    name: str, array: np.ndarray, labels: Mapping[str, tuple[tuple[str, ...], str]]
+    name: str,
+    array: np.ndarray,
+    labels: Mapping[str, tuple[tuple[str, ...], str]],
+    what: str,
 ) -> xr.Variable:
-    axes, long_name = labels.get(name, ((), f"parameter {name}"))
+    axes, long_name = labels.get(name, ((), f"{what}{name}"))
     if not axes:
         axes = tuple(f"{name}-{i}" for i in range(array.ndim))
     elif array.ndim < len(axes):
@@ -189,6 +227,6 @@ def _encoding(name: str, variable: xr.Variable) -> dict[str, Any]:
     return encoding
 
 
-def _plain(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """A NumPy or JAX scalar as a number of Python's."""
     return value.item()

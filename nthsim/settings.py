@@ -1,11 +1,9 @@
 """What one run of the command line is told, by flags and by a TOML file."""
 
 import dataclasses
-import json
 import math
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -76,8 +74,8 @@ class Common:
 
 
 @dataclasses.dataclass(frozen=True)
-class Timed(Common):
-    """What a dynamics needs besides."""
+class Solved(Common):
+    """What the solution of a dynamics needs besides."""
 
     loss: Literal["squared_error", "logistic", "softmax_cross_entropy"] = "squared_error"
     """The loss of one sample."""
@@ -101,6 +99,12 @@ class Timed(Common):
     """The number of steps after which a run is given up, its results kept."""
     solver: Literal["auto", "explicit", "implicit", "exponential"] = "auto"
     """The kind of steps: explicit, or exponential or implicit for stiff flow; auto chooses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed(Solved):
+    """When a run may end, and where it is kept."""
+
     until_loss: Limit = None
     """The training loss at which exact flow is to stop."""
     until_gradient: Limit = None
@@ -174,6 +178,52 @@ class Kernels(Common):
 
 
 @dataclasses.dataclass(frozen=True)
+class Scaling(Solved):
+    """Train networks of several widths or depths, many seeds of each, and print how errors scale.
+
+    So do kernels at t = 0 and the drift of the tangent kernel.
+
+    With --out it also writes scaling.nc (everything; see nthsim show), scaling.png, table.txt and
+    config.toml, and keeps each finished batch of seeds in DIR/cells: the same command again, or one
+    with further widths or seeds, computes only what is missing there.
+    """
+
+    widths: Annotated[
+        tuple[int, ...], tyro.conf.arg(help_behavior_hint="(default: 16 32 64 128)")
+    ] = ()
+    """The widths to compare; --width has no meaning then."""
+    depths: Annotated[tuple[int, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
+    """The depths to compare instead of widths; --depth has no meaning then."""
+    seeds: int = 20
+    """The number of networks of each size; their seeds are 0, 1, 2 and so on."""
+    orders: tuple[int, ...] = (2, 3, 4)
+    """The orders at which the hierarchy is truncated, each at least 2."""
+    kernels: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the highest order, at least 3)"),
+    ] = None
+    """The highest r of the kernels K^(r) that are measured at t = 0."""
+    beside: Annotated[
+        Literal["fcn", "resnet"] | None, tyro.conf.arg(help_behavior_hint="(default: none)")
+    ] = None
+    """A second kind of network, measured beside the first one."""
+    chunk: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="INT", help_behavior_hint="(default: what fits into memory, at most 64)"
+        ),
+    ] = None
+    """The number of seeds in a batch, which is computed in one piece."""
+    cluster: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: this process computes)"),
+    ] = None
+    """The address of a Dask scheduler, or its file, whose workers compute the batches."""
+    out: OutFolder = None
+    """The folder for results, made if need be."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan(Ordered):
     """Print what a comparison would take in memory and work, without starting it."""
 
@@ -183,66 +233,12 @@ class Show:
     """Print a saved result again; with --out, draw its figure too."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """The .nc file that nthsim compare or nthsim flow has written."""
+    """The .nc file that nthsim compare, flow or scaling has written, or its folder."""
     out: OutFolder = None
-    """The folder for table.txt and, of a comparison, orders.png, made if need be."""
+    """The folder for table.txt and, unless it is of nthsim flow, the figure, made if need be."""
 
 
-Command = Compare | Flow | Kernels | Plan | Show
-
-#: Every name that a TOML file may hold; those that a command has no use for are passed over.
-NAMES = {field.name for field in dataclasses.fields(Compare)} - {"config"}
-
-
-def flags(path: Path, command: type) -> list[str]:
-    """The settings in a TOML file as flags of a command.
-
-    Raises:
-        ValueError: When the file cannot be read, is no TOML, or holds an unknown key.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(
-            f"`config` must be a readable file, but {path} is not: {reason}."
-        ) from error
-    except ValueError as error:  # no TOML, or no UTF-8
-        reason = str(error).rstrip(".")
-        raise ValueError(f"`config` must be a TOML file, but {path} is not: {reason}.") from error
-    known = {field.name for field in dataclasses.fields(command)}
-    words: list[str] = []
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in NAMES:
-            listed = ", ".join(sorted(NAMES))
-            raise ValueError(f"`config` must hold only {listed}, but {path} holds {key}.")
-        if name in known:
-            words += _flag(name, value)
-    return words
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    if isinstance(value, list):
-        return [flag, *map(str, value)]
-    return [f"{flag}={value}"]
-
-
-def as_toml(settings: Common) -> str:
-    """The settings as TOML that repeats the run through `--config`, from any folder."""
-    lines = []
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if value in (None, ()) or field.name in ("config", "out", "checkpoint"):
-            continue
-        if field.name == "data" and is_file(value):
-            value = str(Path(value).resolve())
-        plain = list(value) if isinstance(value, tuple) else value
-        lines.append(f"{field.name} = {json.dumps(plain, ensure_ascii=False)}")
-    return "\n".join([f"# nthsim {type(settings).__name__.lower()} --config FILE", *lines, ""])
+Command = Compare | Flow | Kernels | Scaling | Plan | Show
 
 
 def is_file(data: str) -> bool:

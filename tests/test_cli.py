@@ -1,5 +1,6 @@
 """The command: what it prints, writes and returns; mistakes are in test_user_mistakes.py."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import nthsim as nth
 from nthsim import settings
 from nthsim.cli import main, parsed
+from nthsim.configs import NAMES, PLACES, as_toml
 from nthsim.hierarchies import METHODS
 from nthsim.inputs import drawn_model, made_data
 from nthsim.losses import LOSSES
@@ -207,7 +209,7 @@ def test_explicit_flags_override_the_file_and_the_file_the_defaults(tmp_path):
 
 def test_configuration_of_one_command_serves_another(tmp_path):
     path = tmp_path / "c.toml"
-    path.write_text(settings.as_toml(settings.Compare(orders=(2, 7), rtol=1e-9, data='a"b.csv')))
+    path.write_text(as_toml(settings.Compare(orders=(2, 7), rtol=1e-9, data='a"b.csv')))
     flow, kernels = (parsed([name, "--config", str(path)]) for name in ("flow", "kernels"))
     assert isinstance(flow, settings.Flow)
     assert isinstance(kernels, settings.Kernels)
@@ -217,21 +219,18 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 
 
 def test_written_configuration_holds_every_setting():
-    whole = settings.Compare(
-        rtol=1e-9,
-        atol=1.0,
-        memory="8",
-        c_sigma="auto",
-        c_res=0.5,
-        taylor=(1,),
-        until_loss=1e-3,
-        until_gradient=1e-3,
-        until_stalled=1e-3,
-        until_seconds=60.0,
-        checkpoint=Path("somewhere"),
+    common = {"rtol": 1e-9, "atol": 1.0, "memory": "8", "c_sigma": "auto", "c_res": 0.5}
+    limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
+    wholes = (
+        settings.Compare(taylor=(1,), checkpoint=Path("somewhere"), **common, **limits),
+        settings.Scaling(
+            widths=(4,), depths=(5,), kernels=3, beside="resnet", chunk=2, cluster="tcp:", **common
+        ),
     )
-    written = tomllib.loads(settings.as_toml(whole))
-    assert set(written) == settings.NAMES - {"out", "checkpoint"}
+    written = [set(tomllib.loads(as_toml(whole))) for whole in wholes]
+    assert set.union(*written) == NAMES - set(PLACES)
+    for whole, names in zip(wholes, written, strict=True):
+        assert names == {field.name for field in dataclasses.fields(whole)} - set(PLACES)
 
 
 @pytest.mark.parametrize(

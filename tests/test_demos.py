@@ -1,9 +1,12 @@
 """The demos, run as a reader would, at small size."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import nthsim as nth
 
@@ -27,3 +30,25 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path)
     # The last line and a blank one before it say where the files are.
     assert done.stdout.splitlines()[:-2] == str(study).splitlines()
     assert (tmp_path / "out" / "orders.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "families"),
+    [
+        ("width_scaling", "--widths 4 --orders 3", ("network",)),
+        ("depth_contrast", "--depths 1 --width 4", ("FCN", "ResNet")),
+        ("orthogonal_init", "--widths 4", ("gaussian", "orthogonal")),
+    ],
+)
+def test_study_prints_its_table_and_writes_figure_and_results(
+    name, sizes, families, tmp_path, monkeypatch, capsys
+):
+    words = [name, *sizes.split(), "--seeds", "2", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    # In this process, where what all of them compile is there already.
+    runpy.run_path(str(DEMOS / f"{name}.py"), run_name="__main__")
+    study = nth.Scaling.load(tmp_path / "out" / f"{name}.nc")
+    assert study.families == families
+    assert len(study.seeds) == 2
+    assert capsys.readouterr().out.splitlines()[:-2] == str(study).splitlines()
+    assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

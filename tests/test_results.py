@@ -4,7 +4,9 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import stat
+from pathlib import Path
 
 import equinox as eqx
 import h5netcdf
@@ -271,29 +273,30 @@ def test_images_may_be_inputs(tmp_path):
     assert fingerprint(root.arrays) == fingerprint(arrays)
 
 
-def test_failed_write_leaves_the_old_file_as_it_was(copy, monkeypatch):
+def test_failed_write_leaves_the_old_file_as_it_was(copy):
     before = copy.read_bytes()
-
-    def half(self, path, **options):
-        path.write_bytes(b"half a file")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", half)
-    sentence = f"`path` must be writable, but {copy} is not: No space left on device."
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        studies.scalar().save(copy)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A real failure amid writing; HDF5, if it wrote the file, would end the process.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        sentence = f"`path` must be writable, but {copy} is not: File too large."
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            studies.scalar().save(copy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert copy.read_bytes() == before
     assert list(copy.parent.iterdir()) == [copy]
 
 
 def test_interrupted_write_leaves_the_old_file_as_it_was(copy, monkeypatch):
     before = copy.read_bytes()
+    whole = Path.write_bytes
 
-    def interrupted(self, path, **options):
-        path.write_bytes(b"half a file")
+    def interrupted(path, data):
+        whole(path, b"half a file")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         studies.scalar().save(copy)
     assert copy.read_bytes() == before

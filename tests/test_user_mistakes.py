@@ -89,6 +89,11 @@ def limited(memory: int, call: Callable[[], Any]):
         return call()
 
 
+def widths(make_model: Any = None, sizes: Any = (4,), seeds: Any = 2, orders: Any = (), **options):
+    maker = (lambda m, key: FCN(3, m, 1, key=key)) if make_model is None else make_model
+    return nth.width_scaling(maker, DATA, sizes, seeds, orders, np.zeros(1), **options)
+
+
 BIG = nth.sphere(64, 3, dim=3)
 ORDER = r"`order` must be an integer of at least 2, but is "
 
@@ -125,6 +130,38 @@ MISTAKES = [
         "certificate in float32",
         lambda: nth.certificate(like(jnp.float32), DATA, (2,)),
         r"`model` must be in float64 to be certified, but is float32",
+    ),
+    Mistake("no make_model", lambda: widths(3), r"`make_model` must be a function of a", True),
+    Mistake("no families", lambda: widths({}), r"`make_model` must be a function of a size"),
+    Mistake(
+        "families of one name",
+        lambda: widths({"a b": FCN, "A-B": FCN}),
+        r"`make_model` must have names that differ in letters or digits, but has 'a b', 'A-B'",
+    ),
+    Mistake("width 0 of many", lambda: widths(sizes=(0, 4)), r"`widths` must be an integer of"),
+    Mistake("no widths", lambda: widths(sizes=()), r"`widths` must be a sequence of integers"),
+    Mistake(
+        "depth 0 of many",
+        lambda: nth.depth_scaling(lambda L, key: NET, DATA, (0,), 1, (), np.zeros(1)),
+        r"`depths` must be an integer of at least 1, but is 0",
+    ),
+    Mistake("no seeds", lambda: widths(seeds=0), r"`seeds` must be an integer of at least 1, but"),
+    Mistake("seed -1", lambda: widths(seeds=(-1, 2)), r"`seeds` must be an integer of at least 0"),
+    Mistake(
+        "kernels below the orders",
+        lambda: widths(orders=(2, 4), kernels=3),
+        r"`kernels` must be an integer of at least 4, but is 3",
+    ),
+    Mistake("chunk 0", lambda: widths(chunk=0), r"`chunk` must be an integer of at least 1, but"),
+    Mistake(
+        "chunk too large for memory",
+        lambda: limited(110 * 10**6, lambda: widths(sizes=(2000,), seeds=999, chunk=999)),
+        r"`chunk` must be at most \d+ to fit into memory, but is 999",
+    ),
+    Mistake(
+        "network too large for memory",
+        lambda: limited(10**8, lambda: widths(sizes=(10**5,))),
+        r"`(data|model|order)` must ",
     ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
     Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
@@ -385,6 +422,12 @@ MISTAKES = [
         r"`x` must hold at most 3505 points, but holds 9000: order 2 needs 752 MB and 200 MB are",
     ),
     Mistake(
+        "out that is no path",
+        lambda: widths(out=3),
+        r"`out` must be the name of a folder, but is 3",
+        True,
+    ),
+    Mistake(
         "network beyond memory",
         lambda: limited(10**6, flow),
         r"`model` must be smaller to fit into memory, or that be larger, but exact flow needs",
@@ -558,7 +601,25 @@ COMMAND_MISTAKES = {
     ),
     "nothing to show": (
         "show",
-        r"`FILE` must be a result of nthsim compare or nthsim flow, but is missing; see",
+        r"`FILE` must be a result of nthsim compare, flow or scaling, but is missing; see",
+    ),
+    "folder of nothing to show": (
+        "show {dir}",
+        r"`file` must be a result of nthsim, but the folder",
+    ),
+    "widths and depths": (
+        "scaling --widths 3 4 --depths 1 2",
+        r"`widths` must be left out where `depths` are given, but is 3 4\.",
+    ),
+    "width 0 among widths": ("scaling --widths 0 4", r"`widths` must be an integer of at least 1"),
+    "no seeds": ("scaling --seeds 0", r"`seeds` must be an integer of at least 1, but is 0\."),
+    "beside itself": (
+        "scaling --model fcn --beside fcn",
+        r"`beside` must be another network than `model`, but both are fcn\.",
+    ),
+    "cluster nowhere": (
+        "scaling --widths 3 --n-train 2 --orders 2 --cluster nowhere",
+        r"`cluster` must be (the address of a scheduler|left out without Dask)",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),

@@ -1,0 +1,166 @@
+"""Cells on a cluster: whatever Dask's scheduler hands them to, Slurm and Kubernetes included."""
+
+import contextlib
+import functools
+import importlib
+import json
+import queue
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nthsim.records import Record
+from nthsim.workers import POLL, AbstractWorkers, Outcome
+
+#: The most cells in the scheduler's hands; each claim is an open file.
+MOST = 200
+
+#: Seconds that a scheduler has to answer.
+PATIENCE = 20
+
+
+class Cluster(AbstractWorkers):
+    """Workers of a Dask scheduler.
+
+    Each cell is one task. A worker that dies has its cell given to another one, by Dask, up to the
+    `distributed.scheduler.allowed-failures` of its configuration. Results come back to this
+    process, so that workers need not see its disk. The scheduler gets as many cells as its workers
+    have threads and the next one only for one that came back: a worker that dies takes no finished
+    cells with it. A cluster that adapts its size to what waits will not grow by that.
+
+    A task sets its whole worker process to the precision of this process, as JAX's is a setting of
+    processes: give nthsim workers of its own, and run one sweep at a time on them.
+    """
+
+    def __init__(self, study: Any, cluster: Any) -> None:
+        """Connect to `cluster`, an address, a scheduler file or a client, which stays open.
+
+        Raises:
+            ValueError: When Dask is not installed, or no scheduler answers.
+        """
+        self.client, self.borrowed = _connected(cluster)
+        self.double = bool(jax.config.read("jax_enable_x64"))
+        self.study: Any = None
+        self.threads = self._threads()
+        self.tasks: dict[Any, str] = {}
+        self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        try:
+            # One task hands the study to all others: unlike scattered data, Dask makes it anew
+            # when the worker that held it dies.
+            self.study = self._submitted(_handed, _pickled(study))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def ready(self) -> bool:
+        """Whether a thread is free; the first cell may wait for a worker to come."""
+        return len(self.tasks) < min(max(1, self.threads), MOST)
+
+    def submit(self, cell: Any) -> None:
+        """Hand a cell to the scheduler."""
+        future = self._submitted(_computed, self.study, _pickled(cell), self.double)
+        self.tasks[future] = cell.name
+        future.add_done_callback(self.done.put)
+
+    def finished(self) -> list[Outcome]:
+        """The cells that came back."""
+        self.threads = self._threads()
+        outcomes: list[Outcome] = []
+        try:
+            future = self.done.get(timeout=POLL)
+            while True:
+                outcomes.append((self.tasks.pop(future), _outcome(future)))
+                future = self.done.get_nowait()
+        except queue.Empty:
+            return outcomes
+
+    def close(self) -> None:
+        """Cancel what has not begun; a cell that a worker is busy with runs on, for nobody."""
+        if self.client.status == "running":
+            self.client.cancel([*self.tasks, *([] if self.study is None else [self.study])])
+        if not self.borrowed:
+            self.client.close()
+
+    def _threads(self) -> int:
+        return sum(self.client.nthreads().values())
+
+    def _submitted(self, function: Any, *arguments: Any) -> Any:
+        import dask
+
+        # Of the study, which is sent only once, no warning is due.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+            return self.client.submit(function, *arguments, pure=False)
+
+
+def _connected(cluster: Any) -> tuple[Any, bool]:
+    """A client, and whether it is the caller's."""
+    try:
+        distributed = importlib.import_module("distributed")
+    except ImportError as error:
+        raise ValueError(
+            "`cluster` must be left out without Dask, but is given: pip install 'nthsim[cluster]'."
+        ) from error
+    if isinstance(cluster, distributed.Client):
+        return cluster, True
+    address = _address(cluster)
+    try:
+        return distributed.Client(address, timeout=PATIENCE, set_as_default=False), False
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(
+            f"`cluster` must be a running scheduler of Dask, but {cluster} is none: {reason}."
+        ) from error
+
+
+def _address(cluster: Any) -> str:
+    """The address of a scheduler, perhaps out of its file."""
+    if isinstance(cluster, str) and "://" in cluster:
+        return cluster
+    if isinstance(cluster, str | Path):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(Path(cluster).read_text(encoding="utf-8"))["address"])
+    raise ValueError(
+        "`cluster` must be the address of a scheduler such as tcp://host:8786, its scheduler file "
+        f"or a distributed.Client, but is {str(cluster)!r}."
+    )
+
+
+def _outcome(future: Any) -> Record | Exception:
+    try:
+        return future.result()
+    except CancelledError:
+        return RuntimeError("the scheduler has dropped it")
+    except Exception as error:  # whatever the cell raised, or the death of too many workers
+        return error
+
+
+def _pickled(what: Any) -> bytes:
+    import cloudpickle
+
+    return cloudpickle.dumps(what)
+
+
+def _handed(study: bytes) -> bytes:
+    """The task whose result is the study."""
+    return study
+
+
+def _computed(study: bytes, cell: bytes, double: bool) -> Record:
+    """The task of one cell, on a worker."""
+    # First of all: unpickled in another precision, arrays would lose half their digits.
+    jax.config.update("jax_enable_x64", double)
+    import cloudpickle
+
+    return _unpickled(study, double).compute(cloudpickle.loads(cell))
+
+
+@functools.lru_cache(maxsize=1)
+def _unpickled(study: bytes, double: bool) -> Any:
+    """The study, the same object for each cell, so that nothing compiles twice."""
+    del double  # part of what arrays become
+    import cloudpickle
+
+    return cloudpickle.loads(study)

@@ -1,0 +1,138 @@
+"""Many networks of one structure on one problem, evaluated together."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
+from nthsim.datasets import Dataset
+from nthsim.engines import block_kernel
+from nthsim.losses import Loss
+from nthsim.network import split
+from nthsim.problem import Problem, pose
+from nthsim.recorders import KernelRecorder
+from nthsim.solvers.dense_hierarchy import DenseHierarchy
+from nthsim.solvers.ensemble import Ensemble, ensemble
+from nthsim.solvers.integration import integrate
+from nthsim.solvers.parameter_flow import ParameterFlow
+from nthsim.solvers.solution import Solution
+from nthsim.solvers.solver import AbstractSolver
+
+
+class Population(eqx.Module):
+    """Members that share a network, data and a loss; `thetas` are theirs, stacked.
+
+    `problem` is that of the first member. What is returned has a first axis of members, or a second
+    one where the first is time.
+    """
+
+    problem: Problem
+    thetas: PyTree[Array]
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(jax.tree.leaves(self.thetas)[0])
+
+    def outputs(self) -> Float[Array, "members N_first"]:
+        """The outputs at t = 0 on training points, and behind them on test points."""
+        return _outputs(self.problem, self.thetas)
+
+    def kernel(self, order: int) -> Float[Array, "members N_first ..."]:
+        r"""$K^{(r)}$ at t = 0 with one axis per slot, test points in the first."""
+        return _kernels(self._block(self.problem, order), self.thetas)
+
+    def flow(self, ts: Float[np.ndarray, " T"], solver: AbstractSolver) -> Solution:
+        r"""Exact gradient flow, with `f` and, among the training points, the tangent `kernel`."""
+        problem = self.problem
+        system = ParameterFlow(
+            network=problem.network,
+            residual=problem.residual,
+            risk=problem.residual.risk,
+            kernel=problem.tangent_kernel,
+            theta=problem.theta,
+            x=problem.x,
+            x_shown=problem.x_first,
+        )
+        members = ensemble(system, lambda s: s.theta, self.thetas)
+        block = self._block(problem.without_test_points(), 2)
+        evaluate = lambda state: _tangent_kernels(members, block, state)  # noqa: E731
+        return integrate(members, ts, solver, observe=KernelRecorder(ts, True, evaluate))
+
+    def truncation(
+        self,
+        kernels: Sequence[Float[Array, "members ..."]],
+        ts: Float[np.ndarray, " T"],
+        solver: AbstractSolver,
+    ) -> Solution:
+        r"""The hierarchy truncated at the order of the last of $f, K^{(2)}, \dots$, as tensors."""
+        problem = self.problem
+        system = DenseHierarchy(
+            kernels=tuple(kernel[0] for kernel in kernels),
+            residual=problem.residual,
+            risk=problem.residual.risk,
+            samples=len(problem.x),
+            quadratic=problem.quadratic,
+        )
+        members = ensemble(system, lambda s: s.kernels, tuple(kernels))
+        evaluate = lambda state: _frozen_kernels(members, state)  # noqa: E731
+        return integrate(members, ts, solver, observe=KernelRecorder(ts, True, evaluate))
+
+    def _block(self, problem: Problem, order: int) -> AbstractBlockKernel:
+        """One member's kernel, in blocks so small that those of all fit where one's would."""
+        bytes_each = max(1, CHUNK_BYTES // self.members)
+        return block_kernel(
+            problem.network, problem.theta, problem.slots, order, chunk_bytes=bytes_each
+        )
+
+
+def population(models: Sequence[PyTree], data: Dataset, loss: Loss) -> Population:
+    """Models of one structure, whose parameters are stacked.
+
+    Raises:
+        ValueError: When the models differ in more than the numbers of their parameters, or as
+            `pose` says.
+    """
+    problem = pose(models[0], data, loss)
+    parts = [split(model) for model in models]
+    first = (problem.network, _shapes(problem.theta))
+    for network, theta in parts[1:]:
+        if not eqx.tree_equal((network, _shapes(theta)), first):
+            raise ValueError(
+                "`make_model` must return models of one structure for all seeds of a size, but "
+                "they differ in more than the numbers of their parameters."
+            )
+    thetas = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(theta for _, theta in parts))
+    return Population(problem, thetas)
+
+
+def _shapes(theta: PyTree[Array]) -> PyTree:
+    return jax.tree.map(lambda a: (a.shape, a.dtype.name), theta)
+
+
+@eqx.filter_jit
+def _outputs(problem: Problem, thetas: PyTree[Array]) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(lambda theta: problem.network(theta, problem.x_first).reshape(-1))(thetas)
+
+
+@eqx.filter_jit
+def _kernels(kernel: AbstractBlockKernel, thetas: PyTree[Array]) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(kernel.traced)(thetas)
+
+
+@eqx.filter_jit
+def _tangent_kernels(members: Ensemble, kernel: AbstractBlockKernel, state: PyTree[Array]) -> Array:
+    with jax.default_matmul_precision("highest"):
+        thetas = members.over(lambda system, u: system.moved(u), state)
+        return members.marked(state, jax.vmap(kernel.traced)(thetas))
+
+
+@eqx.filter_jit
+def _frozen_kernels(members: Ensemble, state: PyTree[Array]) -> Array:
+    return members.marked(state, members.over(lambda system, y: system.tangent_kernel(y), state))

@@ -1,0 +1,65 @@
+"""Those who compute cells: this process, or the workers of a cluster (`clusters.py`)."""
+
+import abc
+import time
+from typing import Any
+
+from nthsim.records import Record
+
+#: Seconds after which a sweep looks around again while nothing happens.
+POLL = 0.2
+
+#: What became of a cell: its record, or what went wrong.
+Outcome = tuple[str, Record | Exception]
+
+
+class AbstractWorkers(abc.ABC):
+    """Takes cells, and hands back what became of each."""
+
+    @property
+    @abc.abstractmethod
+    def ready(self) -> bool:
+        """Whether one more cell may be submitted."""
+
+    @abc.abstractmethod
+    def submit(self, cell: Any) -> None:
+        """Take a cell on."""
+
+    @abc.abstractmethod
+    def finished(self) -> list[Outcome]:
+        """The cells that finished by now, by name; none if there were none for `POLL` seconds."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give up what is not finished."""
+
+
+class ThisProcess(AbstractWorkers):
+    """Computes one cell at a time, here."""
+
+    def __init__(self, study: Any) -> None:
+        """The study knows how to compute a cell."""
+        self.study, self.cell = study, None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is no cell yet."""
+        return self.cell is None
+
+    def submit(self, cell: Any) -> None:
+        """Take a cell on; it is computed once one asks for what is finished."""
+        self.cell = cell
+
+    def finished(self) -> list[Outcome]:
+        """The cell, which is computed now."""
+        if self.cell is None:
+            time.sleep(POLL)
+            return []
+        cell, self.cell = self.cell, None
+        try:
+            return [(cell.name, self.study.compute(cell))]
+        except Exception as error:  # whatever a network, a loss or a solver may raise
+            return [(cell.name, error)]
+
+    def close(self) -> None:
+        """There is nothing to give up."""

@@ -1,0 +1,230 @@
+"""Studies over sizes: what they measure, print, draw and keep."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from studies import absolute_quartic, same
+
+import nthsim as nth
+from nthsim.models import FCN, ResNet
+from nthsim.solvers import Auto
+
+SIZES, SEEDS = np.array([8, 16, 32]), np.arange(30)
+
+
+def _made_up(**changes) -> nth.Scaling:
+    """Pure power laws with the predicted exponents, times a factor of median one by seed."""
+    factor = np.exp(np.random.default_rng(0).normal(0, 0.3, (2, 3, 30)))
+    ranks, orders = np.array([0.0, -1, -1, -2]), np.array([-1.0, -1, -2])
+    m = SIZES[None, :, None, None]
+    kernels = factor[..., None] * m**ranks
+    errors = (factor[..., None] * 1e-2 * m**orders)[..., None] * np.linspace(0, 1, 4)
+    fields = {
+        "axis": "width",
+        "families": ("gaussian", "orthogonal"),
+        "sizes": SIZES,
+        "seeds": SEEDS,
+        "orders": (2, 3, 4),
+        "ts": np.linspace(0.0, 2.0, 4),
+        "data": nth.sphere(3, 2, dim=4),
+        "loss": nth.squared_error,
+        "solver": Auto(rtol=1e-6),
+        "initial_f": factor[..., None] * np.ones(3),
+        "initial_kernels": factor[..., None, None] * np.eye(3),
+        "kernel_rms": kernels,
+        "kernel_max": 2 * kernels,
+        "kernel_mean": -kernels,
+        "drift": errors[..., 0, :],
+        "seconds": np.ones((2, 3)),
+        "networks": ("a network", "another"),
+        "steps": "some steps",
+        "subject": {"data": "of no study"},
+        "error_f": errors,
+        "error_f_test": errors,
+        "error_kernel": errors,
+        "blown_up": np.zeros((2, 3, 30, 3), np.int8),
+    }
+    return nth.Scaling(**(fields | changes))
+
+
+def _blown_up() -> nth.Scaling:
+    """One whose order 3 blew up for most seeds of the second family at width 8."""
+    study = _made_up()
+    blown, errors = study.blown_up.copy(), study.error_f.copy()
+    blown[1, 0, :20, 1], errors[1, 0, :20, 1, 2:] = 1, np.nan
+    return dataclasses.replace(study, blown_up=blown, error_f=errors)
+
+
+@functools.cache
+def _real(axis: str) -> nth.Scaling:
+    families = {
+        "FCN": lambda m, key: FCN(4, m, 1, activation="erf", key=key),
+        "ResNet": lambda L, key: ResNet(4, 5, L, key=key),
+    }
+    data, solver = nth.sphere(2, dim=4), Auto(rtol=1e-5)
+    if axis == "depth":
+        return nth.depth_scaling(families["ResNet"], data, (1, 2), [5, 3], (), np.zeros(1))
+    chosen, ts = {"FCN": families["FCN"]}, np.array([0.0, 1.0])
+    return nth.width_scaling(chosen, data, (5,), 3, (2,), ts, solver=solver, chunk=2)
+
+
+def test_families_widths_seeds_and_orders_have_their_axes():
+    study = _real("width")
+    assert study.families == ("FCN",)
+    assert study.sizes.tolist() == [5]
+    assert study.seeds.tolist() == [0, 1, 2]
+    assert study.kernel_rms.shape == (1, 1, 3, 2)  # K^(2) and K^(3)
+    assert study.initial_kernels.shape == (1, 1, 3, 2, 2)
+    assert study.error_f.shape == (1, 1, 3, 1, 2)
+    assert study.error_f_test is None
+    assert study.remarks == ()
+
+
+def test_networks_stand_where_their_seed_is_whatever_the_chunks():
+    study = _real("width")
+    for seed in range(3):
+        net = FCN(4, 5, 1, activation="erf", key=jr.key(seed))
+        f = jnp.stack([net(x) for x in study.data.x])
+        np.testing.assert_allclose(study.initial_f[0, 0, seed], f, rtol=1e-12)
+
+
+def test_depths_may_be_studied_without_any_dynamics():
+    study = _real("depth")
+    assert study.axis == "depth"
+    assert study.seeds.tolist() == [3, 5]
+    assert study.error_f is None
+    np.testing.assert_array_equal(study.drift, np.zeros((1, 2, 2, 1)))
+    for i, depth in enumerate((1, 2)):
+        net = ResNet(4, 5, depth, key=jr.key(5))
+        f = jnp.stack([net(x) for x in study.data.x])
+        np.testing.assert_allclose(study.initial_f[0, i, 1], f, rtol=1e-12)
+    assert not {"drift", "f, p = 2"} & set(study.quantities())
+
+
+def test_fitted_exponents_stand_beside_the_predicted_ones():
+    study = _made_up()
+    for family in study.families:
+        for name, quantity in study.quantities(family).items():
+            assert quantity.predicted in study.exponent(name, family), name
+
+
+def test_growth_is_from_the_first_size_to_the_last():
+    study = _made_up(axis="depth")
+    # The medians of 30 factors are off by some 7%.
+    assert study.growth("rms K^(3)").value == pytest.approx(1 / 4, rel=0.2)
+    assert study.growth("rms K^(5)").value == pytest.approx(1 / 16, rel=0.2)
+
+
+def test_table_has_two_rows_for_each_quantity_of_each_family():
+    study = _made_up()
+    lines = str(study).splitlines()
+    for name in study.quantities():
+        assert sum(line.startswith(f"{name}  ") for line in lines) == 2, name
+    [row, spread] = lines[lines.index(next(li for li in lines if li.startswith("rms K^(3)"))) :][:2]
+    assert row.split()[-1] == "-1"
+    assert spread.count("-") == 3  # three quartile ranges
+    assert len([line for line in lines if line.lstrip().startswith("±")]) == 8
+    assert max(map(len, lines)) <= 100
+
+
+def test_table_of_depths_has_growth_and_nothing_predicted():
+    text = str(_made_up(axis="depth"))
+    assert "growth" in text
+    assert "predicted" not in text
+
+
+def test_table_tells_how_many_blew_up():
+    study = _blown_up()
+    assert "orthogonal, order 3 blew up for 20 at width 8 of 30 seeds" in str(study)
+    assert study.quantities("orthogonal")["f, p = 3"].middles()[0] == np.inf
+    # Two widths are left to fit.
+    assert -1.0 in study.exponent("f, p = 3", "orthogonal")
+
+
+def test_table_of_one_seed_has_no_spread():
+    study = _made_up(axis="width", families=("FCN",), networks=("a network",))
+    one = {
+        field.name: getattr(study, field.name)[:1, :, :1]
+        for field in dataclasses.fields(study)
+        if np.ndim(getattr(study, field.name)) > 2
+    }
+    text = str(dataclasses.replace(study, seeds=SEEDS[:1], seconds=study.seconds[:1], **one))
+    assert "±" not in text
+    assert "1 seed;" in text
+
+
+def test_remarks_are_printed():
+    assert "fcn-8-seeds-0-3: step limit" in str(_made_up(remarks=("fcn-8-seeds-0-3: step limit",)))
+
+
+@pytest.mark.parametrize("make", [_blown_up, lambda: _real("width"), lambda: _real("depth")])
+def test_study_is_saved_and_loaded_bit_by_bit(make, tmp_path):
+    study = make()
+    study.save(tmp_path / "a.nc")
+    assert same(nth.Scaling.load(tmp_path / "a.nc"), study)
+
+
+def test_strange_loss_comes_back_by_its_name_or_when_given(tmp_path):
+    _made_up(loss=absolute_quartic).save(tmp_path / "a.nc")
+    assert nth.Scaling.load(tmp_path / "a.nc").loss == "absolute_quartic"
+    assert nth.Scaling.load(tmp_path / "a.nc", loss=absolute_quartic).loss is absolute_quartic
+
+
+def test_other_results_are_refused(tmp_path):
+    _made_up().save(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match=r"^`path` must hold a Comparison, but .* holds a Scaling"):
+        nth.Comparison.load(tmp_path / "a.nc")
+
+
+def test_figure_has_a_panel_for_each_kind_of_quantity(tmp_path):
+    study = _made_up()
+    figure = study.plot(tmp_path / "a.png")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(titles) == 5
+    assert {ax.get_xlabel() for ax in figure.axes} == {"width"}
+    assert {ax.get_xscale() for ax in figure.axes} == {"log"}
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure_shows_medians_quartiles_fits_and_predictions():
+    study = _made_up()
+    ax = study.plot().axes[0]
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    rms = study.quantities("gaussian")["rms K^(3)"]
+    shown = lines["gaussian, $K^{(3)}$"]
+    np.testing.assert_array_equal(shown.get_ydata(), rms.middles())
+    np.testing.assert_allclose(shown.get_xdata(), SIZES, rtol=0.05)  # two families side by side
+    segments = np.concatenate([bars.get_segments() for bars in ax.collections])
+    np.testing.assert_array_equal(segments[3:6, :, 1].T, rms.spreads())
+    slopes = []
+    for line in ax.get_lines():
+        if not line.get_marker() or line.get_marker() == "None":
+            x, y = (np.log(np.asarray(data, float)) for data in line.get_data())
+            slopes.append((y[-1] - y[0]) / (x[-1] - x[0]))
+    wanted = [[q.predicted, q.exponent().value] for q in (rms,)]
+    np.testing.assert_allclose(slopes[2:4], wanted[0])
+
+
+def test_figure_of_depths_is_linear_in_depth_and_marks_each():
+    figure = _made_up(axis="depth").plot()
+    FigureCanvasAgg(figure).draw()
+    ax = figure.axes[0]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["8", "16", "32"]
+
+
+def test_figure_survives_what_blew_up(tmp_path):
+    _blown_up().plot(tmp_path / "a.pdf")
+
+
+def test_quantity_and_family_must_be_known():
+    study = _made_up()
+    with pytest.raises(ValueError, match=r"^`family` must be one of gaussian, orthogonal, but is"):
+        study.quantities("FCN")
+    with pytest.raises(ValueError, match=r"^`name` must be one of rms K.*, but is 'K3'"):
+        study.exponent("K3")
