@@ -72,6 +72,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/stiff.py
 	.venv/bin/python benchmarks/resumed.py
 	.venv/bin/python benchmarks/killed.py
+	.venv/bin/python benchmarks/scaling.py
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info

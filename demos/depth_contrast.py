@@ -27,10 +27,10 @@ def main() -> None:
 
     jax.config.update("jax_enable_x64", True)
     data = nth.Dataset(jnp.eye(4)[:2], jnp.array([1.0, -1.0]))
-    shape = {"activation": "erf", "c_sigma": "auto"}
+    m = settings.width
     families = {
-        "FCN": lambda depth, key: FCN(4, settings.width, depth, **shape, key=key),
-        "ResNet": lambda depth, key: ResNet(4, settings.width, depth, **shape, key=key),
+        "FCN": lambda L, key: FCN(4, m, L, activation="erf", c_sigma="auto", key=key),
+        "ResNet": lambda L, key: ResNet(4, m, L, activation="erf", c_sigma="auto", key=key),
     }
     # Nothing is trained: the only time is 0, and there are no orders.
     ts = jnp.zeros(1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 from nthsim.archives import dataset
 from nthsim.losses import Loss
@@ -29,13 +30,8 @@ def load(path: str | os.PathLike[str], loss: Loss | None) -> Scaling:
         names = ("x", "y", "x_test", "y_test")
         data = dataset({name: arrays.pop(name) for name in names if name in arrays})
         lists = ("families", "orders", "networks", "remarks")
-        known = {name: facts[name] for name in FACTS}
-        known |= {name: tuple(facts[name]) for name in lists}
-        study = Scaling(
-            data=data,
-            loss=facts["loss"]["name"],
-            solver=restore_solver(facts["solver"]),
-            **known,
-            **arrays,
-        )
+        fields: dict[str, Any] = {name: facts[name] for name in FACTS} | arrays
+        fields |= {name: tuple(facts[name]) for name in lists}
+        solver, strange = restore_solver(facts["solver"]), facts["loss"]["name"]
+        study = Scaling(data=data, loss=strange, solver=solver, **fields)
     return dataclasses.replace(study, loss=restore_loss(facts["loss"], loss))

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from studies import absolute_quartic, same
 
 import nthsim as nth
@@ -55,6 +56,8 @@ def _made_up(**changes) -> nth.Scaling:
 def _blown_up() -> nth.Scaling:
     """One whose order 3 blew up for most seeds of the second family at width 8."""
     study = _made_up()
+    assert study.blown_up is not None
+    assert study.error_f is not None
     blown, errors = study.blown_up.copy(), study.error_f.copy()
     blown[1, 0, :20, 1], errors[1, 0, :20, 1, 2:] = 1, np.nan
     return dataclasses.replace(study, blown_up=blown, error_f=errors)
@@ -80,6 +83,7 @@ def test_families_widths_seeds_and_orders_have_their_axes():
     assert study.seeds.tolist() == [0, 1, 2]
     assert study.kernel_rms.shape == (1, 1, 3, 2)  # K^(2) and K^(3)
     assert study.initial_kernels.shape == (1, 1, 3, 2, 2)
+    assert study.error_f is not None
     assert study.error_f.shape == (1, 1, 3, 1, 2)
     assert study.error_f_test is None
     assert study.remarks == ()
@@ -198,8 +202,11 @@ def test_figure_shows_medians_quartiles_fits_and_predictions():
     rms = study.quantities("gaussian")["rms K^(3)"]
     shown = lines["gaussian, $K^{(3)}$"]
     np.testing.assert_array_equal(shown.get_ydata(), rms.middles())
-    np.testing.assert_allclose(shown.get_xdata(), SIZES, rtol=0.05)  # two families side by side
-    segments = np.concatenate([bars.get_segments() for bars in ax.collections])
+    np.testing.assert_allclose(
+        np.asarray(shown.get_xdata()), SIZES, rtol=0.05
+    )  # two families side by side
+    bars = [each for each in ax.collections if isinstance(each, LineCollection)]
+    segments = np.concatenate([each.get_segments() for each in bars])
     np.testing.assert_array_equal(segments[3:6, :, 1].T, rms.spreads())
     slopes = []
     for line in ax.get_lines():
