@@ -86,7 +86,7 @@ def normalisation(activation: str | Callable[..., Array]) -> float:
         ValueError: if the second moment is zero, is not finite, or is not settled within the
             twelve standard deviations that the quadrature covers.
     """
-    nodes, weights = _gauss_legendre(bound=12, order=16)
+    nodes, weights = gauss_legendre(bound=12, order=16)
     # A network may be built inside `jit` or `vmap`; this number has to be concrete even there.
     with jax.ensure_compile_time_eval():
         values = np.asarray(resolve(activation)(jnp.asarray(nodes)), dtype=np.float64)
@@ -123,7 +123,7 @@ def resolve_c_sigma(c_sigma: float | str, activation: str | Callable[..., Array]
     return checked_scale("c_sigma", c_sigma)
 
 
-def _gauss_legendre(bound: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+def gauss_legendre(bound: int, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes, and weights times the normal density, on panels between neighbouring integers.
 
     The kinks that activations have are at zero, hence between panels, where they cost no accuracy.

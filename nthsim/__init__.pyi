@@ -9,6 +9,7 @@ from .hierarchies import hierarchy as hierarchy
 from .images import digits as digits
 from .images import mnist as mnist
 from .kernels import kernel as kernel
+from .limits import limit_kernel as limit_kernel
 from .losses import logistic as logistic
 from .losses import softmax_cross_entropy as softmax_cross_entropy
 from .losses import squared_error as squared_error

@@ -84,6 +84,10 @@ def compare(orders: Any = (2,), **options):
     return nth.compare(NET, DATA, orders, TS, **options)
 
 
+def limit(kind: Any = "fcn", x: Any = DATA.x, depth: Any = 2, **options):
+    return nth.limit_kernel(kind, x, depth=depth, **options)
+
+
 def limited(memory: int, call: Callable[[], Any]):
     with nth.memory_limit(memory):
         return call()
@@ -125,6 +129,18 @@ MISTAKES = [
         "certificate in float32",
         lambda: nth.certificate(like(jnp.float32), DATA, (2,)),
         r"`model` must be in float64 to be certified, but is float32",
+    ),
+    Mistake("kind", lambda: limit("mlp"), r"`kind` must be one of 'fcn', 'resnet', but is 'mlp'"),
+    Mistake("which", lambda: limit(which="f"), r"`which` must be one of 'ntk', 'nngp', but is 'f'"),
+    Mistake("depth of a limit", lambda: limit(depth=0), r"`depth` must be an integer of at least"),
+    Mistake(
+        "c_res of a limit", lambda: limit(c_res=0.5), r"`c_res` must be left out for fcn, which"
+    ),
+    Mistake("limit of one input", lambda: limit(x=DATA.x[0]), r"`x` must have shape \(n, d\) with"),
+    Mistake(
+        "other inputs of a limit",
+        lambda: limit(x_first=np.ones((2, 5))),
+        r"`x_first` must hold inputs of 3 numbers each, but holds such of 5\.",
     ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
     Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
