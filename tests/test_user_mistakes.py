@@ -142,6 +142,26 @@ MISTAKES = [
         lambda: limit(x_first=np.ones((2, 5))),
         r"`x_first` must hold inputs of 3 numbers each, but holds such of 5\.",
     ),
+    Mistake(
+        "limit of a stranger",
+        lambda: nth.limit_flow(eqx.nn.MLP(3, "scalar", 4, 1, key=KEY), DATA, TS),
+        r"`model` must be an FCN or a ResNet of nthsim\.models to have a limit kernel, but is MLP",
+    ),
+    Mistake(
+        "start",
+        lambda: nth.limit_flow(NET, DATA, TS, start="one"),
+        r"`start` must be one of 'network', 'zero', but is 'one'",
+    ),
+    Mistake(
+        "loss of a perturbation",
+        lambda: nth.perturbation(NET, DATA, TS, loss=nth.logistic),
+        r"`loss` must be squared_error for perturbation theory, but is logistic\.",
+    ),
+    Mistake(
+        "perturbation beyond memory",
+        lambda: limited(2 * 10**8, lambda: nth.perturbation(NET, BIG, TS)),
+        r"`data` must hold at most \d+ points, but holds 64: perturbation theory needs .* MB and",
+    ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
     Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
     Mistake(
