@@ -123,6 +123,27 @@ def resolve_c_sigma(c_sigma: float | str, activation: str | Callable[..., Array]
     return checked_scale("c_sigma", c_sigma)
 
 
+def kinked(activation: Callable[..., Array]) -> bool:
+    """Whether the slope of an activation jumps somewhere in |z| <= 8.
+
+    Where it changes most between neighbours in a grid, it does so between neighbours in a grid a
+    thousand times as fine.
+    """
+
+    def largest_jump(low: float, high: float) -> tuple[float, float, float]:
+        nodes = np.linspace(low, high, 4001)
+        with jax.ensure_compile_time_eval():
+            slopes = np.asarray(jax.vmap(jax.grad(activation))(jnp.asarray(nodes)))
+        jumps = np.abs(np.diff(slopes))
+        i = int(np.argmax(jumps))
+        # Rounding is no change.
+        changed = jumps[i] > 1e-5 * np.abs(slopes).max()
+        return float(nodes[i]), float(nodes[i + 1]), float(jumps[i]) if changed else 0.0
+
+    low, high, coarse = largest_jump(-8.0, 8.0)
+    return coarse > 0 and largest_jump(low, high)[2] > coarse / 2
+
+
 def gauss_legendre(bound: int, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes, and weights times the normal density, on panels between neighbouring integers.
 

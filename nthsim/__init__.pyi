@@ -1,3 +1,4 @@
+from .bounds import Bounds as Bounds
 from .certificates import Certificate as Certificate
 from .certificates import certificate as certificate
 from .comparison import Comparison as Comparison

@@ -26,7 +26,12 @@ LOOKS = (
     ("#CC79A7", "D"),
     ("#E69F00", "v"),
     ("#56B4E9", "P"),
+    ("#882255", "*"),
+    ("#8A7A1F", "h"),
 )
+
+#: Those that curves take in turn; the last two are for theories.
+PLAIN_LOOKS = 6
 
 #: What crossed out points are.
 DOUBTFUL = "below the error of solving"
@@ -41,8 +46,8 @@ HEADROOM = 30.0
 class Curve(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
-    A broad one is grey and lies below all others, which may coincide with it. What is `doubtful` is
-    crossed out.
+    A broad one is grey and lies below all others, which may coincide with it; a plain one has no
+    markers. What is `doubtful` is crossed out.
     """
 
     label: str
@@ -52,6 +57,7 @@ class Curve(eqx.Module):
     line: str = "-"
     end: float | None = None
     broad: bool = False
+    plain: bool = False
     doubtful: Bool[np.ndarray, " T"] | None = None
 
 
@@ -138,7 +144,7 @@ def _panel(ax: Axes, panel: Panel) -> None:
 
 
 def _curve(ax: Axes, curve: Curve, log: bool) -> None:
-    colour, marker = LOOKS[0] if not curve.look else LOOKS[1 + (curve.look - 1) % (len(LOOKS) - 1)]
+    colour, marker = LOOKS[curve.look]
     values = np.where(curve.values > 0, curve.values, np.nan) if log else curve.values
     step = max(1, len(values) // 8)
     ax.plot(
@@ -146,7 +152,7 @@ def _curve(ax: Axes, curve: Curve, log: bool) -> None:
         values,
         curve.line,
         color="0.65" if curve.broad else colour,
-        marker=marker,
+        marker="" if curve.plain else marker,
         markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another
         markersize=4.5,
         linewidth=5.0 if curve.broad else 1.4,

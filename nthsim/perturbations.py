@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.choices import Choice
 from nthsim.datasets import Dataset
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, loss_name, squared_error
@@ -22,7 +21,7 @@ from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 from nthsim.trajectories import Trajectory, trajectory
-from nthsim.truncations import Truncations, truncations
+from nthsim.truncations import Truncations, with_fourth
 
 
 def perturbation(
@@ -85,7 +84,8 @@ def perturbed(
     problem: Problem, course: Schedule, *, known: Truncations | None = None, progress: bool
 ) -> Trajectory:
     """Evaluate the expansion at all save times; kernels that are `known` are not computed again."""
-    kernels = first_kernels(problem, known, progress=progress)
+    start = Truncations(problem, {}, (), ()) if known is None else known
+    kernels = with_fourth(start, progress=progress).kernels[:4]
     clock = time.perf_counter()
     with jax.default_matmul_precision("highest"):
         f, kernel = _evaluated(problem, kernels, course)
@@ -104,14 +104,6 @@ def perturbed(
     )
     words = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
     return trajectory("perturbation theory", problem, solution, method=words)
-
-
-def first_kernels(
-    problem: Problem, known: Truncations | None, *, progress: bool
-) -> tuple[Array, ...]:
-    r"""$f, K^{(2)}, K^{(3)}, K^{(4)}$ at t = 0."""
-    road = {4: Choice("dense", "as its kernels are wanted")}
-    return truncations(problem, road, known=known, progress=progress).kernels[:4]
 
 
 class _Expansion(eqx.Module):

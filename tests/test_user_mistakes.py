@@ -162,6 +162,17 @@ MISTAKES = [
         lambda: limited(2 * 10**8, lambda: nth.perturbation(NET, BIG, TS)),
         r"`data` must hold at most \d+ points, but holds 64: perturbation theory needs .* MB and",
     ),
+    Mistake(
+        "theories in a word",
+        lambda: compare(theories="limit"),
+        r"`theories` must be a sequence of 'limit', 'perturbation', but is 'limit'\.",
+    ),
+    Mistake("theories", lambda: compare(theories=("gp",)), r"`theories` must be one of 'limit', "),
+    Mistake(
+        "loss of bounds",
+        lambda: compare(bounds=True, loss=nth.logistic),
+        r"`loss` must be squared_error for bounds, but is logistic\.",
+    ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
     Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
     Mistake(
@@ -595,6 +606,10 @@ COMMAND_MISTAKES = {
     "nothing to show": (
         "show",
         r"`FILE` must be a result of nthsim compare or nthsim flow, but is missing; see",
+    ),
+    "unknown theory": (
+        "compare --theories limit gp",
+        r"`--theories` must be some of limit, perturbation, but is 'limit gp'; see",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
