@@ -72,6 +72,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/series.py
 	.venv/bin/python benchmarks/large.py
 	.venv/bin/python benchmarks/stiff.py
+	.venv/bin/python benchmarks/limits.py
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info

@@ -1,5 +1,6 @@
 r"""Gaussian expectations of any activation, by its expansion in Hermite polynomials."""
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -109,18 +110,19 @@ def _coefficients(
     values: Nodes,
 ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     r"""$a_k(s)$, what their squares leave of $E\,\sigma^2$, and that."""
-    a = values @ (WEIGHTS[:, None] * _polynomials())
+    a = values @ _weighted_polynomials()
     whole = values**2 @ WEIGHTS
     return a, np.maximum(whole - np.sum(a**2, axis=1), 0.0), whole
 
 
-def _polynomials() -> Float[np.ndarray, "nodes K"]:
-    """The normalised Hermite polynomials at the nodes."""
+@functools.cache
+def _weighted_polynomials() -> Float[np.ndarray, "nodes K"]:
+    """The normalised Hermite polynomials at the nodes, times their weights."""
     found = np.empty((TERMS, len(NODES)))
     found[0], found[1] = 1.0, NODES
     for k in range(1, TERMS - 1):
         found[k + 1] = (NODES * found[k] - np.sqrt(k) * found[k - 1]) / np.sqrt(k + 1)
-    return found.T
+    return np.ascontiguousarray((found * WEIGHTS).T)
 
 
 def _used(a: Float[np.ndarray, "n K"], whole: Float[np.ndarray, " n"]) -> int:
