@@ -224,6 +224,7 @@ def test_written_configuration_holds_every_setting():
         c_sigma="auto",
         c_res=0.5,
         taylor=(1,),
+        theories=("limit",),
         until_loss=1e-3,
         until_gradient=1e-3,
         until_stalled=1e-3,
