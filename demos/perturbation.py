@@ -45,25 +45,25 @@ def main() -> None:
     data = nth.sphere(3, 0, dim=4)
     medians = []
     for m in settings.widths:
-        nets = [
-            FCN(4, m, 1, activation="erf", c_sigma=1.5, key=jr.key(s))
-            for s in range(settings.seeds)
-        ]
-        medians.append(np.median([errors(net, data, 6.0) for net in nets], axis=0))
+        draw = lambda s, m=m: FCN(4, m, 1, activation="erf", c_sigma=1.5, key=jr.key(s))  # noqa: E731
+        found = [errors(draw(s), data, 6.0) for s in range(settings.seeds)]
+        medians.append(np.median(found, axis=0))
     medians, m = np.array(medians), np.array(settings.widths)
     rows = [["width", "f: frozen", "first order", "kernel: frozen", "first order"]]
     rows += [[str(w), *map(scientific, row.ravel())] for w, row in zip(m, medians, strict=True)]
     print(f"Median errors at t = 6 over {settings.seeds} seeds\n\n{table(rows)}")
 
     figure = Figure(figsize=(8.8, 3.6), layout="constrained")
+    title = f"3 points on a sphere, erf networks of one hidden layer: medians of {settings.seeds}"
+    figure.suptitle(title, fontsize=10)
     labels = ("error of $f$ at $t = 6$, rms", "error of $K^{(2)}$ at $t = 6$, relative")
     for i, (ax, label) in enumerate(zip(figure.subplots(1, 2), labels, strict=True)):
         for j, name in enumerate(NAMES):
             colour, marker = LOOKS[1 + j]
-            values, slope = medians[:, i, j], -1 - j
+            values = medians[:, i, j]
             ax.loglog(m, values, color=colour, marker=marker, label=name)
-            guide = values[0] * (m / m[0]) ** slope
-            ax.loglog(m, guide, ":", color=colour, label=f"slope {slope}")
+            guide = values[-1] * (m[-1] / m) ** (1 + j)
+            ax.loglog(m, guide, ":", color=colour, label=f"slope $-{1 + j}$")
         ax.set_xlabel("width $m$")
         ax.set_ylabel(label)
         ax.set_xticks(m, map(str, m))

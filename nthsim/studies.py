@@ -139,20 +139,7 @@ def compare(
             bench.audit(partial(exact, problem, progress=progress), course)
         prepared = truncations(problem, roads, progress=progress)
         bench.add_start(prepared)
-        for p in orders:
-            bench.add_order(p, partial(prepared.integrate, p, progress=progress), course)
-        for q in degrees:
-            degree = partial(taylorised, problem, q, progress=progress)
-            bench.add(f"Taylor {q}", degree, course)
-        known = prepared
-        if bounds or "perturbation" in words:
-            known = with_fourth(prepared, progress=progress)
-            bench.add_start(known)
-        for word in words:
-            theory = predicting(word, problem, model, known, progress=progress)
-            bench.add(THEORIES[word], theory, course, audit=False)
-        if bounds:
-            bench.bound(known)
+        bench.add_all(prepared, course, progress=progress)
         if slopes:
             bench.certify(prepared, progress=progress)
     except KeyboardInterrupt as interrupt:
@@ -186,6 +173,25 @@ class _Bench:
         checked = audited(self.study.exact, flow, course)
         self.study = dataclasses.replace(self.study, exact=checked)
 
+    def add_all(self, prepared: Truncations, course: Schedule, *, progress: bool) -> None:
+        """All that was asked for beside exact flow: orders, Taylor models, theories and bounds."""
+        study, problem = self.study, prepared.problem
+        for p in study.wanted:
+            self.add_order(p, partial(prepared.integrate, p, progress=progress), course)
+        for q in study.wanted_degrees:
+            degree = partial(taylorised, problem, q, progress=progress)
+            self.add(f"Taylor {q}", degree, course)
+        known = prepared
+        if study.wanted_bounds or "perturbation" in study.wanted_theories:
+            known = with_fourth(prepared, progress=progress)
+            self.add_start(known)
+        for word in study.wanted_theories:
+            theory = predicting(word, problem, study.model, known, progress=progress)
+            self.add(THEORIES[word], theory, course, audit=False)
+        if study.wanted_bounds:
+            found = bounded(problem, study.model, study.exact, known.kernels[:4])
+            self.study = dataclasses.replace(self.study, bounds=found)
+
     def add_order(
         self, order: int, integrate: Callable[[Schedule], Trajectory], course: Schedule
     ) -> None:
@@ -213,12 +219,6 @@ class _Bench:
             self.study = dataclasses.replace(study, further=study.further | {name: run})
 
         self._run(put, integrate, course, audit=audit and study.audit)
-
-    def bound(self, known: Truncations) -> None:
-        """The a-priori bounds."""
-        study = self.study
-        found = bounded(known.problem, study.model, study.exact, known.kernels[:4])
-        self.study = dataclasses.replace(study, bounds=found)
 
     def certify(self, prepared: Truncations, *, progress: bool) -> None:
         """The slopes that were wanted, if any can be had."""
