@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import studies
 from scipy.integrate import quad
+from scipy.linalg import expm
 
 import nthsim as nth
 from nthsim.bounds import Bounds, bounded
-from nthsim.errors import errors
 from nthsim.flow import exact
 from nthsim.models import FCN, ResNet
 from nthsim.problem import pose
@@ -21,18 +21,21 @@ from nthsim.schedules import schedule
 from nthsim.solvers import Explicit
 from nthsim.truncations import Truncations, with_fourth
 
-COURSE = schedule([0.0, 0.5, 4.0], Explicit(rtol=1e-8), True)
+COURSE = schedule([0.0, 0.5, 4.0], Explicit(rtol=1e-7), True)
 
 
-def measured(net, data) -> tuple[Bounds, nth.Errors, np.ndarray]:
+def measured(net, data) -> tuple[Bounds, np.ndarray, np.ndarray]:
     """The bounds, the errors of order 2, and the largest movement of an entry of the kernel."""
     problem = pose(net, data, nth.squared_error)
     flow = exact(problem, COURSE, progress=False)
-    frozen = nth.hierarchy(net, data, 2, COURSE.ts, method="dense", progress=False)
     known = with_fourth(Truncations(problem, {}, (), ()), progress=False)
+    f, kernel = known.kernels[:2]
+    y = np.asarray(data.y).reshape(-1)
+    frozen = np.stack([y + expm(-t / len(data.x) * kernel) @ (f - y) for t in flow.ts])
+    error = np.sqrt(np.mean((frozen - flow.f.reshape(frozen.shape)) ** 2, axis=1))
     assert flow.kernel is not None
     moved = np.abs(flow.kernel - flow.kernel[0]).reshape(len(flow.ts), -1).max(axis=1)
-    return bounded(problem, net, flow, known.kernels), errors(frozen, flow), moved
+    return bounded(problem, net, flow, known.kernels), error, moved
 
 
 @pytest.mark.parametrize(
@@ -43,8 +46,8 @@ def measured(net, data) -> tuple[Bounds, nth.Errors, np.ndarray]:
     ],
 )
 def test_nothing_measured_exceeds_its_bound(net, outputs):
-    bounds, e, moved = measured(net, studies.points(outputs, tests=0))
-    assert np.all(e.train_rms <= bounds.f_bound + 1e-14)
+    bounds, error, moved = measured(net, studies.points(outputs, tests=0))
+    assert np.all(error <= bounds.f_bound + 1e-14)
     assert np.all(moved <= bounds.kernel_bound + 1e-14)
     # At small times what there is of them is not much less than they allow.
     assert moved[1] > 0.02 * bounds.kernel_bound[1]
