@@ -25,12 +25,12 @@ NAMES = ("frozen kernel", "first order in 1/m")
 
 def errors(net: FCN, data: nth.Dataset, t1: float) -> np.ndarray:
     """Errors at the end of f (rms) and of the kernel (relative), by the frozen and first order."""
-    options = {"record_kernel": True, "progress": False}
-    exact = nth.gradient_flow(net, data, [0.0, t1], **options)
-    frozen = nth.hierarchy(net, data, 2, [0.0, t1], method="dense", **options)
-    first = nth.perturbation(net, data, [0.0, t1], **options)
+    ts = [0.0, t1]
+    exact = nth.gradient_flow(net, data, ts, record_kernel=True)
+    frozen = nth.hierarchy(net, data, 2, ts, method="dense", record_kernel=True)
+    first = nth.perturbation(net, data, ts, record_kernel=True)
     found = [distances(run, exact) for run in (frozen, first)]
-    return np.array([[e.train_rms[-1] for e in found], [e.kernel[-1] for e in found]])
+    return np.array([[e.train_rms[-1] for e in found], [np.ravel(e.kernel)[-1] for e in found]])
 
 
 def main() -> None:
