@@ -73,6 +73,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/resumed.py
 	.venv/bin/python benchmarks/killed.py
 	.venv/bin/python benchmarks/scaling.py
+	.venv/bin/python benchmarks/limits.py
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info

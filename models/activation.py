@@ -86,7 +86,7 @@ def normalisation(activation: str | Callable[..., Array]) -> float:
         ValueError: if the second moment is zero, is not finite, or is not settled within the
             twelve standard deviations that the quadrature covers.
     """
-    nodes, weights = _gauss_legendre(bound=12, order=16)
+    nodes, weights = gauss_legendre(bound=12, order=16)
     # A network may be built inside `jit` or `vmap`; this number has to be concrete even there.
     with jax.ensure_compile_time_eval():
         values = np.asarray(resolve(activation)(jnp.asarray(nodes)), dtype=np.float64)
@@ -123,7 +123,28 @@ def resolve_c_sigma(c_sigma: float | str, activation: str | Callable[..., Array]
     return checked_scale("c_sigma", c_sigma)
 
 
-def _gauss_legendre(bound: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+def kinked(activation: Callable[..., Array]) -> bool:
+    """Whether the slope of an activation jumps somewhere in |z| <= 8.
+
+    Where it changes most between neighbours in a grid, it does so between neighbours in a grid a
+    thousand times as fine.
+    """
+
+    def largest_jump(low: float, high: float) -> tuple[float, float, float]:
+        nodes = np.linspace(low, high, 4001)
+        with jax.ensure_compile_time_eval():
+            slopes = np.asarray(jax.vmap(jax.grad(activation))(jnp.asarray(nodes)))
+        jumps = np.abs(np.diff(slopes))
+        i = int(np.argmax(jumps))
+        # Rounding is no change.
+        changed = jumps[i] > 1e-5 * np.abs(slopes).max()
+        return float(nodes[i]), float(nodes[i + 1]), float(jumps[i]) if changed else 0.0
+
+    low, high, coarse = largest_jump(-8.0, 8.0)
+    return coarse > 0 and largest_jump(low, high)[2] > coarse / 2
+
+
+def gauss_legendre(bound: int, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes, and weights times the normal density, on panels between neighbouring integers.
 
     The kinks that activations have are at zero, hence between panels, where they cost no accuracy.

@@ -1,3 +1,4 @@
+from .bounds import Bounds as Bounds
 from .certificates import Certificate as Certificate
 from .certificates import certificate as certificate
 from .comparison import Comparison as Comparison
@@ -9,10 +10,13 @@ from .hierarchies import hierarchy as hierarchy
 from .images import digits as digits
 from .images import mnist as mnist
 from .kernels import kernel as kernel
+from .limit_flows import limit_flow as limit_flow
+from .limits import limit_kernel as limit_kernel
 from .losses import logistic as logistic
 from .losses import softmax_cross_entropy as softmax_cross_entropy
 from .losses import squared_error as squared_error
 from .memory import memory_limit as memory_limit
+from .perturbations import perturbation as perturbation
 from .planning import Plan as Plan
 from .planning import plan as plan
 from .scaling import Scaling as Scaling

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from nthsim.bounds import Bounds
 from nthsim.certificates import Certificate
 from nthsim.comparison import Comparison
 from nthsim.datasets import Dataset
@@ -37,8 +38,10 @@ def save(study: Comparison, path: str | os.PathLike[str]) -> None:
     facts = {
         "orders": study.orders,
         "wanted": study.wanted,
-        "degrees": study.degrees,
+        "further": list(study.further),
         "wanted_degrees": study.wanted_degrees,
+        "wanted_theories": study.wanted_theories,
+        "wanted_bounds": study.wanted_bounds,
         "kernel_ts": study.kernel_ts,
         "certify": study.certify,
         "audit": study.audit,
@@ -54,8 +57,10 @@ def save(study: Comparison, path: str | os.PathLike[str]) -> None:
         groups["trained_parameters"] = store(study.exact.model)
     for p, truncation in zip(study.orders, study.truncations, strict=True):
         groups[f"order_{p}"] = truncation.record()
-    for q, run in zip(study.degrees, study.taylorised, strict=True):
-        groups[f"taylor_{q}"] = run.record()
+    for name, run in study.further.items():
+        groups[_group(name)] = run.record()
+    if study.bounds is not None:
+        groups["bounds"] = study.bounds.record()
     if study.certificate is not None:
         facts_of_fits = {"orders": study.certificate.orders}
         groups["certificate"] = Record(arrays_of(study.certificate), facts_of_fits)
@@ -90,6 +95,11 @@ def dataset(arrays: dict[str, np.ndarray]) -> Dataset:
     return eqx.tree_at(lambda d: [getattr(d, name) for name in arrays], Dataset(**arrays), kept)
 
 
+def _group(name: str) -> str:
+    """The group of a run by its name in a comparison."""
+    return name.lower().replace(" ", "_")
+
+
 def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
     """The comparison of a file, its models still missing."""
     facts, data = root.facts, dict(root.arrays)
@@ -97,8 +107,7 @@ def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
     for name in ("parameters", "trained_parameters"):
         if name in groups and fingerprint(groups[name].arrays) != groups[name].facts["sha256"]:
             raise ValueError(f"the {name} are not those that were saved")
-    orders, degrees = tuple(facts["orders"]), tuple(facts["degrees"])
-    slopes = groups.get("certificate")
+    orders, slopes, bounds = tuple(facts["orders"]), groups.get("certificate"), groups.get("bounds")
     return Comparison(
         model=None,
         data=dataset(data),
@@ -116,9 +125,11 @@ def _decoded(root: Record, groups: dict[str, Record]) -> Comparison:
         until=Until(**facts["until"]),
         audit=facts["audit"],
         kernel_ts=tuple(facts["kernel_ts"]),
-        degrees=degrees,
-        taylorised=tuple(from_record(groups[f"taylor_{q}"]) for q in degrees),
+        further={name: from_record(groups[_group(name)]) for name in facts["further"]},
         wanted_degrees=tuple(facts["wanted_degrees"]),
+        wanted_theories=tuple(facts["wanted_theories"]),
+        wanted_bounds=facts["wanted_bounds"],
+        bounds=None if bounds is None else Bounds.from_record(bounds),
         initial_kernel=initial_kernel,
         kernel_seconds=tuple(facts["kernel_seconds"]),
         method=facts["method"],

@@ -94,6 +94,8 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
             until=until,
             checkpoint=command.checkpoint,
             taylor=command.taylor,
+            theories=command.theories,
+            bounds=command.bounds,
             method=command.method,
             record_kernel=command.record_kernel,
             certify=None if command.certify else False,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from nthsim.audits import floor
+from nthsim.bounds import Bounds
 from nthsim.certificates import Certificate
 from nthsim.datasets import Dataset
 from nthsim.errors import Errors, Series, drift, errors
@@ -16,8 +17,9 @@ from nthsim.recipes import describe
 from nthsim.records import origin
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
-from nthsim.summaries import error_table, notes, work_table
+from nthsim.summaries import bound_notes, error_table, notes, work_table
 from nthsim.tables import wrapped
+from nthsim.theories import THEORIES
 from nthsim.trajectories import Trajectory
 
 if TYPE_CHECKING:
@@ -25,14 +27,15 @@ if TYPE_CHECKING:
 
 
 class Comparison(eqx.Module):
-    r"""Exact gradient flow of one network, order-p truncations of its hierarchy, and Taylor models.
+    r"""Exact gradient flow of one network, order-p truncations of its hierarchy, and other models.
 
-    `exact`, `truncations` (one per order) and `taylorised` (one per degree) are trajectories with
-    their kernels. `certificate` holds the fitted small-time slopes, or None (float32, or not
-    wanted). `model`, `data`, `loss`, `solver`, `method`, `wanted` (the orders asked for, of which
-    `orders` are finished), `wanted_degrees` likewise, `kernel_ts`, `until`, `certify` and `audit`
-    are what was to be compared, so that `rerun` can do it again; `origin` says when, where and with
-    which versions.
+    `exact`, `truncations` (one per order) and `further` (Taylor models and theories, by the names
+    that `runs` has for them) are trajectories with their kernels. `certificate` holds the fitted
+    small-time slopes, or None (float32, or not wanted), and `bounds` the a-priori bounds, None if
+    they were not wanted. `model`, `data`, `loss`, `solver`, `method`, `wanted` (the orders asked
+    for, of which `orders` are finished), `wanted_degrees`, `wanted_theories` and `wanted_bounds`
+    likewise, `kernel_ts`, `until`, `certify` and `audit` are what was to be compared, so that
+    `rerun` can do it again; `origin` says when, where and with which versions.
 
     `initial_kernel` is $K^{(2)}$ on the training points at t = 0, of shape (n, n) or (n, k, n, k),
     and `kernel_seconds` the time that each of $K^{(2)}, K^{(3)}, \dots$ took: None and empty where
@@ -56,9 +59,11 @@ class Comparison(eqx.Module):
     until: Until
     audit: bool
     kernel_ts: tuple[float, ...]
-    degrees: tuple[int, ...] = ()
-    taylorised: tuple[Trajectory, ...] = ()
+    further: dict[str, Trajectory] = eqx.field(default_factory=dict)
     wanted_degrees: tuple[int, ...] = ()
+    wanted_theories: tuple[str, ...] = ()
+    wanted_bounds: bool = False
+    bounds: Bounds | None = None
     initial_kernel: Float[np.ndarray, "n ..."] | None = None
     kernel_seconds: tuple[float, ...] = ()
     method: str = "auto"
@@ -81,9 +86,11 @@ class Comparison(eqx.Module):
         Raises:
             ValueError: When this degree was not compared.
         """
-        if degree not in self.degrees:
-            raise ValueError(f"`degree` must be one of {self.degrees}, but is {degree!r}.")
-        return self.taylorised[self.degrees.index(degree)]
+        found = self.further.get(f"Taylor {degree}")
+        if found is None:
+            done = tuple(q for q in self.wanted_degrees if f"Taylor {q}" in self.further)
+            raise ValueError(f"`degree` must be one of {done}, but is {degree!r}.")
+        return found
 
     def errors(self, order: int) -> Errors:
         """The errors of one order against exact flow, over time."""
@@ -92,9 +99,9 @@ class Comparison(eqx.Module):
     def runs(self) -> dict[str, Trajectory]:
         """All that was compared with exact flow, by the names that table and figure use."""
         orders = zip(self.orders, self.truncations, strict=True)
-        degrees = zip(self.degrees, self.taylorised, strict=True)
         named = {f"order {p}": run for p, run in orders}
-        return named | {f"Taylor {q}": run for q, run in degrees}
+        found = self.further
+        return named | {name: found[name] for name in self._wanted_further() if name in found}
 
     def drift(self) -> Series | None:
         r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,).
@@ -122,8 +129,8 @@ class Comparison(eqx.Module):
         """Write everything to one netCDF-4 file, whole or not at all; nothing is pickled.
 
         xarray opens it too, `xarray.open_datatree(path)`: data at the root, and the groups `exact`,
-        `order_2` and so on, `taylor_1` and so on, `certificate`, `parameters` (the initial ones),
-        `trained_parameters`.
+        `order_2` and so on, `taylor_1` and so on, `limit_kernel`, `perturbation`, `certificate`,
+        `bounds`, `parameters` (the initial ones), `trained_parameters`.
 
         Raises:
             ValueError: When the file cannot be written, or `model` is None.
@@ -165,7 +172,7 @@ class Comparison(eqx.Module):
 
         if path is not None:
             check_suffix(path)
-        shown = panels(self.exact, self.runs(), self.drift(), self.floors())
+        shown = panels(self.exact, self.runs(), self.drift(), self.floors(), self.bounds)
         figure = draw(shown, title="\n".join(self._heading()[:2]))
         if path is not None:
             save(figure, path)
@@ -173,7 +180,7 @@ class Comparison(eqx.Module):
 
     def __str__(self) -> str:
         """What was compared, and what came out, in tables of at most 100 columns."""
-        runs = self.runs()
+        runs, drift = self.runs(), self.drift()
         slopes = self.certificate
         fits = {} if slopes is None else dict(zip(slopes.orders, slopes.slopes, strict=True))
         found = {name: errors(run, self.exact) for name, run in runs.items()}
@@ -183,7 +190,8 @@ class Comparison(eqx.Module):
             self._heading(),
             [error_table(found, named, self.floors())],
             [work_table(every, self._kernel_seconds())],
-            [*notes(every, self.drift()), *self._left_out()],
+            [*notes(every, drift), *self._left_out()],
+            [] if self.bounds is None else bound_notes(self.bounds, found.get("order 2"), drift),
         ]
         return "\n\n".join("\n".join(lines) for lines in blocks if any(lines))
 
@@ -194,11 +202,20 @@ class Comparison(eqx.Module):
         """The time spent on what each order starts from; a series needs no kernels."""
         pairs = zip(self.orders, self.truncations, strict=True)
         dense = [p for p, run in pairs if (run.method or "").startswith("dense")]
-        return {f"order {p}": sum(self.kernel_seconds[: p - 1]) for p in dense}
+        found = {f"order {p}": sum(self.kernel_seconds[: p - 1]) for p in dense}
+        theory = THEORIES["perturbation"]
+        return found | ({theory: sum(self.kernel_seconds[:3])} if theory in self.further else {})
+
+    def _wanted_further(self) -> list[str]:
+        """The names of all but the orders."""
+        theories = [THEORIES[word] for word in self.wanted_theories]
+        return [*(f"Taylor {q}" for q in self.wanted_degrees), *theories]
 
     def _left_out(self) -> list[str]:
         lines = [f"order {p}: not started" for p in self.wanted if p not in self.orders]
-        lines += [f"Taylor {q}: not started" for q in self.wanted_degrees if q not in self.degrees]
+        missing = [name for name in self._wanted_further() if name not in self.further]
+        lines += [f"{name}: not started" for name in missing]
+        lines += ["bounds: not started"] * (self.wanted_bounds and self.bounds is None)
         dtype = self.exact.f.dtype
         if self.certify is not False and self.certificate is None and dtype != np.float64:
             lines.append(

@@ -27,7 +27,12 @@ LOOKS = (
     ("#CC79A7", "D"),
     ("#E69F00", "v"),
     ("#56B4E9", "P"),
+    ("#882255", "*"),
+    ("#8A7A1F", "h"),
 )
+
+#: Those that curves over time take in turn; the last two are for theories.
+PLAIN_LOOKS = 6
 
 #: Of a title, in an inch.
 LETTERS = 13
@@ -48,9 +53,9 @@ HEADROOM = 30.0
 class Curve(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
-    A broad one is grey and lies below all others, which may coincide with it. What is `doubtful` is
-    crossed out. `bars` reach from a lower to an upper value, and markers that are `hollow` tell two
-    curves of one look apart. `note` stands behind the last point.
+    A broad one is grey and lies below all others, which may coincide with it; a plain one has no
+    markers. What is `doubtful` is crossed out. `bars` reach from a lower to an upper value, and
+    markers that are `hollow` tell two curves of one look apart. A `note` stands behind the end.
     """
 
     label: str
@@ -60,6 +65,7 @@ class Curve(eqx.Module):
     line: str = "-"
     end: float | None = None
     broad: bool = False
+    plain: bool = False
     doubtful: Bool[np.ndarray, " T"] | None = None
     bars: Float[np.ndarray, "2 T"] | None = None
     hollow: bool = False
@@ -209,7 +215,7 @@ def _curve(ax: Axes, curve: Curve, log: bool) -> None:
         values,
         linestyle=curve.line,
         color="0.65" if curve.broad else colour,
-        marker=marker,
+        marker="" if curve.plain else marker,
         markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another
         markersize=4.5,
         markerfacecolor="white" if curve.hollow else None,

@@ -155,6 +155,12 @@ def taylor_bytes(size: Size, degree: int) -> int:
     return flow_bytes(size) + size.itemsize * (size.parameters + every)
 
 
+def perturbation_bytes(size: Size) -> int:
+    r"""The peak of the first order in 1/m: $K^{(4)}$ as it is and in modes, and its weights."""
+    numbers = 6 * size.entries(4) + 2 * size.save_times * size.entries(1)
+    return size.itemsize * numbers + CHUNK + PROGRAM + _recorded_bytes(size)
+
+
 def kernel_bytes(size: Size, order: int) -> int:
     """The peak of computing one kernel; that of a network with vector outputs is copied once."""
     result = size.itemsize * size.entries(order) * (1 + (size.k > 1))

@@ -111,7 +111,11 @@ def _wanted(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_wanted(part) for part in parts if part is not NoneType)
     if origin is tuple:
-        return "integers such as 2 3 4"
+        return "integers such as 2 3 4" if parts[0] is int else f"some of {_listed(parts[0])}"
     if origin is Literal:
-        return parts[0] if len(parts) == 1 else f"one of {', '.join(parts)}"
+        return parts[0] if len(parts) == 1 else f"one of {_listed(hint)}"
     return {int: "an integer", float: "a number"}.get(hint, "its value")
+
+
+def _listed(literal: Any) -> str:
+    return ", ".join(get_args(literal))

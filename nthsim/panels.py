@@ -5,11 +5,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nthsim.bounds import Bounds
 from nthsim.errors import Series, errors
-from nthsim.figures import Curve, Panel
+from nthsim.figures import PLAIN_LOOKS, Curve, Panel
+from nthsim.theories import THEORIES
 from nthsim.trajectories import Trajectory
 
 EXACT = "exact flow"
+
+#: Theories look the same whatever they stand beside, and order 2 comes first of all.
+THEORY_LOOKS = {name: PLAIN_LOOKS + i for i, name in enumerate(THEORIES.values(), start=1)}
+SECOND = 1
 
 #: Times, and what is shown at them; None where it is not known.
 Values = tuple[Series | None, Series | None]
@@ -20,8 +26,12 @@ def panels(
     others: Mapping[str, Trajectory],
     movement: Series | None,
     floors: Mapping[str, Series],
+    bounds: Bounds | None = None,
 ) -> tuple[Panel, ...]:
-    """Losses; errors of f on training and, if there are any, test points; errors of the kernel."""
+    """Losses; errors of f on training and, if there are any, test points; errors of the kernel.
+
+    Bounds are dashed lines beside what they bound.
+    """
     found = {name: errors(run, exact) for name, run in others.items()}
     tested = exact.f_test is not None
     chosen = [_losses({EXACT: exact, **others})]
@@ -31,6 +41,9 @@ def panels(
         curves = _along(others, series)
         if points == "train":
             curves = tuple(_doubted(curve, floors) for curve in curves)
+            if bounds is not None:
+                label = "a-priori bound, order 2"
+                curves = (*curves, _bound(label, bounds.ts, bounds.f_bound, look=SECOND))
         chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", curves))
     if movement is not None and exact.kernel_ts is not None:
         label = "drift of the exact kernel since $t = 0$"
@@ -38,6 +51,9 @@ def panels(
         series = {name: (e.kernel_ts, e.kernel) for name, e in found.items()}
         title = "error and drift of $K^{(2)}$"
         curves = (*_along(others, series), moved)
+        if bounds is not None:
+            label = "a-priori bound on the drift"
+            curves = (*curves, _bound(label, bounds.ts, bounds.drift_bound, look=0))
         chosen.append(Panel(title, "relative Frobenius norm", curves))
     return tuple(panel for panel in chosen if panel.curves)
 
@@ -60,14 +76,21 @@ def _curves(
     runs: Mapping[str, Trajectory], series: Mapping[str, Values], line: str
 ) -> tuple[Curve, ...]:
     found = []
-    for look, (name, run) in enumerate(runs.items(), start=0 if EXACT in runs else 1):
+    for place, (name, run) in enumerate(runs.items(), start=0 if EXACT in runs else 1):
         ts, values = series[name]
+        look = THEORY_LOOKS.get(name, place and 1 + (place - 1) % PLAIN_LOOKS)
         if ts is not None and values is not None:
             end = run.stop.t if run.stop.reason == "blow-up" else None
-            # A Taylor model of degree 1 is order 2: dotted, it lets that be seen below.
-            drawn = ":" if name.startswith("Taylor") and line == "-" else line
+            # A Taylor model of degree 1 is order 2, and perturbation theory is nearly order 4:
+            # dotted, they let those be seen below.
+            above = name.startswith("Taylor") or name == THEORIES["perturbation"]
+            drawn = ":" if above and line == "-" else line
             found.append(Curve(name, ts, values, look, drawn, end, broad=name == EXACT))
     return tuple(found)
+
+
+def _bound(label: str, ts: Series, values: Series, *, look: int) -> Curve:
+    return _started(Curve(label, ts, values, look, "--", plain=True))
 
 
 def _doubted(curve: Curve, floors: Mapping[str, Series]) -> Curve:

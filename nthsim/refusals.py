@@ -11,6 +11,7 @@ from nthsim.footprints import (
     flow_bytes,
     hierarchy_bytes,
     kernel_bytes,
+    perturbation_bytes,
     problem_size,
     size_of,
     taylor_bytes,
@@ -29,6 +30,11 @@ def check_flow(size: Size) -> None:
 def check_taylor(size: Size, degree: int) -> None:
     """Refuse a Taylor model whose flow does not fit into memory."""
     _check_points(size, lambda size: taylor_bytes(size, degree), f"degree {degree}")
+
+
+def check_perturbation(size: Size) -> None:
+    """Refuse a perturbation theory whose kernels do not fit into memory."""
+    _check_points(size, perturbation_bytes, "perturbation theory")
 
 
 def check_hierarchy(size: Size, order: int, method: str, *, name: str = "order") -> None:

@@ -144,6 +144,12 @@ class Compare(Ordered):
     certify: bool = True
     """Whether to fit the power of t by which each order departs at small times (in float64, and of
     orders integrated dense)."""
+    theories: tuple[Literal["limit", "perturbation"], ...] = ()
+    """Predictions to draw too: limit trains with the kernel of infinite width, perturbation is the
+    first order in 1/width (squared error only)."""
+    bounds: bool = False
+    """Whether to evaluate a-priori bounds on the error of order 2 and on the kernel's movement
+    (squared error only)."""
     audit: bool = False
     """Whether to solve everything once more, ten times as tightly, and to mark what is no larger
     than the change."""

@@ -11,6 +11,7 @@ from jaxtyping import DTypeLike, Int, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.audits import audited
+from nthsim.bounds import bounded
 from nthsim.certificates import certified
 from nthsim.checks import checked_orders, choice
 from nthsim.choices import METHODS
@@ -27,8 +28,9 @@ from nthsim.solvers.auto import Auto
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
 from nthsim.taylor import taylorised
+from nthsim.theories import THEORIES, check_theories, checked_theories, predicting
 from nthsim.trajectories import SolveError, Trajectory, heard
-from nthsim.truncations import Truncations, truncations
+from nthsim.truncations import Truncations, truncations, with_fourth
 
 
 class CompareError(SolveError):
@@ -47,6 +49,8 @@ def compare(
     ts: ArrayLike,
     *,
     taylor: Sequence[int] | Int[np.ndarray, " degrees"] = (),
+    theories: Sequence[str] = (),
+    bounds: bool = False,
     loss: Loss = squared_error,
     solver: AbstractSolver = Auto(),
     until: Until = Until(),
@@ -58,7 +62,7 @@ def compare(
     progress: bool = True,
     throw: bool = True,
 ) -> Comparison:
-    """Train `model` exactly and by the hierarchy truncated at each of `orders`, side by side.
+    r"""Train `model` exactly and by the hierarchy truncated at each of `orders`, side by side.
 
     A truncation that blows up is part of the result.
 
@@ -68,6 +72,10 @@ def compare(
         orders: The truncation orders p, each at least 2.
         ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
         taylor: Degrees q of Taylor models to train too, each at least 1.
+        theories: Predictions to draw too: "limit" trains with the kernel of infinite width
+            (`limit_flow`), "perturbation" is the first order in 1/m (`perturbation`).
+        bounds: Whether to evaluate a-priori bounds on the error of order 2 and on the movement of
+            the kernel, which takes $K^{(4)}$ before and after training (`Bounds`).
         loss: Differentiable function of one output and one target.
         solver: Method, tolerances and step limit, for all dynamics.
         until: When exact flow is to stop before the last save time: an `Until` with a loss, a
@@ -91,6 +99,7 @@ def compare(
     """
     orders = checked_orders(orders)
     degrees = checked_orders(taylor, name="taylor", least=1, empty=True)
+    words = checked_theories(theories)
     choice("method", method, METHODS)
     course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
@@ -98,6 +107,7 @@ def compare(
         _check_audit(solver, problem.x.dtype)
     slopes = certify is not False and problem.x.dtype == jnp.float64
     size = problem_size(problem, course)
+    check_theories(words, model, loss, size, bounded=bounds)
     check_comparison(size, orders, degrees, method, certified=slopes)
     roads = compared_choices(size, orders, degrees, method, certified=slopes)
     bench = _Bench(
@@ -114,6 +124,8 @@ def compare(
             certificate=None,
             wanted=orders,
             wanted_degrees=degrees,
+            wanted_theories=words,
+            wanted_bounds=bounds,
             certify=certify,
             until=until,
             kernel_ts=tuple(course.kernel_ts.tolist()),
@@ -127,12 +139,7 @@ def compare(
             bench.audit(partial(exact, problem, progress=progress), course)
         prepared = truncations(problem, roads, progress=progress)
         bench.add_start(prepared)
-        for p in orders:
-            order = partial(prepared.integrate, p, progress=progress)
-            bench.add("orders", "truncations", p, order, course)
-        for q in degrees:
-            degree = partial(taylorised, problem, q, progress=progress)
-            bench.add("degrees", "taylorised", q, degree, course)
+        bench.add_all(prepared, course, progress=progress)
         if slopes:
             bench.certify(prepared, progress=progress)
     except KeyboardInterrupt as interrupt:
@@ -166,26 +173,52 @@ class _Bench:
         checked = audited(self.study.exact, flow, course)
         self.study = dataclasses.replace(self.study, exact=checked)
 
-    def add(
-        self,
-        kinds: str,
-        runs: str,
-        kind: int,
-        integrate: Callable[[Schedule], Trajectory],
-        course: Schedule,
+    def add_all(self, prepared: Truncations, course: Schedule, *, progress: bool) -> None:
+        """All that was asked for beside exact flow: orders, Taylor models, theories and bounds."""
+        study, problem = self.study, prepared.problem
+        for p in study.wanted:
+            self.add_order(p, partial(prepared.integrate, p, progress=progress), course)
+        for q in study.wanted_degrees:
+            degree = partial(taylorised, problem, q, progress=progress)
+            self.add(f"Taylor {q}", degree, course)
+        known = prepared
+        if study.wanted_bounds or "perturbation" in study.wanted_theories:
+            known = with_fourth(prepared, progress=progress)
+            self.add_start(known)
+        for word in study.wanted_theories:
+            theory = predicting(word, problem, study.model, known, progress=progress)
+            self.add(THEORIES[word], theory, course, audit=False)
+        if study.wanted_bounds:
+            found = bounded(problem, study.model, study.exact, known.kernels[:4])
+            self.study = dataclasses.replace(self.study, bounds=found)
+
+    def add_order(
+        self, order: int, integrate: Callable[[Schedule], Trajectory], course: Schedule
     ) -> None:
-        """One more run."""
-        before = {name: getattr(self.study, name) for name in (kinds, runs)}
+        """The truncation at one more order."""
+        study = self.study
 
         def put(run: Trajectory) -> None:
-            longer = {kinds: (*before[kinds], kind), runs: (*before[runs], run)}
-            self.study = dataclasses.replace(self.study, **longer)
+            longer = {"orders": (*study.orders, order), "truncations": (*study.truncations, run)}
+            self.study = dataclasses.replace(study, **longer)
 
-        run = integrate(course)
-        put(run)
-        heard(run)
-        if self.study.audit:
-            put(audited(run, integrate, course))
+        self._run(put, integrate, course, audit=study.audit)
+
+    def add(
+        self,
+        name: str,
+        integrate: Callable[[Schedule], Trajectory],
+        course: Schedule,
+        *,
+        audit: bool = True,
+    ) -> None:
+        """One more run by its name, audited if all are and it can be."""
+        study = self.study
+
+        def put(run: Trajectory) -> None:
+            self.study = dataclasses.replace(study, further=study.further | {name: run})
+
+        self._run(put, integrate, course, audit=audit and study.audit)
 
     def certify(self, prepared: Truncations, *, progress: bool) -> None:
         """The slopes that were wanted, if any can be had."""
@@ -193,6 +226,21 @@ class _Bench:
         if orders:
             fits = certified(prepared, orders, progress=progress)
             self.study = dataclasses.replace(self.study, certificate=fits)
+
+    def _run(
+        self,
+        put: Callable[[Trajectory], None],
+        integrate: Callable[[Schedule], Trajectory],
+        course: Schedule,
+        *,
+        audit: bool,
+    ) -> None:
+        """Keep a run, and keep it again once its solver error is known."""
+        run = integrate(course)
+        put(run)
+        heard(run)
+        if audit:
+            put(audited(run, integrate, course))
 
 
 def again(study: Comparison, *, progress: bool) -> Comparison:
@@ -218,6 +266,8 @@ def again(study: Comparison, *, progress: bool) -> Comparison:
         study.wanted,
         study.ts,
         taylor=study.wanted_degrees,
+        theories=study.wanted_theories,
+        bounds=study.wanted_bounds,
         loss=loss,
         solver=solver,
         method=study.method,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nthsim.bounds import Bounds
 from nthsim.errors import Errors, Series
 from nthsim.tables import fixed, scientific, table, wrapped
 from nthsim.trajectories import Trajectory
@@ -107,6 +108,25 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
         if run.stop.reason != "horizon":
             lines.append(f"{label}: {run.stop.message}")
     return lines
+
+
+def bound_notes(bounds: Bounds, second: Errors | None, drift: Series | None) -> list[str]:
+    """The bounds at the last time beside what was measured there, and what they rest on."""
+    found = [
+        (
+            "error of f at order 2, rms",
+            bounds.f_bound,
+            None if second is None else second.train_rms,
+        ),
+        ("drift of K^(2), relative in Frobenius norm", bounds.drift_bound, drift),
+    ]
+    lines = [
+        f"a-priori bound on the {name}: {scientific(_last(bound))}, measured "
+        f"{scientific(_last(measured))}, at the end"
+        for name, bound, measured in found
+    ]
+    lines += [wrapped(f"bounds from {bounds}")]
+    return lines + [wrapped(f"bounds: {doubt}") for doubt in bounds.doubts]
 
 
 def _held(run: Trajectory) -> bool:

@@ -132,3 +132,10 @@ def truncations(
             kernels.append(jax.block_until_ready(problem.kernel(r)(problem.theta, bar)))
         seconds.append(time.perf_counter() - clock)
     return Truncations(problem, choices, tuple(kernels), tuple(seconds))
+
+
+def with_fourth(known: Truncations, *, progress: bool) -> Truncations:
+    r"""The same with all of $f, K^{(2)}, K^{(3)}, K^{(4)}$ at t = 0 among its `kernels`."""
+    road = {4: Choice("dense", "as these kernels are wanted")}
+    started = truncations(known.problem, road, known=known, progress=progress)
+    return Truncations(known.problem, known.choices, started.kernels, started.seconds)

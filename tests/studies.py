@@ -66,6 +66,23 @@ def scalar() -> nth.Comparison:
 
 
 @functools.cache
+def predicted() -> nth.Comparison:
+    """A FCN beside both theories, with bounds and without a certificate."""
+    net = FCN(4, 8, 1, activation="erf", key=jr.key(2))
+    return nth.compare(
+        net,
+        points(),
+        (2,),
+        TS,
+        theories=("perturbation", "limit"),
+        bounds=True,
+        solver=Auto(rtol=1e-5),
+        certify=False,
+        progress=False,
+    )
+
+
+@functools.cache
 def vector() -> nth.Comparison:
     """A module of Equinox with two outputs, a loss and a solver that are not the defaults."""
     net = eqx.nn.MLP(4, 2, 5, 1, activation=jax.nn.softplus, key=jr.key(1))

@@ -13,7 +13,7 @@ from scipy.integrate import quad
 from scipy.special import erf, expit
 from scipy.stats import norm
 
-from nthsim.models.activation import ACTIVATIONS, normalisation, resolve, resolve_c_sigma
+from nthsim.models.activation import ACTIVATIONS, kinked, normalisation, resolve, resolve_c_sigma
 
 # Each as a function of one Python float, written without JAX.
 IN_NUMPY = {
@@ -142,3 +142,17 @@ def test_gelu_is_not_the_tanh_approximation():
     z = jr.normal(jr.key(0), (5,))
     approximation = jax.nn.gelu(z, approximate=True)
     assert jnp.abs(resolve("gelu")(z) - approximation).max() > 1e-5
+
+
+@pytest.mark.parametrize("activation", [resolve("relu"), jnp.abs, jax.nn.hard_tanh])
+def test_kink_is_found(activation):
+    assert kinked(activation)
+
+
+def steep(z):
+    return jnp.tanh(100.0 * z)
+
+
+@pytest.mark.parametrize("activation", [*map(resolve, ("gelu", "identity", "softplus")), steep])
+def test_smooth_activation_has_no_kink(activation):
+    assert not kinked(activation)

@@ -47,7 +47,8 @@ def tight():
 
 
 def test_solver_error_is_about_the_distance_from_a_tight_solve(loose, tight):
-    for run, exact in ((loose.exact, tight.exact), (loose.taylorised[0], tight.taylorised[0])):
+    pairs = [(study.exact, study.taylor_model(1)) for study in (loose, tight)]
+    for run, exact in zip(*pairs, strict=True):
         error = np.sqrt(np.mean((run.f - exact.f) ** 2, axis=1))
         assert 1 / 3 < run.solver_error[-1] / error[-1] < 3
         assert run.solver_error[0] == 0

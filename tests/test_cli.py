@@ -222,7 +222,9 @@ def test_written_configuration_holds_every_setting():
     common = {"rtol": 1e-9, "atol": 1.0, "memory": "8", "c_sigma": "auto", "c_res": 0.5}
     limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
     wholes = (
-        settings.Compare(taylor=(1,), checkpoint=Path("somewhere"), **common, **limits),
+        settings.Compare(
+            taylor=(1,), theories=("limit",), checkpoint=Path("somewhere"), **common, **limits
+        ),
         settings.Scaling(
             widths=(4,), depths=(5,), kernels=3, beside="resnet", chunk=2, cluster="tcp:", **common
         ),

@@ -13,22 +13,27 @@ import nthsim as nth
 DEMOS = Path(__file__).parent.parent / "demos"
 
 
-def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path):
-    sizes = ["--n-train", "4", "--n-test", "2", "--width", "8"]
+def run(name: str, folder: Path, *sizes: str) -> str:
+    """What a demo prints, once it has ended well."""
     done = subprocess.run(
-        [sys.executable, DEMOS / "compare_orders.py", *sizes, "--out", tmp_path / "out"],
+        [sys.executable, DEMOS / f"{name}.py", *sizes, "--out", folder / "out"],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"MPLBACKEND": "Agg"},
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path):
+    said = run("compare_orders", tmp_path, "--n-train", "4", "--n-test", "2", "--width", "8")
     study = nth.Comparison.load(tmp_path / "out" / "orders.nc")
     assert study.orders == (2, 3, 4)
     assert study.model.width == 8
     # The last line and a blank one before it say where the files are.
-    assert done.stdout.splitlines()[:-2] == str(study).splitlines()
+    assert said.splitlines()[:-2] == str(study).splitlines()
     assert (tmp_path / "out" / "orders.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -51,4 +56,16 @@ def test_study_prints_its_table_and_writes_figure_and_results(
     assert study.families == families
     assert len(study.seeds) == 2
     assert capsys.readouterr().out.splitlines()[:-2] == str(study).splitlines()
+    assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "row"),
+    [
+        ("limit_gap", "--n-train 4 --n-test 2 --widths 8 8", "\nlimit kernel "),
+        ("perturbation", "--widths 8 16 --seeds 1", "\n16 "),
+    ],
+)
+def test_demo_prints_its_table_and_writes_its_figure(name, sizes, row, tmp_path):
+    assert row in run(name, tmp_path, *sizes.split())
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -35,7 +35,7 @@ def test_comparison_carries_taylor_models_along(tmp_path):
     study = nth.compare(
         NETWORKS["fcn"], points(), (2,), TS, taylor=(2, 1), certify=False, solver=Auto(rtol=1e-5)
     )
-    assert study.degrees == (1, 2)
+    assert list(study.further) == ["Taylor 1", "Taylor 2"]
     np.testing.assert_allclose(study.taylor_model(1).f, study.truncation(2).f, atol=1e-4)
     for name in ("Taylor 1", "Taylor 2"):
         assert str(study).count(f"\n{name}") == 2

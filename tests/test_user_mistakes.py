@@ -84,6 +84,10 @@ def compare(orders: Any = (2,), **options):
     return nth.compare(NET, DATA, orders, TS, **options)
 
 
+def limit(kind: Any = "fcn", x: Any = DATA.x, depth: Any = 2, **options):
+    return nth.limit_kernel(kind, x, depth=depth, **options)
+
+
 def limited(memory: int, call: Callable[[], Any]):
     with nth.memory_limit(memory):
         return call()
@@ -162,6 +166,49 @@ MISTAKES = [
         "network too large for memory",
         lambda: limited(10**8, lambda: widths(sizes=(10**5,))),
         r"`(data|model|order)` must ",
+    ),
+    Mistake("kind", lambda: limit("mlp"), r"`kind` must be one of 'fcn', 'resnet', but is 'mlp'"),
+    Mistake("which", lambda: limit(which="f"), r"`which` must be one of 'ntk', 'nngp', but is 'f'"),
+    Mistake("depth of a limit", lambda: limit(depth=0), r"`depth` must be an integer of at least"),
+    Mistake(
+        "c_res of a limit", lambda: limit(c_res=0.5), r"`c_res` must be left out for fcn, which"
+    ),
+    Mistake("limit of one input", lambda: limit(x=DATA.x[0]), r"`x` must have shape \(n, d\) with"),
+    Mistake(
+        "other inputs of a limit",
+        lambda: limit(x_first=np.ones((2, 5))),
+        r"`x_first` must hold inputs of 3 numbers each, but holds such of 5\.",
+    ),
+    Mistake(
+        "limit of a stranger",
+        lambda: nth.limit_flow(eqx.nn.MLP(3, "scalar", 4, 1, key=KEY), DATA, TS),
+        r"`model` must be an FCN or a ResNet of nthsim\.models to have a limit kernel, but is MLP",
+    ),
+    Mistake(
+        "start",
+        lambda: nth.limit_flow(NET, DATA, TS, start="one"),
+        r"`start` must be one of 'network', 'zero', but is 'one'",
+    ),
+    Mistake(
+        "loss of a perturbation",
+        lambda: nth.perturbation(NET, DATA, TS, loss=nth.logistic),
+        r"`loss` must be squared_error for perturbation theory, but is logistic\.",
+    ),
+    Mistake(
+        "perturbation beyond memory",
+        lambda: limited(2 * 10**8, lambda: nth.perturbation(NET, BIG, TS)),
+        r"`data` must hold at most \d+ points, but holds 64: perturbation theory needs .* MB and",
+    ),
+    Mistake(
+        "theories in a word",
+        lambda: compare(theories="limit"),
+        r"`theories` must be a sequence of 'limit', 'perturbation', but is 'limit'\.",
+    ),
+    Mistake("theories", lambda: compare(theories=("gp",)), r"`theories` must be one of 'limit', "),
+    Mistake(
+        "loss of bounds",
+        lambda: compare(bounds=True, loss=nth.logistic),
+        r"`loss` must be squared_error for bounds, but is logistic\.",
     ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
     Mistake("width 0", lambda: FCN(3, 0, 1, key=KEY), r"`width` must be an integer of at least 1"),
@@ -620,6 +667,10 @@ COMMAND_MISTAKES = {
     "cluster nowhere": (
         "scaling --widths 3 --n-train 2 --orders 2 --cluster nowhere",
         r"`cluster` must be (the address of a scheduler|left out without Dask)",
+    ),
+    "unknown theory": (
+        "compare --theories limit gp",
+        r"`--theories` must be some of limit, perturbation, but is 'limit gp'; see",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
