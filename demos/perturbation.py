@@ -30,7 +30,8 @@ def errors(net: FCN, data: nth.Dataset, t1: float) -> np.ndarray:
     frozen = nth.hierarchy(net, data, 2, ts, method="dense", record_kernel=True)
     first = nth.perturbation(net, data, ts, record_kernel=True)
     found = [distances(run, exact) for run in (frozen, first)]
-    return np.array([[e.train_rms[-1] for e in found], [np.ravel(e.kernel)[-1] for e in found]])
+    kernels = [e.kernel[-1] for e in found if e.kernel is not None]
+    return np.array([[e.train_rms[-1] for e in found], kernels])
 
 
 def main() -> None:

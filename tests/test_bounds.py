@@ -94,7 +94,7 @@ def doubts(model=None, tangent=None, t1=1e-3) -> tuple[str, ...]:
     problem = pose(study.model, study.data, nth.squared_error)
     f, kernel = problem.outputs(), problem.kernel(2)(problem.theta)
     kernels = (f, kernel if tangent is None else tangent, jnp.ones((5, 3, 3)), jnp.ones((5,) * 4))
-    flow = dataclasses.replace(study.exact, ts=np.array([0.0, t1]))
+    flow = dataclasses.replace(study.exact, ts=np.linspace(0.0, t1, len(studies.TS)))
     return bounded(problem, model or study.model, flow, kernels).doubts
 
 

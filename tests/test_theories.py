@@ -61,7 +61,12 @@ def test_theories_and_bounds_come_back_from_a_file_and_are_computed_again(tmp_pa
     assert studies.same(loaded, study)
     assert str(loaded) == str(study)
     asked = {}
-    monkeypatch.setattr(studies_module, "compare", lambda *_, **options: asked.update(options))
+
+    def compare(*_, **options):
+        asked.update(options)
+        return study
+
+    monkeypatch.setattr(studies_module, "compare", compare)
     loaded.rerun()
     assert asked["theories"] == ("limit", "perturbation")
     assert asked["bounds"]
