@@ -88,10 +88,10 @@ class Cluster(AbstractWorkers):
         return sum(self.client.nthreads().values())
 
     def _submitted(self, function: Any, *arguments: Any) -> Any:
-        import dask
+        import dask.config as settings
 
         # Of the study, which is sent only once, no warning is due.
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+        with settings.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             return self.client.submit(function, *arguments, pure=False)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from studies import TS, points, scalar
 
 import nthsim as nth
 from nthsim.cells import Cell, Study
@@ -18,27 +19,26 @@ from nthsim.models import FCN, ResNet
 from nthsim.populations import Population
 from nthsim.solvers import Auto
 
-TS = np.linspace(0.0, 2.0, 4)
-DATA = nth.sphere(3, 2, dim=4)
-TIGHT = Auto(rtol=1e-9)
+LOOSE = Auto(rtol=1e-5)
 SEEDS = (0, 3, 4)
 
 
 def _fcn(width, key):
-    return FCN(4, width, 1, activation="erf", weight_scale=1.5, key=key)
+    return FCN(4, width, 1, key=key)
 
 
 def _study(**changes) -> Study:
+    """Its first network of width 8 is that of `scalar`, and so are data, times and solver."""
     settings = {
         "families": {"FCN": _fcn},
         "sizes": (6, 8),
         "seeds": SEEDS,
-        "data": DATA,
+        "data": points(),
         "orders": (2, 3),
         "kernels": 3,
         "ts": TS,
         "loss": nth.squared_error,
-        "solver": TIGHT,
+        "solver": LOOSE,
         "chunk": 2,
     }
     return Study(**(settings | changes))
@@ -46,40 +46,30 @@ def _study(**changes) -> Study:
 
 @functools.cache
 def _record(seeds):
-    return _study().compute(Cell("FCN", 6, seeds))
+    return _study().compute(Cell("FCN", 8, seeds))
 
 
-@pytest.fixture(scope="module")
-def single():
-    """What `compare` and `kernel` make of the second seed."""
-    model = _fcn(6, jr.key(3))
-    study = nth.compare(
-        model, DATA, (2, 3), TS, solver=TIGHT, method="dense", certify=False, progress=False
-    )
-    return model, study
-
-
-def test_errors_and_drift_are_those_of_compare(single):
-    _, study = single
-    arrays = _record((0, 3)).arrays
+def test_errors_and_drift_are_those_of_compare():
+    study, arrays = scalar(), _record((3, 0)).arrays
     for i, order in enumerate((2, 3)):
         errors = study.errors(order)
-        # Differences of f of order one, of which either is within some 1e-9.
+        # Differences of numbers of order one, each of which is within some 1e-5.
         for name, wanted in (
             ("error_f", errors.train_rms),
             ("error_f_test", errors.test_rms),
             ("error_kernel", errors.kernel),
         ):
-            np.testing.assert_allclose(arrays[name][1, i], wanted, rtol=1e-5, atol=1e-9)
-    np.testing.assert_allclose(arrays["drift"][1], study.drift(), rtol=1e-6, atol=1e-12)
+            np.testing.assert_allclose(arrays[name][1, i], wanted, atol=3e-5)
+            assert arrays[name][1, i, -1] > 1e-3  # far above that
+    np.testing.assert_allclose(arrays["drift"][1], study.drift(), atol=3e-5)
     assert arrays["blown_up"].tolist() == [[0, 0], [0, 0]]
 
 
-def test_sizes_and_means_are_those_of_the_kernels(single):
-    model, study = single
-    arrays = _record((0, 3)).arrays
-    f = np.asarray(jax.vmap(model)(DATA.x))
-    kernels = [np.asarray(nth.kernel(model, DATA.x, r)) for r in (2, 3)]
+def test_sizes_and_means_are_those_of_the_kernels():
+    model, study = scalar().model, scalar()
+    arrays, x = _record((3, 0)).arrays, points().x
+    f = np.asarray(jax.vmap(model)(x))
+    kernels = [np.asarray(nth.kernel(model, x, r)) for r in (2, 3)]
     np.testing.assert_allclose(arrays["initial_f"][1], f, rtol=1e-12)
     np.testing.assert_allclose(arrays["initial_kernels"][1], study.initial_kernel, rtol=1e-12)
     for i, K in enumerate(kernels):
@@ -90,11 +80,11 @@ def test_sizes_and_means_are_those_of_the_kernels(single):
 
 
 def test_seeds_do_not_depend_on_their_chunk():
-    whole = _record((0, 3)).arrays
-    part = _record((3,)).arrays  # filled up to the same chunk
+    whole = _record((3, 0)).arrays
+    part = _record((0,)).arrays  # filled up to the same chunk
     assert {len(array) for array in part.values()} == {1}
     for name, array in part.items():
-        np.testing.assert_allclose(array[0], whole[name][1], rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(array[0], whole[name][1], rtol=1e-10, atol=3e-5)
 
 
 def test_blow_up_is_marked_and_leaves_nan_behind():
@@ -108,7 +98,6 @@ def test_blow_up_is_marked_and_leaves_nan_behind():
         data=data,
         orders=(3,),
         ts=np.linspace(0.0, 3.0, 4),
-        solver=Auto(1e-5),
     )
     record = study.compute(Cell("product", 1, (0, 1)))
     assert record.arrays["blown_up"].tolist() == [[1], [1]]
@@ -161,14 +150,14 @@ def test_subject_is_json_and_tells_studies_apart():
     subject = _study().subject()
     assert json.loads(json.dumps(subject)) == subject == _study().subject()
     changes = {
-        "families": {"FCN": lambda width, key: FCN(4, width, 1, key=key)},
+        "families": {"FCN": lambda width, key: FCN(4, width, 1, activation="erf", key=key)},
         "sizes": (6, 7),
         "data": nth.sphere(3, 2, dim=4, seed=1),
         "orders": (2,),
         "kernels": 4,
         "ts": TS[:-1],
         "loss": nth.logistic,
-        "solver": Auto(rtol=1e-9, max_steps=7),  # what the limit cut short is kept as it is
+        "solver": Auto(rtol=1e-5, max_steps=7),  # what the limit cut short is kept as it is
         "chunk": 3,
     }
     for name, change in changes.items():

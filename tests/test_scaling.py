@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from studies import absolute_quartic, same
+from studies import TS, absolute_quartic, points, same
 
 import nthsim as nth
 from nthsim.models import FCN, ResNet
@@ -65,34 +65,31 @@ def _blown_up() -> nth.Scaling:
 
 @functools.cache
 def _real(axis: str) -> nth.Scaling:
-    families = {
-        "FCN": lambda m, key: FCN(4, m, 1, activation="erf", key=key),
-        "ResNet": lambda L, key: ResNet(4, 5, L, key=key),
-    }
-    data, solver = nth.sphere(2, dim=4), Auto(rtol=1e-5)
+    """What is compiled for widths is what test_cells.py compiles too."""
     if axis == "depth":
-        return nth.depth_scaling(families["ResNet"], data, (1, 2), [5, 3], (), np.zeros(1))
-    chosen, ts = {"FCN": families["FCN"]}, np.array([0.0, 1.0])
-    return nth.width_scaling(chosen, data, (5,), 3, (2,), ts, solver=solver, chunk=2)
+        draw = lambda L, key: ResNet(4, 5, L, key=key)  # noqa: E731
+        return nth.depth_scaling(draw, points(tests=0), (1, 2), [5, 3], (), np.zeros(1))
+    families = {"FCN": lambda m, key: FCN(4, m, 1, key=key)}
+    solver = Auto(rtol=1e-5)
+    return nth.width_scaling(families, points(), (8,), 3, (2, 3), TS, solver=solver, chunk=2)
 
 
 def test_families_widths_seeds_and_orders_have_their_axes():
     study = _real("width")
     assert study.families == ("FCN",)
-    assert study.sizes.tolist() == [5]
+    assert study.sizes.tolist() == [8]
     assert study.seeds.tolist() == [0, 1, 2]
     assert study.kernel_rms.shape == (1, 1, 3, 2)  # K^(2) and K^(3)
-    assert study.initial_kernels.shape == (1, 1, 3, 2, 2)
+    assert study.initial_kernels.shape == (1, 1, 3, 3, 3)
     assert study.error_f is not None
-    assert study.error_f.shape == (1, 1, 3, 1, 2)
-    assert study.error_f_test is None
+    assert study.error_f.shape == (1, 1, 3, 2, 6)
     assert study.remarks == ()
 
 
 def test_networks_stand_where_their_seed_is_whatever_the_chunks():
     study = _real("width")
     for seed in range(3):
-        net = FCN(4, 5, 1, activation="erf", key=jr.key(seed))
+        net = FCN(4, 8, 1, key=jr.key(seed))
         f = jnp.stack([net(x) for x in study.data.x])
         np.testing.assert_allclose(study.initial_f[0, 0, seed], f, rtol=1e-12)
 
