@@ -40,7 +40,7 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path)
     ("name", "sizes", "row"),
     [
         ("limit_gap", "--n-train 4 --n-test 2 --widths 8 8", "\nlimit kernel "),
-        ("perturbation", "--widths 8 16 --seeds 1", "\n16 "),
+        ("perturbation", "--widths 8 --seeds 1", "\n8 "),
     ],
 )
 def test_demo_prints_its_table_and_writes_its_figure(name, sizes, row, tmp_path):
