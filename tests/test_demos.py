@@ -39,7 +39,7 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path)
 @pytest.mark.parametrize(
     ("name", "sizes", "row"),
     [
-        ("limit_gap", "--n-train 4 --n-test 2 --widths 8 8", "\nlimit kernel "),
+        ("limit_gap", "--n-train 4 --n-test 2 --widths 8", "\nlimit kernel "),
         ("perturbation", "--widths 8 --seeds 1", "\n8 "),
     ],
 )
