@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/limit_gap"))
     parser.add_argument("--n-train", type=int, default=10, help="training digits (default 10)")
     parser.add_argument("--n-test", type=int, default=50, help="test digits (default 50)")
-    parser.add_argument("--widths", type=int, nargs=2, default=[64, 512])
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 512])
     settings = parser.parse_args()
 
     jax.config.update("jax_enable_x64", True)

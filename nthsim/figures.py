@@ -43,6 +43,9 @@ APART = 0.065
 #: What crossed out points are.
 DOUBTFUL = "below the error of solving"
 
+#: Inches that a curve and the space about it, and a letter, take in a legend.
+HANDLE, LETTER = 0.65, 0.068
+
 #: Gaps between save times that differ by more than this factor ask for a logarithmic time axis.
 SPREAD = 50.0
 
@@ -126,7 +129,7 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(len(handles), 2 * columns + 1),
+        ncols=_legend_columns(list(handles), 4.4 * columns, 2 * columns + 1),
         frameon=False,
         fontsize=9,
     )
@@ -158,6 +161,15 @@ def log_spaced(ts: Float[np.ndarray, " T"]) -> bool:
     """Whether times are spaced so unevenly that a linear axis would hide most of them."""
     gaps = np.diff(ts)
     return bool(len(gaps)) and bool(gaps.max() > SPREAD * gaps.min())
+
+
+def _legend_columns(labels: list[str], width: float, most: int) -> int:
+    """How many columns of labels fit into so many inches; matplotlib fills one after another."""
+    for ncols in range(min(len(labels), most), 1, -1):
+        parts = np.array_split([len(label) for label in labels], ncols)
+        if sum(HANDLE + LETTER * part.max() for part in parts) <= width:
+            return ncols
+    return 1
 
 
 def _panel(ax: Axes, panel: Panel) -> None:

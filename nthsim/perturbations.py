@@ -46,7 +46,7 @@ def perturbation(
     e^{-s K^{(2)}_0} \delta_0\, ds$, where brackets are divided differences, which hold for equal,
     close and vanishing eigenvalues (Dyer & Gur-Ari 2019, arXiv 1909.11304, whose loss is a sum: t/n
     here is t there). It is what the order-4 truncation is to first order in $K^{(3)}$ and
-    $K^{(4)}$, so that both differ by $O(m^{-2})$.
+    $K^{(4)}$, so that both differ by $O(m^{-2})$. Kinks are missed, as by `kernel`.
 
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.

@@ -118,7 +118,7 @@ def bound_notes(bounds: Bounds, second: Errors | None, drift: Series | None) -> 
             bounds.f_bound,
             None if second is None else second.train_rms,
         ),
-        ("drift of K^(2), relative in Frobenius norm", bounds.drift_bound, drift),
+        ("drift of K^(2) (relative, Frobenius)", bounds.drift_bound, drift),
     ]
     lines = [
         f"a-priori bound on the {name}: {scientific(_last(bound))}, measured "

@@ -62,8 +62,8 @@ def test_study_prints_its_table_and_writes_figure_and_results(
 @pytest.mark.parametrize(
     ("name", "sizes", "row"),
     [
-        ("limit_gap", "--n-train 4 --n-test 2 --widths 8 8", "\nlimit kernel "),
-        ("perturbation", "--widths 8 16 --seeds 1", "\n16 "),
+        ("limit_gap", "--n-train 4 --n-test 2 --widths 8", "\nlimit kernel "),
+        ("perturbation", "--widths 8 --seeds 1", "\n8 "),
     ],
 )
 def test_demo_prints_its_table_and_writes_its_figure(name, sizes, row, tmp_path):

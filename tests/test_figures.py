@@ -125,6 +125,15 @@ def test_no_text_overlaps_another():
     ]
 
 
+@pytest.mark.parametrize("names", [4, 7, 10])
+def test_legend_of_long_names_stays_within_the_figure(names):
+    curves = [Curve(f"number {i}, a name as long as many", TS, TS, 1 + i % 8) for i in range(names)]
+    figure = _rendered(draw([_panel(*curves)] * 4))
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 @pytest.mark.parametrize(
     ("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")]
 )

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 import nthsim as nth
 import nthsim.studies as studies_module
 from nthsim.solvers import Auto
+from nthsim.tables import COLUMNS
 
 
 def test_theories_are_those_that_are_computed_alone():
@@ -50,6 +51,7 @@ def test_text_tells_the_bounds_beside_what_was_measured():
     [line] = [one for one in lines if one.startswith("a-priori bound on the error of f")]
     error = study.errors(2).train_rms[-1]
     assert line.endswith(f": {bounds.f_bound[-1]:.1e}, measured {error:.1e}, at the end")
+    assert max(map(len, lines)) <= COLUMNS
     [line] = [one for one in lines if one.startswith("a-priori bound on the drift")]
     assert line.endswith(f": {bounds.drift_bound[-1]:.1e}, measured {drift[-1]:.1e}, at the end")
 

@@ -24,6 +24,7 @@ TS = np.linspace(0.0, 1.0, 3)
 DATA = nth.sphere(4, 2, dim=3)
 NET = FCN(3, 4, 1, key=KEY)
 VECTOR = FCN(3, 4, 1, out_size=2, key=KEY)
+SIGNED = nth.Dataset(DATA.x, np.array([1.0, -1.0, 1.0, -1.0]))
 TWO = nth.Dataset(DATA.x, np.eye(2)[[0, 1, 0, 1]])
 
 
@@ -207,7 +208,7 @@ MISTAKES = [
     Mistake("theories", lambda: compare(theories=("gp",)), r"`theories` must be one of 'limit', "),
     Mistake(
         "loss of bounds",
-        lambda: compare(bounds=True, loss=nth.logistic),
+        lambda: nth.compare(NET, SIGNED, (2,), TS, bounds=True, loss=nth.logistic),
         r"`loss` must be squared_error for bounds, but is logistic\.",
     ),
     Mistake("method", lambda: hierarchy(method="dens"), r"`method` must be one of 'auto', 'dense'"),
