@@ -2,20 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from jaxtyping import Array
 
-from nthsim.models import FCN
-from nthsim.network import split
-from nthsim.problem import pose
 from nthsim.solvers import Explicit
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.ensemble import Ensemble, ensemble
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.parameter_flow import ParameterFlow
-from nthsim.synthetic import sphere
 
 TIGHT = Explicit(rtol=1e-10)
 TS = np.linspace(0.0, 2.0, 5)
@@ -26,7 +21,7 @@ BLOW_UP, CALM = 0.3, 0.8
 
 
 def _difference(f: Array, target: Array) -> Array:
-    return f.reshape(-1) - target
+    return (f.reshape(-1) - target).reshape(f.shape)
 
 
 def _half_square(f: Array, target: Array) -> Array:
@@ -52,28 +47,27 @@ def _mixed(*members: tuple[float, float]) -> Ensemble:
     return ensemble(_order_three(), place, (targets[:, None], tops[:, None, None, None]))
 
 
-def test_members_of_exact_flow_equal_their_single_runs():
-    data = sphere(3, 2, dim=4)
-    thetas = [split(FCN(4, 8, 1, key=jr.key(seed)))[1] for seed in range(3)]
-    problem = pose(FCN(4, 8, 1, key=jr.key(0)), data, lambda f, y: jnp.sum((f - y) ** 4))
-    flows = [
-        ParameterFlow(
-            network=problem.network,
-            residual=problem.residual,
-            risk=problem.residual.risk,
-            kernel=problem.tangent_kernel,
-            theta=theta,
-            x=problem.x,
-            x_shown=problem.x_first,
-        )
-        for theta in thetas
-    ]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *thetas)
-    together = integrate(ensemble(flows[0], lambda s: s.theta, stacked), TS, TIGHT)
-    alone = [integrate(flow, TS, TIGHT).records["f"] for flow in flows]
-    assert together.records["f"].shape == (5, 3, 5)
-    # Both are within some 1e-10 of the solution.
-    np.testing.assert_allclose(together.records["f"], np.stack(alone, axis=1), rtol=1e-8)
+def _product(theta: Array, x: Array) -> Array:
+    """Two weights in series, f = w1·w2·x for each x."""
+    return jnp.prod(theta) * x[:, 0]
+
+
+def test_members_of_exact_flow_follow_their_closed_forms():
+    y, start = jnp.array([1.5]), np.array([0.2, 0.7, 3.0])
+    flow = ParameterFlow(
+        network=_product,
+        residual=jax.tree_util.Partial(_difference, target=y),
+        risk=jax.tree_util.Partial(_half_square, target=y),
+        kernel=lambda theta: jnp.sum(theta**2)[None, None],
+        theta=jnp.ones(2),
+        x=jnp.ones((1, 1)),
+        x_shown=jnp.ones((1, 1)),
+    )
+    thetas = jnp.sqrt(jnp.array(start))[:, None] * jnp.ones((1, 2))
+    together = integrate(ensemble(flow, lambda s: s.theta, thetas), TS, TIGHT)
+    # Saxe's mode equation, arXiv 1312.6120: balanced weights follow a logistic curve.
+    exact = 1.5 / (1 + (1.5 / start - 1) * np.exp(-2 * 1.5 * TS[:, None]))
+    np.testing.assert_allclose(together.records["f"][:, :, 0], exact, rtol=1e-8)
 
 
 @pytest.fixture(scope="module")
