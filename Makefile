@@ -54,13 +54,14 @@ test-checkout test-wheel: export XLA_FLAGS = $(shell flag=--xla_cpu_use_fusion_e
 test-checkout: .venv/.tools
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal
 
-# Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone.
+# Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone;
+# of what is marked slow, mathematics that no packaging changes, the checkout is enough.
 test-wheel: .venv-wheel/.package
 	@echo "The tests once more, on the wheel:"
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
 	"$$root/.venv-wheel/bin/pytest" tests -n $(WORKERS) --dist worksteal --jaxtyping-packages= \
-	  --ignore tests/test_demos.py
+	  -m "not slow"
 
 bench: .venv/.package
 	@echo "Installing real MNIST digits and Dask into .venv"

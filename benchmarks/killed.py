@@ -113,7 +113,7 @@ def killed_workers(folder: Path, log: Path, quick: bool) -> int:
 
     moments, done, kills = random.Random(1), threading.Event(), []
     study = told(log, quick)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
 
         def kill() -> None:
             while len(kills) < 3 and not done.wait(moments.uniform(5.0, 10.0)):

@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import queue
+from collections import Counter
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ class Cluster(AbstractWorkers):
 
     Each cell is one task. A worker that dies has its cell given to another one, by Dask, up to the
     `distributed.scheduler.allowed-failures` of its configuration. Results come back to this
-    process, so that workers need not see its disk. The scheduler gets as many cells as its workers
-    have threads and the next one only for one that came back: a worker that dies takes no finished
-    cells with it. A cluster that adapts its size to what waits will not grow by that.
+    process, so that workers need not see its disk. Each cell is meant for a worker with a free
+    thread, and is handed out only once what that thread did before has come back: a worker that
+    dies takes no finished cells with it. A cluster that adapts its size to what waits will not
+    grow by that.
 
     A task sets its whole worker process to the precision of this process, as JAX's is a setting of
     processes: give nthsim workers of its own, and run one sweep at a time on them.
@@ -43,8 +45,8 @@ class Cluster(AbstractWorkers):
         self.client, self.borrowed = _connected(cluster)
         self.double = bool(jax.config.read("jax_enable_x64"))
         self.study: Any = None
-        self.threads = self._threads()
-        self.tasks: dict[Any, str] = {}
+        self.threads: dict[str, int] = self.client.nthreads()
+        self.tasks: dict[Any, tuple[str, str | None]] = {}
         self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
             # One task hands the study to all others: unlike scattered data, Dask makes it anew
@@ -57,22 +59,25 @@ class Cluster(AbstractWorkers):
     @property
     def ready(self) -> bool:
         """Whether a thread is free; the first cell may wait for a worker to come."""
-        return len(self.tasks) < min(max(1, self.threads), MOST)
+        return len(self.tasks) < MOST and (self._free() is not None or not self.tasks)
 
     def submit(self, cell: Any) -> None:
         """Hand a cell to the scheduler."""
-        future = self._submitted(_computed, self.study, _pickled(cell), self.double)
-        self.tasks[future] = cell.name
+        worker = self._free()
+        # Should that worker die, any other one will do.
+        place = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
+        future = self._submitted(_computed, self.study, _pickled(cell), self.double, **place)
+        self.tasks[future] = (cell.name, worker)
         future.add_done_callback(self.done.put)
 
     def finished(self) -> list[Outcome]:
         """The cells that came back."""
-        self.threads = self._threads()
+        self.threads = self.client.nthreads()
         outcomes: list[Outcome] = []
         try:
             future = self.done.get(timeout=POLL)
             while True:
-                outcomes.append((self.tasks.pop(future), _outcome(future)))
+                outcomes.append((self.tasks.pop(future)[0], _outcome(future)))
                 future = self.done.get_nowait()
         except queue.Empty:
             return outcomes
@@ -84,15 +89,18 @@ class Cluster(AbstractWorkers):
         if not self.borrowed:
             self.client.close()
 
-    def _threads(self) -> int:
-        return sum(self.client.nthreads().values())
+    def _free(self) -> str | None:
+        """A worker with a free thread, if there is one."""
+        busy = Counter(worker for _, worker in self.tasks.values())
+        free = (address for address, count in self.threads.items() if busy[address] < count)
+        return next(free, None)
 
-    def _submitted(self, function: Any, *arguments: Any) -> Any:
+    def _submitted(self, function: Any, *arguments: Any, **place: Any) -> Any:
         import dask.config as settings
 
         # Of the study, which is sent only once, no warning is due.
         with settings.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-            return self.client.submit(function, *arguments, pure=False)
+            return self.client.submit(function, *arguments, pure=False, **place)
 
 
 def _connected(cluster: Any) -> tuple[Any, bool]:

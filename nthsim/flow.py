@@ -1,6 +1,7 @@
 """Exact training: gradient flow of the network itself."""
 
 import os
+from collections.abc import Callable
 
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
@@ -9,12 +10,10 @@ from nthsim.datasets import Dataset
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
-from nthsim.progress import Progress
-from nthsim.recorders import KernelRecorder, Recorded
+from nthsim.recorders import Recorded
 from nthsim.refusals import check_flow
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.integration import integrate
 from nthsim.solvers.parameter_flow import ParameterFlow
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
@@ -85,23 +84,10 @@ def exact(
         x_shown=problem.x_first,
     )
 
-    def kernel(state: PyTree[Array]) -> Array:
-        return evaluate(system.moved(state))
-
-    observe = None
-    if len(course.kernel_ts):
+    def kernel() -> Callable[[PyTree[Array]], Array]:
         evaluate = problem.kernel(2)
-        observe = KernelRecorder(course.kernel_ts, course.records_all, kernel)
-    with Progress(name, progress) as bar:
-        report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
-        solution = integrate(
-            system,
-            course.ts,
-            course.solver,
-            until=course.until,
-            observe=observe,
-            report=report,
-            keeper=course.checkpoint(problem, name),
-        )
+        return lambda state: evaluate(system.moved(state))
+
+    solution = course.integrated(problem, system, kernel, name, progress=progress)
     model = problem.network.model(system.moved(solution.state))
     return trajectory(name, problem, solution, model=model)

@@ -19,9 +19,10 @@ from nthsim.images import digits, mnist
 from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
+from nthsim.recipes import SOLVERS
 from nthsim.settings import Common, Scaling, Solved, Timed, is_file
-from nthsim.solvers import Auto, Explicit, Exponential, Implicit, Until
 from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 from nthsim.synthetic import sphere
 from nthsim.times import log_times
 
@@ -35,9 +36,6 @@ MOST_LAYERS = 1000
 #: What `nthsim scaling` varies unless told otherwise.
 WIDTHS = (16, 32, 64, 128)
 IMAGES = {"digits": digits, "mnist": mnist}
-
-#: The limits that an `Until` has.
-UNTIL = ("loss", "gradient", "stalled", "seconds")
 
 
 def made_model(settings: Common, data: Dataset) -> FCN | ResNet:
@@ -234,8 +232,8 @@ def made_times(settings: Solved) -> np.ndarray:
 
 def made_solver(settings: Solved) -> AbstractSolver:
     """The solver by its name, with its tolerances."""
-    kinds = {"auto": Auto, "explicit": Explicit, "implicit": Implicit, "exponential": Exponential}
-    return kinds[settings.solver](settings.rtol, settings.atol, settings.max_steps)
+    kind = SOLVERS[settings.solver.capitalize()]
+    return kind(settings.rtol, settings.atol, settings.max_steps)
 
 
 def made_until(settings: Timed) -> Until:
@@ -244,7 +242,8 @@ def made_until(settings: Timed) -> Until:
     Raises:
         ValueError: When a limit is not positive.
     """
-    limits = {name: getattr(settings, f"until_{name}") for name in UNTIL}
+    names = [field.name for field in dataclasses.fields(Until)]
+    limits = {name: getattr(settings, f"until_{name}") for name in names}
     try:
         return Until(**limits)
     except ValueError as error:

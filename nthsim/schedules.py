@@ -1,18 +1,23 @@
 """When to record what, by which solver to get there, and where to keep it."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.checkpoints import Checkpoint, checkpoint_folder, subject_of
 from nthsim.checks import times
 from nthsim.problem import Problem
-from nthsim.recorders import Recorded, kernel_times
+from nthsim.progress import Progress
+from nthsim.recorders import KernelRecorder, Recorded, kernel_times
+from nthsim.solvers.integration import integrate
+from nthsim.solvers.solution import Solution
 from nthsim.solvers.solver import AbstractSolver, check_solver
+from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until
 from nthsim.trajectories import Trajectory
 
@@ -40,6 +45,34 @@ class Schedule(eqx.Module):
         subject |= {"dynamics": name, "method": method}
         words = " ".join(word for word in (name, method, self.label) if word)
         return Checkpoint(self.folder / f"{words.replace(' ', '-')}.ckpt", subject)
+
+    def integrated(
+        self,
+        problem: Problem,
+        system: AbstractSystem,
+        kernel: Callable[[], Callable[[PyTree[Array]], Array]],
+        name: str,
+        *,
+        method: str | None = None,
+        progress: bool,
+    ) -> Solution:
+        """Integrate a dynamics of a problem; `kernel` makes what evaluates its kernel at a state.
+
+        It is asked for only where the kernel is to be recorded, as it takes time to make.
+        """
+        observe = None
+        if len(self.kernel_ts):
+            observe = KernelRecorder(self.kernel_ts, self.records_all, kernel())
+        with Progress(name, progress) as bar:
+            return integrate(
+                system,
+                self.ts,
+                self.solver,
+                until=self.until,
+                observe=observe,
+                report=bar.to if bar.shown else None,
+                keeper=self.checkpoint(problem, name, method),
+            )
 
     @property
     def records_all(self) -> bool:

@@ -11,10 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.choices import Choice
 from nthsim.problem import Problem
 from nthsim.progress import Progress
-from nthsim.recorders import KernelRecorder
 from nthsim.schedules import Schedule
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
-from nthsim.solvers.integration import integrate
 from nthsim.solvers.series_hierarchy import SeriesHierarchy
 from nthsim.trajectories import Trajectory, trajectory
 
@@ -34,24 +32,16 @@ class Truncations(eqx.Module):
 
     def integrate(self, order: int, course: Schedule, *, progress: bool) -> Trajectory:
         """Integrate the truncation at one of the orders."""
-        choice, title, system = self.choices[order], f"order {order}", self.system(order)
+        choice, system = self.choices[order], self.system(order)
         name = f"order-{order} truncation"
-        observe = None
-        if len(course.kernel_ts):
-            observe = KernelRecorder(
-                course.kernel_ts, course.records_all, self._tangent_kernel(system)
-            )
-        with Progress(title, progress) as bar:
-            report = lambda t: bar.to(t / course.ts[-1])  # noqa: E731
-            solution = integrate(
-                system,
-                course.ts,
-                course.solver,
-                until=course.until,
-                observe=observe,
-                report=report,
-                keeper=course.checkpoint(self.problem, name, choice.method),
-            )
+        solution = course.integrated(
+            self.problem,
+            system,
+            lambda: self._tangent_kernel(system),
+            name,
+            method=choice.method,
+            progress=progress,
+        )
         method = str(choice)
         if choice.method == "series" and self.problem.obstacle is not None:
             method += f"; nested derivatives, as Taylor arithmetic met {self.problem.obstacle}"

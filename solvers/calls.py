@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.level_controller import LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import met
@@ -55,6 +56,13 @@ def outputs(system: AbstractSystem, state: PyTree[Array]) -> dict[str, Array]:
     """What a system shows of itself."""
     with jax.default_matmul_precision("highest"):
         return system.outputs(state)
+
+
+@eqx.filter_jit
+def loss(system: AbstractDrivenSystem, state: PyTree[Array]) -> Float[Array, ""]:
+    """The loss that drives a system."""
+    with jax.default_matmul_precision("highest"):
+        return system.loss(state)
 
 
 @eqx.filter_jit

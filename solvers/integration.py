@@ -52,7 +52,7 @@ def integrate(
         until: When to stop before the last save time; the time of that is recorded too.
         observe: Maps a save time and the state there to further named arrays to record; they need
             not be the same at all times.
-        report: Told the time reached after each compiled call.
+        report: Told after each compiled call which part of the work is about done, from 0 to 1.
         keeper: Brings the run to where an earlier one was, and keeps where it is.
 
     Returns:
@@ -69,9 +69,9 @@ def integrate(
 
     try:
         for t in ts[len(history.reached) :] if run.stop is None else ():
-            for now in run.advance(float(t)):
+            for _ in run.advance(float(t)):
                 if report is not None:
-                    report(now)
+                    report(run.part(ts))
                 if keeper is not None:
                     keeper.keep(run, history)
             if run.stop is not None:

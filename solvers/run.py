@@ -1,15 +1,17 @@
 """One integration in progress."""
 
+import math
 import time
 from collections.abc import Iterator
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, start
+from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, loss, start
 from nthsim.solvers.solution import Stats
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.stop import Stop
@@ -81,9 +83,34 @@ class Run:
             self._account(outcome, time.perf_counter() - clock)
             yield float(self.carry.t)
 
+    def part(self, ts: Float[np.ndarray, " T"]) -> float:
+        """About how much of the work is done on the way to the last of `ts`, from 0 to 1.
+
+        Explicit steps are of about one length. Others become longer as the solution comes to rest,
+        so that each save time is as far from the next one, however they are spaced. On the way to
+        a loss, it is the loss's logarithm that falls evenly.
+        """
+        t = float(self.carry.t)
+        knots = np.concatenate([[0.0], ts[ts > 0]])
+        if isinstance(self.method.solver, dfx.AbstractERK):
+            knots = knots[[0, -1]]
+        parts = [float(np.interp(t, knots, np.linspace(0, 1, len(knots))))]
+        if self.until.loss is not None:
+            parts.append(self._fallen(self.until.loss))
+        return max(parts)
+
     def stats(self) -> Stats:
         """The work so far."""
         return Stats(self.steps, self.rejected, self.forced, self.evaluations, self.seconds)
+
+    def _fallen(self, least: float) -> float:
+        """How far the loss has come on its way down to `least`."""
+        first, now = (
+            float(loss(self.system, state)) for state in (self.system.initial(), self.carry.state)
+        )
+        if not (first > least and now > least):
+            return 1.0
+        return max(0.0, math.log(first / now) / math.log(first / least))
 
     def _begin(self) -> None:
         self.carry, finite = self._started()

@@ -21,6 +21,8 @@ from nthsim.schedules import schedule
 from nthsim.solvers import Explicit
 from nthsim.truncations import Truncations, with_fourth
 
+pytestmark = pytest.mark.slow
+
 COURSE = schedule([0.0, 0.5, 4.0], Explicit(rtol=1e-7), True)
 
 

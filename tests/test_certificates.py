@@ -14,6 +14,8 @@ from nthsim.models import FCN, ResNet
 from nthsim.problem import pose
 from nthsim.truncations import truncations
 
+pytestmark = pytest.mark.slow
+
 
 def data(outputs=None):
     x_key, y_key = jr.split(jr.key(0))

@@ -1,8 +1,6 @@
 """The demos, run as a reader would, at small size."""
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,25 +8,25 @@ import pytest
 
 import nthsim as nth
 
+pytestmark = pytest.mark.slow
+
 DEMOS = Path(__file__).parent.parent / "demos"
 
 
-def run(name: str, folder: Path, *sizes: str) -> str:
-    """What a demo prints, once it has ended well."""
-    done = subprocess.run(
-        [sys.executable, DEMOS / f"{name}.py", *sizes, "--out", folder / "out"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env=os.environ | {"MPLBACKEND": "Agg"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a demo in this process, where what all of them compile is there already."""
+
+    def said(name: str, *sizes: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *sizes, "--out", str(tmp_path / "out")])
+        runpy.run_path(str(DEMOS / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return said
 
 
-def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path):
-    said = run("compare_orders", tmp_path, "--n-train", "4", "--n-test", "2", "--width", "8")
+def test_compare_orders_prints_its_table_and_writes_figure_and_results(run, tmp_path):
+    said = run("compare_orders", "--n-train", "4", "--n-test", "2", "--width", "8")
     study = nth.Comparison.load(tmp_path / "out" / "orders.nc")
     assert study.orders == (2, 3, 4)
     assert study.model.width == 8
@@ -45,17 +43,12 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(tmp_path)
         ("orthogonal_init", "--widths 4", ("gaussian", "orthogonal")),
     ],
 )
-def test_study_prints_its_table_and_writes_figure_and_results(
-    name, sizes, families, tmp_path, monkeypatch, capsys
-):
-    words = [name, *sizes.split(), "--seeds", "2", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", words)
-    # In this process, where what all of them compile is there already.
-    runpy.run_path(str(DEMOS / f"{name}.py"), run_name="__main__")
+def test_study_prints_its_table_and_writes_figure_and_results(name, sizes, families, run, tmp_path):
+    said = run(name, *sizes.split(), "--seeds", "2")
     study = nth.Scaling.load(tmp_path / "out" / f"{name}.nc")
     assert study.families == families
     assert len(study.seeds) == 2
-    assert capsys.readouterr().out.splitlines()[:-2] == str(study).splitlines()
+    assert said.splitlines()[:-2] == str(study).splitlines()
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -66,6 +59,6 @@ def test_study_prints_its_table_and_writes_figure_and_results(
         ("perturbation", "--widths 8 --seeds 1", "\n8 "),
     ],
 )
-def test_demo_prints_its_table_and_writes_its_figure(name, sizes, row, tmp_path):
-    assert row in run(name, tmp_path, *sizes.split())
+def test_demo_prints_its_table_and_writes_its_figure(name, sizes, row, run, tmp_path):
+    assert row in run(name, *sizes.split())
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

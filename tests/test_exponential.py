@@ -14,11 +14,13 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 import nthsim as nth
-from nthsim.solvers import Auto, Explicit, Exponential
+from nthsim.solvers import Auto, Explicit, Exponential, Until
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.krogstad import Krogstad
 from nthsim.solvers.linearisation import Increment, linearised
+
+pytestmark = pytest.mark.slow
 
 N = 5
 
@@ -199,6 +201,19 @@ def test_stiff_run_is_given_to_exponential_steps_with_the_reason():
     assert "stiff: explicit steps would be" in solution.choice
     gentle = integrate(hierarchy(2.0), np.array([1.0]), Auto(rtol=1e-5))
     assert "not stiff" in gentle.choice
+
+
+def test_progress_counts_save_times_where_steps_grow_and_falls_of_the_loss_that_is_the_aim():
+    system, ts = hierarchy(1e4), np.geomspace(1e-3, 1e3, 8)
+    parts: list[float] = []
+    integrate(system, ts, Exponential(rtol=1e-4), report=parts.append)
+    assert parts == sorted(parts)
+    assert {round(8 * part, 9) for part in parts} >= set(range(1, 9))  # each time ends a call
+    first, parts = float(system.loss(system.initial())), []
+    until = Until(loss=1e-3 * first)
+    integrate(system, ts[-1:], Exponential(rtol=1e-4), until=until, report=parts.append)
+    assert parts == sorted(parts)
+    assert parts[-1] == 1
 
 
 def test_single_precision_stays_near_the_double_one():

@@ -20,6 +20,8 @@ from nthsim.schedules import schedule
 from nthsim.solvers import Explicit
 from nthsim.truncations import Truncations, truncations
 
+pytestmark = pytest.mark.slow
+
 TS = np.array([0.0, 1.0, 60.0])
 TS_WIDE = [0.0, 6.0]
 DATA = nth.sphere(3, 0, dim=4)

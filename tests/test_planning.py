@@ -21,6 +21,8 @@ from nthsim.refusals import check_comparison
 from nthsim.schedules import schedule
 from nthsim.solvers import Auto
 
+pytestmark = pytest.mark.slow
+
 TS = np.linspace(0.0, 1.0, 3)
 
 

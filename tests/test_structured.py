@@ -14,6 +14,8 @@ from nthsim.models import FCN, ResNet
 from nthsim.network import split
 from nthsim.slots import Slots
 
+pytestmark = pytest.mark.slow
+
 N, D = 3, 2
 
 
