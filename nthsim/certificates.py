@@ -96,10 +96,12 @@ def certificate(
 def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool) -> Certificate:
     """The certificate of these orders.
 
+    Test points are carried along, though they say nothing here: the programs that integrate them
+    are compiled already where a comparison took explicit steps.
+
     Raises:
         KeyboardInterrupt: At Ctrl-C; half a certificate is none.
     """
-    prepared = prepared.without_test_points()
     problem = prepared.problem
     ts = fastest_time(problem, prepared.initial_kernel()) * np.geomspace(FROM, TO, TIMES)
     course = Schedule(ts, Explicit(rtol=1e-13, atol=1e-15), ts[:0])
@@ -111,7 +113,7 @@ def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool)
             truncation = heard(prepared.integrate(p, course, progress=False))
             reached = min(len(truncation.ts), len(flow.ts))
             row[:reached] = rms(truncation.f[:reached] - flow.f[:reached])
-    start = float(jnp.sqrt(jnp.mean(problem.outputs() ** 2)))
+    start = float(jnp.sqrt(jnp.mean(problem.without_test_points().outputs() ** 2)))
     moved = np.ptp(flow.f) if flow.f.size else 0.0
     noise = ROUNDINGS * np.finfo(errors.dtype).eps * (start + moved)
     fits = [_fit(ts, row, noise) for row in errors]
@@ -124,7 +126,7 @@ def fastest_time(problem: Problem, kernel: Float[np.ndarray, "n ..."]) -> float:
 
     Where the loss has no curvature, the time in which f moves by about its size, $|f| / |f'|$.
     """
-    residual, start = problem.residual, problem.outputs()
+    residual, start = problem.residual, problem.without_test_points().outputs()
     f = start.reshape(len(problem.x), *problem.out_shape)
     square = jnp.asarray(kernel, start.dtype).reshape(start.size, start.size)
     curvature = jax.vmap(jax.hessian(residual.loss))(f, residual.y).reshape(len(f), -1)

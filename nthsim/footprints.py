@@ -49,14 +49,14 @@ class Size(eqx.Module):
     stages: int = STAGES
     basis: int = 0
 
-    def entries(self, order: int, *, tested: bool = True) -> int:
+    def entries(self, order: int) -> int:
         r"""The number of entries of $K^{(r)}$, test points in its first slot; of f for r = 1."""
-        first = self.n * self.joined + self.n_test * tested
+        first = self.n * self.joined + self.n_test
         return first * self.k * (self.n * self.k) ** (min(order, ENDLESS) - 1)
 
-    def moving(self, order: int, *, tested: bool = True) -> int:
+    def moving(self, order: int) -> int:
         """The number of entries that move at truncation order p."""
-        return sum(self.entries(r, tested=tested) for r in range(1, min(order, ENDLESS)))
+        return sum(self.entries(r) for r in range(1, min(order, ENDLESS)))
 
     def with_n(self, n: int) -> "Size":
         """The same with another number of training points."""
@@ -128,10 +128,6 @@ def comparison_bytes(
         hierarchy_bytes(bare, p, method) + held * (method == "series")
         for p, method in methods.items()
     ]
-    if certified and dense:  # there the kernels are held once more, without their test points
-        top = max(dense)
-        slices = size.entries(top, tested=False) + size.moving(top, tested=False)
-        alone.append(hierarchy_bytes(bare, top, "dense") + size.itemsize * slices)
     return max(alone) + records + programs
 
 

@@ -51,12 +51,6 @@ class Truncations(eqx.Module):
         """All orders, or those on one road."""
         return tuple(p for p, choice in self.choices.items() if method in (None, choice.method))
 
-    def without_test_points(self) -> "Truncations":
-        """The same training, with nothing else recorded."""
-        N = len(self.problem.x) * self.problem.outputs_per_sample
-        kernels = tuple(kernel[:N] for kernel in self.kernels)
-        return Truncations(self.problem.without_test_points(), self.choices, kernels, self.seconds)
-
     def initial_kernel(self) -> Float[np.ndarray, "n ..."]:
         r"""$K^{(2)}$ among the training points at t = 0, of shape (n, n) or (n, k, n, k)."""
         problem = self.problem.without_test_points()
