@@ -7,7 +7,7 @@ WORKERS ?= 2
 SOURCES := pyproject.toml README.md LICENSE nthsim models solvers \
   $(wildcard nthsim/*.py nthsim/*.pyi nthsim/py.typed models/*.py solvers/*.py)
 # What the tests read. Never the package's own folders: the wheel must stand alone.
-CARRIED := pyproject.toml tests $(wildcard conftest.py demos docs *.md *.cff)
+CARRIED := pyproject.toml tests $(wildcard demos docs *.md *.cff)
 
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -75,6 +75,7 @@ class Told(eqx.Module):
 def told(log: Path, quick: bool) -> Told:
     """Four widths, eight chunks of four seeds."""
     study = Study(
+        axis="width",
         families={"FCN": network},
         sizes=(8, 16) if quick else (8, 16, 32, 64),
         seeds=tuple(range(8 if quick else 32)),
@@ -138,8 +139,11 @@ def difference(folder: Path, other: Path) -> float:
     most = 0.0
     for name in sorted(name for name in names[0] if name.endswith(".nc")):
         cells = [read(one / name, "Cell")[1]["cell"].arrays for one in (folder, other)]
-        for array, wanted in zip(cells[0].values(), cells[1].values(), strict=True):
-            most = max(most, float(np.abs(array - wanted).max()))
+        for key in cells[0].keys() | cells[1].keys():
+            array, wanted = cells[0][key], cells[1][key]
+            if not np.array_equal(np.isnan(array), np.isnan(wanted)):
+                raise SystemExit(f"{name} of {folder} and {other} blow up at different places")
+            most = max(most, float(np.nan_to_num(np.abs(array - wanted)).max(initial=0.0)))
     return most
 
 

@@ -89,7 +89,7 @@ def bounded(
     distance = float(jnp.linalg.norm(f[:N] - problem.residual.y.reshape(-1)))
     trained = problem.kernel(4)(split(exact.model)[1])
     B3 = float(jnp.abs(third[:N]).max())
-    B4 = max(float(jnp.abs(one[:N]).max()) for one in (fourth, trained))
+    B4 = float(np.max([jnp.abs(one[:N]).max() for one in (fourth, trained)]))  # NaN stays NaN
     R, ts = math.sqrt(N) * distance / n, exact.ts
     second, cubic = (np.asarray(one) for one in phi(jnp.asarray(-smallest / n * ts), 3)[2:])
     kernel = R * B3 * ts + R**2 * B4 * ts**2 / 2
@@ -123,7 +123,7 @@ def _doubts(
         )
     if horizon is None:
         name = type(model).__name__
-        found.append(f"{name} has no width that is known here: nor is the horizon of Theorem 2.6")
+        found.append(f"{name} has no known width, so the horizon of Theorem 2.6 is unknown too")
     elif len(exact.ts) and exact.ts[-1] > horizon and not singular:
         found.append(
             f"t = {exact.ts[-1]:g} is beyond sqrt(lambda m / n) = {horizon:.3g}, where Theorem 2.6 "

@@ -12,10 +12,11 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from nthsim.checkpoints import ADDRESS, digest
 from nthsim.datasets import Dataset
-from nthsim.losses import Loss, loss_name
+from nthsim.losses import Loss
 from nthsim.measurements import measured
 from nthsim.network import split
 from nthsim.populations import Population, population
+from nthsim.problem import pose
 from nthsim.recipes import describe, store_solver
 from nthsim.records import Record
 from nthsim.solvers.solver import AbstractSolver
@@ -42,11 +43,12 @@ class Cell(eqx.Module):
 class Study(eqx.Module):
     """What all cells have in common, and which there are.
 
-    `families` maps names to functions that draw a network of a size by a key. `kernels` is the
-    highest r of the $K^{(r)}$ that are measured at t = 0. At most `chunk` of the `seeds`, which
-    rise, make a cell.
+    `axis`, "width" or "depth", says what sizes are of. `families` maps names to functions that draw
+    a network of a size by a key. `kernels` is the highest r of the $K^{(r)}$ that are measured at
+    t = 0. At most `chunk` of the `seeds`, which rise, make a cell.
     """
 
+    axis: str
     families: Mapping[str, Maker]
     sizes: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -78,7 +80,7 @@ class Study(eqx.Module):
         clock = time.perf_counter()
         seeds = len(cell.seeds)
         # The last chunk may be shorter; filled up with what is dropped again it compiles nothing.
-        filled = cell.seeds + cell.seeds[-1:] * (self.chunk - seeds)
+        filled = cell.seeds + cell.seeds[-1:] * (min(self.chunk, len(self.seeds)) - seeds)
         found = measured(
             self.population(cell.family, cell.size, filled),
             self.orders,
@@ -109,10 +111,12 @@ class Study(eqx.Module):
             slug(family): {str(size): self._mark(family, size) for size in self.sizes}
             for family in self.families
         }
+        model = self.model(next(iter(self.families)), self.sizes[0], 0)
         return {
+            "axis": self.axis,
             "make_model": models,
             "data": digest((self.data.x, self.data.x_test, self.data.y, self.data.y_test)),
-            "loss": loss_name(self.loss),
+            "loss": pose(model, self.data, self.loss).residual.mark,
             "solver": {"class": stored["class"], **stored["settings"]},
             "orders": list(self.orders),
             "kernels": self.kernels,

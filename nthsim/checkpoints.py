@@ -15,7 +15,6 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from nthsim.losses import loss_name
 from nthsim.outputs import made_folder, replacing
 from nthsim.problem import Problem
 from nthsim.recipes import store_solver
@@ -184,7 +183,7 @@ def subject_of(
         "precision": problem.x.dtype.name,
         "model": digest(problem.theta, ADDRESS.sub("", str(problem.network))),
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
-        "loss": loss_name(problem.residual.loss),
+        "loss": problem.residual.mark,
         "solver": {"class": stored["class"], **settings},
         "save times": digest((ts, kernel_ts)),
     }

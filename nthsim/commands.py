@@ -1,6 +1,7 @@
 """What each command of `nthsim` does, once its arguments are read."""
 
 import contextlib
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from nthsim.inputs import (
 )
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
-from nthsim.memory import memory_limit, readable
+from nthsim.memory import available, memory_limit, readable
 from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
@@ -170,7 +171,10 @@ def _scaling(command: settings.Scaling, folder: Path | None) -> int:
     axis, sizes = made_sizes(command)
     solver, ts, data = made_solver(command), made_times(command), made_data(command)
     measure = width_scaling if axis == "width" else depth_scaling
-    if folder is not None:
+    free = available()
+    most = dataclasses.replace(command, **{axis: max(sizes)})
+    check_weights(most, data, free, f"{readable(free)} are available")
+    if folder is not None and not (folder / CELLS / MANIFEST).exists():
         _write_config(command, folder)  # before all else, for whoever goes on
     try:
         study = measure(
@@ -192,6 +196,7 @@ def _scaling(command: settings.Scaling, folder: Path | None) -> int:
     try:
         if folder is not None:
             study.save(folder / "scaling.nc")
+            _write_config(command, folder)
             _write(folder / "table.txt", str(study))
             study.plot(folder / "scaling.png")
     finally:

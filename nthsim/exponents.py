@@ -55,6 +55,8 @@ def power_law(
 
 def growth(values: Table, *, statistic: Statistic = np.median) -> Estimate:
     """The factor by which the median over seeds grows from the first to the last size."""
+    if len(values) < 2:
+        return Estimate(np.nan, np.nan, np.nan)
     return _bootstrapped(counted(values)[[0, -1]], lambda ends: ends[1] / ends[0], statistic)
 
 
@@ -87,7 +89,7 @@ DRIFT_EXPONENT = -1
 
 
 def counted(values: Table) -> Table:
-    """What blew up counts as infinitely large."""
+    """What blew up, or was not reached within the step limit, counts as infinitely large."""
     return np.where(np.isnan(values), np.inf, values)
 
 

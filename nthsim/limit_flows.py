@@ -111,9 +111,8 @@ def limiting(
     kernels = (f if start == "network" else jnp.zeros_like(f), _flat_kernel(problem, model))
     words = f"tangent kernel of infinite width, from {_START[start]}"
     frozen = Truncations(problem, {2: Choice("dense", words)}, kernels, ())
-    # A checkpoint would be taken for that of the network's own order 2.
-    run = frozen.integrate(2, dataclasses.replace(course, folder=None), progress=progress)
-    return dataclasses.replace(run, name="limit kernel", method=words)
+    run = frozen.integrate(2, course, name="limit kernel", progress=progress)
+    return dataclasses.replace(run, method=words)
 
 
 _START = {"network": "the network's own outputs", "zero": "outputs of zero"}

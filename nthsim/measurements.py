@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nthsim.errors import rms
 from nthsim.populations import Population
@@ -40,7 +40,7 @@ def measured(
     runs, rows = {"exact gradient flow": flow}, []
     for p in orders:
         runs[f"order {p}"] = run = _heard(population.truncation(levels[:p], ts, solver))
-        rows.append(_errors(run, flow, N, len(ts)))
+        rows.append(_errors(run, flow, levels, len(ts)))
     columns = {
         "kernel_rms": [rms(K) for K in tensors],
         "kernel_max": [np.abs(K).max(axis=tuple(range(1, K.ndim))) for K in tensors],
@@ -49,7 +49,7 @@ def measured(
     }
     arrays = {name: np.stack(each, axis=1) for name, each in columns.items()}
     arrays |= {"initial_f": f, "initial_kernels": tensors[0]}
-    moved = _padded(flow, "kernel", len(ts)) - tensors[0][None]
+    moved = _padded(flow, "kernel", tensors[0], len(ts)) - tensors[0][None]
     arrays["drift"] = (_norms(moved) / _norms(tensors[0])[None]).T
     stops = {name: str(run.stop) for name, run in runs.items()}
     return Record(arrays, {"solver": flow.choice, "stops": stops})
@@ -75,15 +75,19 @@ def moment(
     return signed.mean(axis=tuple(range(1, kernel.ndim)))
 
 
-def _errors(run: Solution, flow: Solution, N: int, T: int) -> dict[str, np.ndarray]:
+def _errors(
+    run: Solution, flow: Solution, levels: Sequence[np.ndarray | Array], T: int
+) -> dict[str, np.ndarray]:
     """A row for each member, of errors at all times, and whether it blew up."""
-    f, exact = (_padded(each, "f", T) for each in (run, flow))
-    difference = f - exact.reshape(f.shape)
-    kernel, other = (_padded(each, "kernel", T) for each in (run, flow))
+    N = levels[1].shape[-1]
+    exact = _padded(flow, "f", levels[0], T)
+    f = _padded(run, "f", levels[0], T)
+    difference = f - exact
+    kernel, other = (_padded(each, "kernel", levels[1][:, :N], T) for each in (run, flow))
     found = {
         "error_f": _rms(difference[:, :, :N]),
         "error_kernel": (_norms(kernel - other) / _norms(other)).T,
-        "blown_up": np.isnan(run.records["f"][-1]).any(axis=1).astype(np.int8),
+        "blown_up": np.isnan(f[: len(run.ts)][-1:]).any(axis=(0, 2)).astype(np.int8),
     }
     tested = f.shape[2] > N
     return found | ({"error_f_test": _rms(difference[:, :, N:])} if tested else {})
@@ -97,9 +101,11 @@ def _norms(kernels: Float[np.ndarray, "... N N"]) -> Float[np.ndarray, "..."]:
     return np.linalg.norm(kernels, axis=(-2, -1))
 
 
-def _padded(run: Solution, name: str, T: int) -> Float[np.ndarray, "T members ..."]:
-    """What was recorded, NaN at save times that were not reached."""
-    recorded = run.records[name]
-    full = np.full((T, *recorded.shape[1:]), np.nan, recorded.dtype)
-    full[: len(recorded)] = recorded
+def _padded(
+    run: Solution, name: str, start: np.ndarray | Array, T: int
+) -> Float[np.ndarray, "T members ..."]:
+    """What was recorded, shaped as at the start; NaN at save times that were not reached."""
+    full = np.full((T, *start.shape), np.nan, start.dtype)
+    if len(run.ts):
+        full[: len(run.ts)] = run.records[name].reshape(len(run.ts), *start.shape)
     return full

@@ -13,9 +13,8 @@ from nthsim.trajectories import Trajectory
 
 EXACT = "exact flow"
 
-#: Theories look the same whatever they stand beside, and order 2 comes first of all.
+#: Theories look the same whatever they stand beside.
 THEORY_LOOKS = {name: PLAIN_LOOKS + i for i, name in enumerate(THEORIES.values(), start=1)}
-SECOND = 1
 
 #: Times, and what is shown at them; None where it is not known.
 Values = tuple[Series | None, Series | None]
@@ -43,7 +42,8 @@ def panels(
             curves = tuple(_doubted(curve, floors) for curve in curves)
             if bounds is not None:
                 label = "a-priori bound, order 2"
-                curves = (*curves, _bound(label, bounds.ts, bounds.f_bound, look=SECOND))
+                look = int("order 2" in others)  # which is the first of all where it is there
+                curves = (*curves, _bound(label, bounds.ts, bounds.f_bound, look=look))
         chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", curves))
     if movement is not None and exact.kernel_ts is not None:
         label = "drift of the exact kernel since $t = 0$"

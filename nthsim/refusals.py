@@ -97,7 +97,7 @@ def check_kernel(network: AbstractNetwork, theta: PyTree[Array], slots: Slots, o
     check_fits("order", order, size.n, need, points="x")
 
 
-def check_kernels(problem: Problem, orders: Sequence[int]) -> None:
+def check_kernels(problem: Problem, orders: Sequence[int], *, name: str = "orders") -> None:
     """Refuse several kernels that do not fit into memory together."""
     size = problem_size(problem)
 
@@ -106,7 +106,7 @@ def check_kernels(problem: Problem, orders: Sequence[int]) -> None:
         *kept, last = orders_to(top, orders)
         return kernel_bytes(sized, last) + sized.itemsize * sum(map(sized.entries, kept))
 
-    check_fits("orders", max(orders), size.n, need)
+    check_fits(name, max(orders), size.n, need)
 
 
 def _check_points(size: Size, need: Callable[[Size], int], name: str) -> None:

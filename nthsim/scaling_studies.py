@@ -23,6 +23,7 @@ from nthsim.refusals import check_flow, check_hierarchy, check_kernels
 from nthsim.scaling import Scaling
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
+from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.stores import kept
 from nthsim.sweeps import run
@@ -72,36 +73,27 @@ def width_scaling(
         kernels: The highest r of the $K^{(r)}$ that are measured at t = 0; the highest order if
             left out, and at least 3.
         loss: Differentiable function of one output and one target.
-        solver: Method, tolerances and step limit. `Auto` takes explicit steps here.
-        chunk: How many seeds make a batch; as many as fit into memory, at most 64, if left out, or
-            as in the folder `out`.
+        solver: `Auto` or `Explicit`, with tolerances and step limit; steps are explicit here.
+        chunk: How many seeds make a batch; as many as fit into the memory of this process, at most
+            64, if left out, or as in the folder `out`.
         out: A folder that every batch is kept in once it is finished, made if need be. The same
-            call again, or one with further widths or seeds, computes only what is missing, and
-            several processes may share the work.
+            call again, or one with further widths or seeds, computes only what is missing (a last
+            batch that was not full, anew), and several processes may share the work.
         cluster: A Dask scheduler that hands batches to its workers, which need not see `out`: its
             address, its file or a `distributed.Client`. They work in this process's precision.
         progress: Whether to show a progress bar when on a terminal.
 
     Raises:
-        ValueError: When an argument is not as above, the networks of a width differ in more than
-            their parameters, a single one does not fit into memory, or `out` holds another study.
-        SweepError: When a batch fails, or at Ctrl-C; it tells what is done.
+        ValueError: When an argument is not as above, a single network does not fit into memory, or
+            `out` holds another study.
+        SweepError: When a batch fails, as one whose networks differ in more than their parameters
+            does, or at Ctrl-C; it tells what is done.
     """
-    course = schedule(ts, solver, record_kernel=True)
-    study = _study(
-        make_model,
-        data,
-        _sizes("widths", widths),
-        seeds,
-        orders,
-        course,
-        kernels,
-        loss,
-        chunk,
-        kept=_kept_chunk(out),
-    )
-    records = run(study, study.cells(), folder=out, cluster=cluster, progress=progress)
-    return _scaled("width", study, records)
+    sizes = checked_orders(widths, name="widths", least=1)
+    course = _course(ts, solver)
+    wanted = {"kernels": kernels, "loss": loss, "chunk": chunk, "begun": _begun(out)}
+    study = _study("width", make_model, data, sizes, seeds, orders, course, **wanted)
+    return _scaled(study, run(study, study.cells(), folder=out, cluster=cluster, progress=progress))
 
 
 def depth_scaling(
@@ -136,7 +128,7 @@ def depth_scaling(
         ts: Save times; (0.0,) for kernels at t = 0 alone.
         kernels: The highest r of the $K^{(r)}$ that are measured at t = 0.
         loss: Differentiable function of one output and one target.
-        solver: Method, tolerances and step limit.
+        solver: `Auto` or `Explicit`.
         chunk: How many seeds make a batch.
         out: A folder to keep every finished batch in.
         cluster: A Dask scheduler to hand batches to.
@@ -145,40 +137,43 @@ def depth_scaling(
     Raises:
         ValueError, SweepError: As in `width_scaling`.
     """
+    sizes = checked_orders(depths, name="depths", least=1)
+    course = _course(ts, solver)
+    wanted = {"kernels": kernels, "loss": loss, "chunk": chunk, "begun": _begun(out)}
+    study = _study("depth", make_model, data, sizes, seeds, orders, course, **wanted)
+    return _scaled(study, run(study, study.cells(), folder=out, cluster=cluster, progress=progress))
+
+
+def _course(ts: ArrayLike, solver: AbstractSolver) -> Schedule:
+    """Check when to record what, and by which steps; those of many networks are explicit."""
     course = schedule(ts, solver, record_kernel=True)
-    study = _study(
-        make_model,
-        data,
-        _sizes("depths", depths),
-        seeds,
-        orders,
-        course,
-        kernels,
-        loss,
-        chunk,
-        kept=_kept_chunk(out),
-    )
-    records = run(study, study.cells(), folder=out, cluster=cluster, progress=progress)
-    return _scaled("depth", study, records)
+    if not isinstance(solver, Auto | Explicit):
+        raise ValueError(
+            "`solver` must be Auto or Explicit for networks that share their steps, but is "
+            f"{type(solver).__name__}."
+        )
+    return course
 
 
 def _study(
+    axis: str,
     make_model: object,
     data: Dataset,
     sizes: tuple[int, ...],
     seeds: object,
     orders: object,
     course: Schedule,
+    *,
     kernels: object,
     loss: Loss,
     chunk: object,
-    *,
-    kept: int | None,
+    begun: int | None,
 ) -> Study:
     """Check what a user said."""
     orders = checked_orders(orders, empty=True)
     least = max((2, *orders))
     study = Study(
+        axis=axis,
         families=_families(make_model),
         sizes=sizes,
         seeds=_seeds(seeds),
@@ -191,22 +186,22 @@ def _study(
         chunk=1,
     )
     fits = min(_fitting(study, course, f, size) for f in study.families for size in sizes)
-    return eqx.tree_at(lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds), kept))
+    return eqx.tree_at(lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds), begun))
 
 
-def _chunk(wanted: object, fits: int, seeds: int, kept: int | None) -> int:
+def _chunk(wanted: object, fits: int, seeds: int, begun: int | None) -> int:
     """What was asked for, or the folder was begun with; else as much as fits, as even as can be."""
-    if wanted is None and kept is None:
+    if wanted is None and begun is None:
         return ceil(seeds / ceil(seeds / min(fits, MOST)))
-    chunk = kept if wanted is None else min(seeds, count("chunk", wanted, 1))
+    chunk = begun if wanted is None else count("chunk", wanted, 1)
     assert chunk is not None
-    if chunk > fits:
+    if min(chunk, seeds) > fits:
         raise ValueError(f"`chunk` must be at most {fits} to fit into memory, but is {chunk}.")
     return chunk
 
 
-def _kept_chunk(out: object) -> int | None:
-    """What the folder was begun with, so that going on does not depend on what memory is free."""
+def _begun(out: object) -> int | None:
+    """The chunk that a folder was begun with: going on does not depend on what memory is free."""
     return kept(out).get("chunk") if isinstance(out, str | os.PathLike) else None
 
 
@@ -214,9 +209,10 @@ def _fitting(study: Study, course: Schedule, family: str, size: int) -> int:
     """How many networks of a size fit into memory together; one that does not fit is refused."""
     model = study.model(family, size, study.seeds[0])
     problem = pose(model, study.data, study.loss)
+    study.solver.tolerances(problem.x.dtype)
     numbers = problem_size(problem, course)
     check_flow(numbers)
-    check_kernels(problem, range(2, study.kernels + 1))
+    check_kernels(problem, range(2, study.kernels + 1), name="kernels")
     for p in study.orders:
         check_hierarchy(numbers, p, "dense", name="orders")
     return max(1, available() // member_bytes(numbers, study.orders, study.kernels))
@@ -241,17 +237,13 @@ def _families(make_model: object) -> dict[str, Maker]:
     return named
 
 
-def _sizes(name: str, sizes: object) -> tuple[int, ...]:
-    return checked_orders(sizes, name=name, least=1)
-
-
 def _seeds(seeds: object) -> tuple[int, ...]:
     if isinstance(seeds, Sequence | np.ndarray | jax.Array) and np.ndim(seeds):
         return checked_orders(seeds, name="seeds", least=0)
     return tuple(range(count("seeds", seeds, 1)))
 
 
-def _scaled(axis: str, study: Study, records: Sequence[Record]) -> Scaling:
+def _scaled(study: Study, records: Sequence[Record]) -> Scaling:
     """Put the rows of all cells together."""
     cells = study.cells()
     place = (len(study.families), len(study.sizes), -1)
@@ -263,7 +255,7 @@ def _scaled(axis: str, study: Study, records: Sequence[Record]) -> Scaling:
         arrays[name] = np.stack(rows).reshape(*place, *rows[0].shape[1:])
     seconds = [sum(record.facts["seconds"] for record in group) for group in groups]
     return Scaling(
-        axis=axis,
+        axis=study.axis,
         families=tuple(study.families),
         sizes=np.array(study.sizes),
         seeds=np.array(study.seeds),

@@ -200,6 +200,8 @@ class Scaling(Solved):
     """The widths to compare; --width has no meaning then."""
     depths: Annotated[tuple[int, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
     """The depths to compare instead of widths; --depth has no meaning then."""
+    seed: int = 0
+    """The seed of the data's random draws; networks have seeds of their own."""
     seeds: int = 20
     """The number of networks of each size; their seeds are 0, 1, 2 and so on."""
     orders: tuple[int, ...] = (2, 3, 4)

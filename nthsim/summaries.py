@@ -118,11 +118,11 @@ def bound_notes(bounds: Bounds, second: Errors | None, drift: Series | None) -> 
             bounds.f_bound,
             None if second is None else second.train_rms,
         ),
-        ("drift of K^(2) (relative, Frobenius)", bounds.drift_bound, drift),
+        ("drift of K^(2), relative", bounds.drift_bound, drift),
     ]
     lines = [
-        f"a-priori bound on the {name}: {scientific(_last(bound))}, measured "
-        f"{scientific(_last(measured))}, at the end"
+        f"a-priori bound on the {name}: {scientific(_last(bound))} at the end; measured at most "
+        f"{scientific(_largest(measured))}"
         for name, bound, measured in found
     ]
     lines += [wrapped(f"bounds from {bounds}")]

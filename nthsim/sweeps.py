@@ -114,6 +114,11 @@ class _Sweep:
         """How much is done, from 0 to 1."""
         return len(self.records) / self.total if self.total else 1.0
 
+    @property
+    def unkept(self) -> bool:
+        """Whether there are cells that only this process has."""
+        return bool(self.unwritten if self.store is not None else self.records)
+
     def look(self) -> None:
         """Take up what is on disk."""
         for name in list(self.waiting):
@@ -235,9 +240,11 @@ def _heard(sweep: _Sweep) -> Iterator[None]:
     except _Failed as failed:
         cause = failed.__cause__
         raise sweep.ended(f"cell {failed} failed: {_told(cause)}") from cause
-    except (ValueError, SweepError):
+    except SweepError:
         raise
     except Exception as error:  # a scheduler that is gone, say
+        if isinstance(error, ValueError) and not sweep.unkept:
+            raise
         raise sweep.ended(_told(error)) from error
 
 

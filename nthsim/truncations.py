@@ -30,10 +30,12 @@ class Truncations(eqx.Module):
     kernels: tuple[Array, ...]
     seconds: tuple[float, ...]
 
-    def integrate(self, order: int, course: Schedule, *, progress: bool) -> Trajectory:
+    def integrate(
+        self, order: int, course: Schedule, *, name: str | None = None, progress: bool
+    ) -> Trajectory:
         """Integrate the truncation at one of the orders."""
         choice, system = self.choices[order], self.system(order)
-        name = f"order-{order} truncation"
+        name = name or f"order-{order} truncation"
         solution = course.integrated(
             self.problem,
             system,

@@ -124,6 +124,4 @@ def test_singular_kernel_is_named():
 
 def test_model_without_a_width_is_named():
     mlp = eqx.nn.MLP(4, "scalar", 5, 1, activation=jnp.tanh, key=jr.key(0))
-    assert doubts(mlp) == (
-        "MLP has no width that is known here: nor is the horizon of Theorem 2.6",
-    )
+    assert doubts(mlp) == ("MLP has no known width, so the horizon of Theorem 2.6 is unknown too",)

@@ -122,6 +122,13 @@ def test_checkpoint_of_another_run_is_refused_by_what_differs(data, part, change
         nth.gradient_flow(**(settings | change), checkpoint=tmp_path)
 
 
+def test_losses_of_one_name_are_told_apart(data, tmp_path):
+    cubic, quartic = (lambda f, y: jnp.abs(f - y) ** 3), (lambda f, y: (f - y) ** 4)
+    nth.gradient_flow(NETWORKS["fcn"], data, TS[:2], loss=cubic, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="another loss"):
+        nth.gradient_flow(NETWORKS["fcn"], data, TS[:2], loss=quartic, checkpoint=tmp_path)
+
+
 def test_file_cut_anywhere_is_refused(data, tmp_path):
     flow(data, tmp_path)
     (path,) = tmp_path.iterdir()

@@ -157,6 +157,16 @@ MISTAKES = [
         lambda: widths(orders=(2, 4), kernels=3),
         r"`kernels` must be an integer of at least 4, but is 3",
     ),
+    Mistake(
+        "steps that many networks cannot share",
+        lambda: widths(solver=nth.solvers.Exponential()),
+        r"`solver` must be Auto or Explicit for networks that share their steps, but is Expo",
+    ),
+    Mistake(
+        "tolerance below rounding for many",
+        lambda: widths(solver=nth.solvers.Explicit(rtol=1e-16)),
+        r"`rtol` must be at least 2\.2e-15 in float64, but is 1\.0e-16",
+    ),
     Mistake("chunk 0", lambda: widths(chunk=0), r"`chunk` must be an integer of at least 1, but"),
     Mistake(
         "chunk too large for memory",
