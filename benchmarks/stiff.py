@@ -283,7 +283,8 @@ def all_truncations(*, quick: bool) -> list[dict[str, Any]]:
     sizes = [(20, 32, 3, "dense", 1e-2), (20, 32, 3, "series", 1e-2)]
     if not quick:
         sizes = [(100, 512, 3, "dense", 1e-8), (40, 512, 4, "dense", 1e-8)]
-        sizes += [(350, 512, 3, "series", 1e-4), (350, 512, 4, "series", 1e-4)]
+        # At n = 350 order 3 blows up before exact flow is there.
+        sizes += [(100, 512, 3, "series", 1e-8), (100, 512, 4, "series", 1e-8)]
     rows = []
     for n, m, p, method, ratio in sizes:
         t, _ = target(posed(n, m), ratio)
