@@ -74,15 +74,7 @@ def exact(
     problem: Problem, course: Schedule, *, name: str = "exact gradient flow", progress: bool
 ) -> Trajectory:
     """Integrate the network's own gradient flow."""
-    system = ParameterFlow(
-        network=problem.network,
-        residual=problem.residual,
-        risk=problem.residual.risk,
-        kernel=problem.tangent_kernel,
-        theta=problem.theta,
-        x=problem.x,
-        x_shown=problem.x_first,
-    )
+    system = parameter_flow(problem)
 
     def kernel() -> Callable[[PyTree[Array]], Array]:
         evaluate = problem.kernel(2)
@@ -91,3 +83,16 @@ def exact(
     solution = course.integrated(problem, system, kernel, name, progress=progress)
     model = problem.network.model(system.moved(solution.state))
     return trajectory(name, problem, solution, model=model)
+
+
+def parameter_flow(problem: Problem) -> ParameterFlow:
+    """The equations of exact training."""
+    return ParameterFlow(
+        network=problem.network,
+        residual=problem.residual,
+        risk=problem.residual.risk,
+        kernel=problem.tangent_kernel,
+        theta=problem.theta,
+        x=problem.x,
+        x_shown=problem.x_first,
+    )

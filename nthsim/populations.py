@@ -11,16 +11,16 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.engines import block_kernel
+from nthsim.flow import parameter_flow
 from nthsim.losses import Loss
 from nthsim.network import split
 from nthsim.problem import Problem, pose
 from nthsim.recorders import KernelRecorder
-from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.ensemble import Ensemble, ensemble
 from nthsim.solvers.integration import integrate
-from nthsim.solvers.parameter_flow import ParameterFlow
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.solver import AbstractSolver
+from nthsim.truncations import dense_hierarchy
 
 
 class Population(eqx.Module):
@@ -49,15 +49,7 @@ class Population(eqx.Module):
     def flow(self, ts: Float[np.ndarray, " T"], solver: AbstractSolver) -> Solution:
         r"""Exact gradient flow, with `f` and, among the training points, the tangent `kernel`."""
         problem = self.problem
-        system = ParameterFlow(
-            network=problem.network,
-            residual=problem.residual,
-            risk=problem.residual.risk,
-            kernel=problem.tangent_kernel,
-            theta=problem.theta,
-            x=problem.x,
-            x_shown=problem.x_first,
-        )
+        system = parameter_flow(problem)
         members = ensemble(system, lambda s: s.theta, self.thetas)
         block = self._block(problem.without_test_points(), 2)
         evaluate = lambda state: _tangent_kernels(members, block, state)  # noqa: E731
@@ -70,14 +62,7 @@ class Population(eqx.Module):
         solver: AbstractSolver,
     ) -> Solution:
         r"""The hierarchy truncated at the order of the last of $f, K^{(2)}, \dots$, as tensors."""
-        problem = self.problem
-        system = DenseHierarchy(
-            kernels=tuple(kernel[0] for kernel in kernels),
-            residual=problem.residual,
-            risk=problem.residual.risk,
-            samples=len(problem.x),
-            quadratic=problem.quadratic,
-        )
+        system = dense_hierarchy(self.problem, tuple(kernel[0] for kernel in kernels))
         members = ensemble(system, lambda s: s.kernels, tuple(kernels))
         evaluate = lambda state: _frozen_kernels(members, state)  # noqa: E731
         return integrate(members, ts, solver, observe=KernelRecorder(ts, True, evaluate))

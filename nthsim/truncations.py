@@ -64,13 +64,7 @@ class Truncations(eqx.Module):
         """The equations of the truncation at one of the orders."""
         problem = self.problem
         if self.choices[order].method == "dense":
-            return DenseHierarchy(
-                kernels=self.kernels[:order],
-                residual=problem.residual,
-                risk=problem.residual.risk,
-                samples=len(problem.x),
-                quadratic=problem.quadratic,
-            )
+            return dense_hierarchy(problem, self.kernels[:order])
         along = problem.expansion(order)
         return SeriesHierarchy(
             outputs_along=along.outputs,
@@ -125,3 +119,14 @@ def with_fourth(known: Truncations, *, progress: bool) -> Truncations:
     road = {4: Choice("dense", "as these kernels are wanted")}
     started = truncations(known.problem, road, known=known, progress=progress)
     return Truncations(known.problem, known.choices, started.kernels, started.seconds)
+
+
+def dense_hierarchy(problem: Problem, kernels: tuple[Array, ...]) -> DenseHierarchy:
+    r"""The equations of the truncation at the order of the last of $f, K^{(2)}, \dots$."""
+    return DenseHierarchy(
+        kernels=kernels,
+        residual=problem.residual,
+        risk=problem.residual.risk,
+        samples=len(problem.x),
+        quadratic=problem.quadratic,
+    )
