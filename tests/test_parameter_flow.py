@@ -156,7 +156,7 @@ def test_relu_network_conserves_the_balance_of_each_neuron(data):
 
     # Exact on each side of a kink. Where in a step a crossing falls is chance, and so is what it
     # costs: of forty networks the worst missed by 3e-6, and by 7e-5 where it slid along a kink.
-    allowed, met = {"none": 1e-13, "few": 1e-5, "sliding": 1e-3}, set()
+    allowed, met = {"none": 1e-13, "few": 1e-5, "sliding": 2e-4}, set()
     for key in range(6, 18):
         model = FCN(4, 5, 2, activation="relu", key=jr.key(key))
         run = nth.gradient_flow(model, data, [0.4], solver=Explicit(rtol=1e-11))
