@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.level_controller import LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.traced_once import TracedOnce
 from nthsim.solvers.until import met
 
 Limits = dict[str, Float[Array, ""]]
@@ -112,7 +113,7 @@ def advance(
     with jax.default_matmul_precision("highest"):
         solution = dfx.diffeqsolve(
             _term(),
-            scheme.solver,
+            _traced_once(scheme.solver),
             t0=carry.t,
             t1=t1,
             dt0=None,
@@ -136,6 +137,11 @@ def advance(
         solution.event_mask,
         solution.result == dfx.RESULTS.dt_min_reached,
     )
+
+
+def _traced_once(solver: dfx.AbstractSolver) -> dfx.AbstractSolver:
+    """An implicit solver is left as it is: Diffrax asks it for more than steps."""
+    return solver if isinstance(solver, dfx.AbstractImplicitSolver) else TracedOnce(solver)
 
 
 def _term() -> dfx.ODETerm:
