@@ -11,6 +11,8 @@ CARRIED := pyproject.toml tests $(wildcard demos docs *.md *.cff)
 
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Python compiles what it imports; that is a part of what is installed.
+export PIP_NO_COMPILE = 1
 
 .PHONY: help demo test lint test-checkout test-wheel bench clean
 

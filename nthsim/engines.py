@@ -98,17 +98,15 @@ def block_kernel(
     if method == "structured" and not expanded:
         tapped = tap(network, theta, slots.points[0], slots.outputs)
     elif method == "auto" and not expanded:
-        tapped = _taken_apart(network, theta, slots)
         work = _work(network, theta, slots, tapped)
-        first, N = len(slots.first), slots.shape(2)[1]
-        if isinstance(tapped, str) and not work.quick(first, N, order):
-            warnings.warn(
-                f"{tapped[:-1]}: kernels take nested derivatives, which is slower.",
-                SlowKernelWarning,
-                stacklevel=2,
-            )
-        if work.method(first, N, order) == "nested":
-            tapped = ""
+        if not work.quick(len(slots.first), slots.shape(2)[1], order):
+            tapped = _taken_apart(network, theta, slots)
+            if isinstance(tapped, str):
+                warnings.warn(
+                    f"{tapped[:-1]}: kernels take nested derivatives, which is slower.",
+                    SlowKernelWarning,
+                    stacklevel=2,
+                )
     if isinstance(tapped, str):
         return lie_kernel(network, theta, slots, order, chunk_bytes=chunk_bytes)
     return structured_kernel(tapped, theta, slots, order, chunk_bytes=chunk_bytes)

@@ -1,11 +1,13 @@
 """Any Equinox module as a function of its parameters."""
 
 import abc
+import functools
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.models.activation import LIKE
@@ -40,14 +42,24 @@ class AbstractNetwork(eqx.Module):
     def work(self, theta: PyTree[Array], x: Array) -> Work:
         """Count the work of one evaluation, by XLA's own count; nothing is computed."""
         one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), theta)
-        evaluate = jax.jit(lambda at, one: self.single(at, one))  # a module may not be hashable
-        cost = evaluate.lower(shapes, one).cost_analysis() or {}
-        touched, parameters = int(cost.get("bytes accessed", 0)), parameter_count(theta)
+        evaluation = jax.tree.map(_described, Evaluation(self, theta, one))
+        try:
+            flops, touched = _counted(evaluation)
+        except TypeError:  # some part of a stranger's module has no hash
+            flops, touched = _counted.__wrapped__(evaluation)
+        parameters = parameter_count(theta)
         return Work(
-            flops=max(int(cost.get("flops", 0)), parameters),
+            flops=max(flops, parameters),
             written=max(touched // x.dtype.itemsize - parameters, one.size),
         )
+
+
+class Evaluation(eqx.Module):
+    """A network, parameters and one input, to be compared by all but the arrays' values."""
+
+    network: AbstractNetwork
+    theta: PyTree
+    one: Any
 
 
 class Network(AbstractNetwork):
@@ -66,6 +78,25 @@ class Network(AbstractNetwork):
     def expandable(self) -> "Network":
         """The same, with JAX's activations replaced by ours."""
         return Network(jax.tree.map(_like, self.static))
+
+
+def _described(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return leaf
+
+
+@functools.lru_cache(maxsize=256)
+def _counted(evaluation: Evaluation) -> tuple[int, int]:
+    """Flops and bytes of an evaluation, asked for several times on the way to one run."""
+    shapes, rest = eqx.partition(evaluation, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+
+    def evaluate(arrays: PyTree) -> Any:
+        whole = eqx.combine(arrays, rest)
+        return whole.network.single(whole.theta, whole.one)
+
+    cost = jax.jit(evaluate).lower(shapes).cost_analysis() or {}
+    return int(cost.get("flops", 0)), int(cost.get("bytes accessed", 0))
 
 
 def _like(leaf: object) -> object:

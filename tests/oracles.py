@@ -53,7 +53,7 @@ def derivative_tensors(model: PyTree, x: Array, degree: int) -> list[np.ndarray]
 
     tensors = []
     for _ in range(degree + 1):
-        tensors.append(np.asarray(f(theta)))
+        tensors.append(np.asarray(jax.jit(f)(theta)))
         f = jax.jacfwd(f)
     return tensors
 

@@ -1,16 +1,18 @@
-"""The demos, run as a reader would, at small size."""
+"""The demos and the README, run as a reader would; the demos at small size."""
 
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from sybil.document import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 import nthsim as nth
 
 pytestmark = pytest.mark.slow
 
-DEMOS = Path(__file__).parent.parent / "demos"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -19,20 +21,30 @@ def run(monkeypatch, capsys, tmp_path):
 
     def said(name: str, *sizes: str) -> str:
         monkeypatch.setattr(sys, "argv", [name, *sizes, "--out", str(tmp_path / "out")])
-        runpy.run_path(str(DEMOS / f"{name}.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "demos" / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
     return said
 
 
 def test_compare_orders_prints_its_table_and_writes_figure_and_results(run, tmp_path):
-    said = run("compare_orders", "--n-train", "4", "--n-test", "2", "--width", "8")
+    # Of the README's size: what one of the two compiles serves the other.
+    said = run("compare_orders", "--n-train", "10", "--n-test", "20", "--width", "64")
     study = nth.Comparison.load(tmp_path / "out" / "orders.nc")
     assert study.orders == (2, 3, 4)
-    assert study.model.width == 8
+    assert study.model.width == 64
     # The last line and a blank one before it say where the files are.
     assert said.splitlines()[:-2] == str(study).splitlines()
     assert (tmp_path / "out" / "orders.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_blocks_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = list(Document.parse(str(ROOT / "README.md"), PythonCodeBlockParser()).examples())
+    assert len(examples) == 3
+    for example in examples:
+        example.evaluate()
+    assert {path.name for path in tmp_path.iterdir()} == {"orders.png", "orders.nc", "widths.png"}
 
 
 @pytest.mark.parametrize(
