@@ -11,7 +11,7 @@ CARRIED := pyproject.toml tests $(wildcard demos docs *.md *.cff)
 
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Python compiles what it imports; that is a part of what is installed.
+# Python compiles what it imports, a small part of what is installed.
 export PIP_NO_COMPILE = 1
 
 .PHONY: help demo test lint test-checkout test-wheel bench clean
@@ -28,11 +28,10 @@ help:
 demo: .venv/.package
 	.venv/bin/python demos/compare_orders.py --out results/compare_orders
 
-# Both environments at once; then one after the other even under `make -j`, and none after a failure.
+# Both environments at once, pyright beside the first tests, and nothing more after a failure.
 test:
 	@$(MAKE) --no-print-directory -j2 .venv/.tools .venv-wheel/.package
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory test-checkout
+	@$(MAKE) --no-print-directory -j2 lint test-checkout
 	@$(MAKE) --no-print-directory test-wheel
 
 # pyright's wheel holds all of it; unless told so it asks the network for a newer one.

@@ -139,8 +139,8 @@ def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
 
 def _is_finite(leaf: Array) -> bool:
     try:
-        return bool(jnp.isfinite(leaf).all())
-    except jax.errors.TracerBoolConversionError:  # only its shape is known, as to `nthsim plan`
+        return bool(np.isfinite(np.asarray(leaf)).all())
+    except jax.errors.TracerArrayConversionError:  # only its shape is known, as to `nthsim plan`
         return True
 
 

@@ -26,9 +26,9 @@ def data(outputs=None):
 @pytest.mark.parametrize(
     "model",
     [
-        eqx.nn.MLP(4, "scalar", 6, 2, activation=jax.nn.softplus, key=jr.key(1)),
+        eqx.nn.MLP(4, "scalar", 6, 1, activation=jax.nn.softplus, key=jr.key(1)),
         FCN(4, 8, 2, key=jr.key(2)),
-        ResNet(4, 8, 3, activation="gelu", key=jr.key(3)),
+        ResNet(4, 8, 2, activation="gelu", key=jr.key(3)),
     ],
     ids=["mlp with biases", "fcn", "resnet"],
 )
