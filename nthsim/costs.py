@@ -37,17 +37,10 @@ def dense_side_flops(size: Size, order: int) -> int:
 
 
 def series_side_flops(size: Size, order: int) -> int:
-    """One right-hand side: p terms of the outputs, p - 1 of the gradient.
-
-    A product of two series takes a product for each pair of terms whose powers add up to less than
-    the number of terms; nested derivatives take three for each that is nested.
-    """
-    p = min(order, ENDLESS)
-    if size.nested:
-        forward, backward = 3 ** (p - 1), 2 * 3 ** (p - 2)
-    else:
-        forward, backward = p * (p + 1) // 2, p * (p - 1)
-    return gradient_flops(size) * (forward + backward) // 3
+    """One right-hand side: products of series, of which a gradient's three have one term each."""
+    kept = size.road.kept(size.n, size.itemsize) > 0
+    products = size.road.products(min(order, ENDLESS), kept=kept)
+    return gradient_flops(size) * products // 3
 
 
 def recorded_flops(size: Size, order: int) -> int:
@@ -82,5 +75,5 @@ def series_seconds(size: Size, order: int, rates: Rates) -> float:
 def taylor_side_flops(size: Size, degree: int) -> int:
     """One gradient of a Taylor model's loss, whose terms are all multiplied with each other."""
     q = min(degree, ENDLESS)
-    products = 3**q if size.nested else (q + 1) * (q + 2) // 2
+    products = (q + 1) * (q + 2) // 2 if size.road.obstacle is None else 3**q
     return gradient_flops(size) * products

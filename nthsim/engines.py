@@ -71,7 +71,7 @@ class KernelWork(eqx.Module):
 
 def kernel_work(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> KernelWork:
     """Count the work of one evaluation and look for layers; nothing is computed."""
-    tapped = _taken_apart(network, theta, slots)
+    tapped = taken_apart(network, theta, slots.points[0], slots.outputs)
     return _work(network, theta, slots, tapped)
 
 
@@ -100,7 +100,7 @@ def block_kernel(
     elif method == "auto" and not expanded:
         work = _work(network, theta, slots, tapped)
         if not work.quick(len(slots.first), slots.shape(2)[1], order):
-            tapped = _taken_apart(network, theta, slots)
+            tapped = taken_apart(network, theta, slots.points[0], slots.outputs)
             if isinstance(tapped, str):
                 warnings.warn(
                     f"{tapped[:-1]}: kernels take nested derivatives, which is slower.",
@@ -112,10 +112,10 @@ def block_kernel(
     return structured_kernel(tapped, theta, slots, order, chunk_bytes=chunk_bytes)
 
 
-def _taken_apart(
-    network: AbstractNetwork, theta: PyTree[Array], slots: Slots
+def taken_apart(
+    network: AbstractNetwork, theta: PyTree[Array], one: Array, outputs: int
 ) -> TappedNetwork | str:
-    """What "auto" would work with, or the sentence that says what stands in the way."""
+    """The network with its layers tapped, or the sentence that says what stands in the way."""
     if not isinstance(network, Network):
         return "`model` must be evaluated as it is to be taken apart, but is expanded."
     outside = outside_layers(theta)
@@ -126,7 +126,7 @@ def _taken_apart(
             f"apart, but holds `{largest}` elsewhere."
         )
     try:
-        return tap(network, theta, slots.points[0], slots.outputs)
+        return tap(network, theta, one, outputs)
     except ValueError as error:
         return str(error)
 

@@ -8,11 +8,12 @@ from jaxtyping import Array, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
 from nthsim.engines import KernelWork, kernel_work
-from nthsim.expansions import expanded_numbers, taylor_obstacle
 from nthsim.network import AbstractNetwork, parameter_count
 from nthsim.problem import Problem
+from nthsim.roads import Road
 from nthsim.schedules import Schedule
 from nthsim.slots import Slots
+from nthsim.taylor_expansions import expanded_numbers
 
 #: Stages of Dopri8, the most that a Runge–Kutta pair of ours has.
 STAGES = 14
@@ -28,11 +29,10 @@ class Size(eqx.Module):
     """The whole numbers that memory and work depend on.
 
     `k` is the number of outputs, `parameters` that of parameters, `itemsize` the bytes of one
-    number, `activations` what one evaluation at one input writes, and `work` that of kernels. The
+    number, `work` that of kernels, and `road` how the network is expanded along a series. The
     first slot of every kernel holds the test points, and before them, where `joined`, the others.
     `recorded` counts the tangent kernels that every run records at its `save_times`, `stages` those
-    of its Runge–Kutta pair, `basis` what it holds for an eigenbasis, and `nested` says that Taylor
-    coefficients take nested derivatives.
+    of its Runge–Kutta pair, `basis` what it holds for an eigenbasis.
     """
 
     n: int
@@ -41,9 +41,8 @@ class Size(eqx.Module):
     k: int
     parameters: int
     itemsize: int
-    activations: int
     work: KernelWork
-    nested: bool
+    road: Road
     save_times: int = 0
     recorded: int = 0
     stages: int = STAGES
@@ -73,17 +72,15 @@ def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> Siz
         k=slots.outputs,
         parameters=parameter_count(theta),
         itemsize=slots.points.dtype.itemsize,
-        activations=network.work(theta, slots.points).written,
         work=kernel_work(network, theta, slots),
-        nested=False,
+        road=Road((), None, network.work(theta, slots.points).written),  # no series is meant
     )
 
 
 def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
     """The numbers of a problem, and of its runs if they are known."""
     size = size_of(problem.network, problem.theta, problem.slots)
-    obstacle = taylor_obstacle(problem.network, problem.theta, problem.x)
-    size = dataclasses.replace(size, nested=obstacle is not None)
+    size = dataclasses.replace(size, road=problem.road)
     if course is None:
         return size
     return dataclasses.replace(
@@ -97,7 +94,7 @@ def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
 
 def flow_bytes(size: Size) -> int:
     """The peak of exact gradient flow."""
-    state = _parameter_copies(size) * size.parameters + (size.n + size.n_test) * size.activations
+    state = _parameter_copies(size) * size.parameters + (size.n + size.n_test) * size.road.written
     return size.itemsize * (state + size.basis) + CHUNK + PROGRAM + _recorded_bytes(size)
 
 
@@ -136,7 +133,7 @@ def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
 
     Its kernels are all held, those of entry after entry computed, and its tangent kernels recorded.
     """
-    outputs = (size.n + size.n_test) * size.activations
+    outputs = (size.n + size.n_test) * size.road.written
     held = size.parameters + sum(size.entries(r) for r in range(1, kernels + 1))
     flow = _parameter_copies(size) * size.parameters + outputs
     entry = 2 ** (kernels - 1) * (2 * size.parameters + outputs)
@@ -146,7 +143,8 @@ def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
 
 def taylor_bytes(size: Size, degree: int) -> int:
     """The peak of gradient flow of a Taylor model, whose terms are all evaluated at once."""
-    terms = expanded_numbers(size.activations, 1 + degree, nested=size.nested)
+    nested = size.road.obstacle is not None
+    terms = expanded_numbers(size.road.written, 1 + degree, nested=nested)
     every = (size.n + size.n_test) * terms
     return flow_bytes(size) + size.itemsize * (size.parameters + every)
 
@@ -185,6 +183,7 @@ def _signal_bytes(size: Size) -> int:
 
 
 def _expansion_bytes(size: Size, terms: int) -> int:
-    """One chunk of inputs with the Taylor coefficients of all that is computed from them."""
-    numbers = expanded_numbers(size.activations, terms, nested=size.nested)
-    return min(max(CHUNK_BYTES, numbers * size.itemsize), size.n * numbers * size.itemsize)
+    """One chunk of inputs with the Taylor coefficients of what is computed from them, and rest."""
+    each = size.road.numbers(terms) * size.itemsize
+    kept = size.road.kept(size.n, size.itemsize)
+    return min(max(CHUNK_BYTES, each), size.n * each) + kept

@@ -4,8 +4,10 @@ A linear layer applies its matrix to its input, a convolution to each patch of i
 way a call returns $z = h W^\top$ plus a bias, with one row of h (T, in) for each position.
 """
 
+from functools import reduce
 from itertools import product
 from math import prod
+from operator import add
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +21,9 @@ CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
 PADDINGS = {"ZEROS": "constant", "REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
 
 Layer = eqx.nn.Linear | eqx.nn.Conv
+
+#: Taylor coefficients 0, 1, ... of an array; None for one that is known to vanish.
+Terms = list[Any]
 
 
 def is_layer(node: Any) -> bool:
@@ -77,6 +82,56 @@ def applied(layer: Layer, x: Float[Array, "..."]) -> Float[Array, "..."]:
     if layer.bias is not None:
         z = z + layer.bias
     return z.reshape(()) if layer.out_features == "scalar" else z
+
+
+def without_bias(layer: Layer) -> Layer:
+    """The layer with a bias of zero, if it has one."""
+    if layer.bias is None:
+        return layer
+    return eqx.tree_at(lambda at: at.bias, layer, jnp.zeros_like(layer.bias))
+
+
+def returned(layer: Layer, h: Float[Array, "s ..."]) -> Float[Array, "s ..."]:
+    """What a batch of calls returns."""
+    return jax.vmap(lambda one: applied(layer, one))(h)
+
+
+def received(
+    layer: Layer, shape: tuple[int, ...], delta: Float[Array, "s ..."]
+) -> Float[Array, "s ..."]:
+    """What the inputs of a batch of calls, of this shape, receive back from its outputs."""
+    h = jax.ShapeDtypeStruct((len(delta), *shape), delta.dtype)
+    bare = without_bias(layer)
+    return jax.linear_transpose(lambda h: returned(bare, h), h)(delta)[0]
+
+
+def weight_gradients(layer: Layer, h: Terms, delta: Terms) -> Terms:
+    r"""The gradients by the weight summed over a batch of calls, $\sum_b \delta_b h_b^\top$.
+
+    A product of series: h and $\delta$ are Taylor coefficients, of which None is zero.
+    """
+    q, bare = len(delta), without_bias(layer)
+    if isinstance(layer, eqx.nn.Linear):
+        # XLA contracts over the first axes of both factors at half the speed on CPUs, and would
+        # compute all of delta anew while it transposes.
+        rows = jax.lax.optimization_barrier(jnp.stack(delta).reshape(q, len(delta[0]), -1))
+        columns = jax.lax.optimization_barrier(jnp.swapaxes(rows, 1, 2))
+        gradient = lambda i, j: columns[j] @ h[i].reshape(len(h[i]), -1)  # noqa: E731
+    else:
+        at = lambda w: eqx.tree_at(lambda conv: conv.weight, bare, w)  # noqa: E731
+        pull = lambda i: jax.linear_transpose(lambda w: returned(at(w), h[i]), layer.weight)  # noqa: E731
+        gradient = lambda i, j: pull(i)(delta[j])[0]  # noqa: E731
+    return [
+        reduce(add, [gradient(i, j - i) for i in range(j + 1) if h[i] is not None])
+        for j in range(q)
+    ]
+
+
+def bias_gradient(layer: Layer, delta: Float[Array, "s ..."]) -> Float[Array, "..."]:
+    """The gradient by the bias, summed over a batch of calls."""
+    out, *inner = layer.weight.shape
+    total = jnp.sum(delta.reshape(len(delta), out, -1), axis=(0, 2))
+    return total.reshape(out, *(1 for _ in inner[1:]))
 
 
 def way_back(

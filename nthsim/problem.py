@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.blocks import AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.engines import block_kernel
-from nthsim.expansions import Expansion, expansion, taylor_obstacle
+from nthsim.expansions import AbstractExpansion
 from nthsim.losses import Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
+from nthsim.roads import Road, expansion, road
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
 
@@ -75,19 +76,19 @@ class Problem(eqx.Module):
         network = self.network.expandable()
         return series_kernel(block_kernel(network, self.theta, self.slots, 2), self.theta)
 
-    def expansion(self, terms: int) -> Expansion:
+    def expansion(self, terms: int) -> AbstractExpansion:
         """Outputs and gradients along a path of so many terms."""
-        return expansion(self.network, self.theta, self.x, terms)
+        return expansion(self.network, self.theta, self.x, self.out_shape, terms)
+
+    @property
+    def road(self) -> Road:
+        """How the network is expanded along a path."""
+        return road(self.network, self.theta, self.x, self.outputs_per_sample)
 
     @property
     def quadratic(self) -> bool:
         """Whether the loss is known to be quadratic in the outputs."""
         return self.residual.loss is squared_error
-
-    @property
-    def obstacle(self) -> str | None:
-        """What keeps Taylor arithmetic from the network, None if nothing does."""
-        return taylor_obstacle(self.network, self.theta, self.x)
 
 
 def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:

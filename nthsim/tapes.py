@@ -54,12 +54,33 @@ class Tape:
         return z
 
 
+class Reached(Exception):
+    """An evaluation has come to the first call whose output is not given."""
+
+
+class Playback:
+    """Visits the calls of the layers in one evaluation: returns what is given, records inputs."""
+
+    def __init__(self, outputs: tuple[Array, ...]) -> None:
+        """Return these, one per call, and stop at the call after them."""
+        self.outputs = outputs
+        self.inputs: list[Array] = []
+
+    def visit(self, index: int, layer: Layer, x: Array) -> Array:
+        """Answer one call, without its layer."""
+        del index, layer
+        self.inputs.append(x)
+        if len(self.inputs) > len(self.outputs):
+            raise Reached
+        return self.outputs[len(self.inputs) - 1]
+
+
 class Tapped(eqx.Module):
     """A layer that tells a tape of its calls."""
 
     layer: Layer
     index: int = eqx.field(static=True)
-    tape: Tape = eqx.field(static=True)
+    tape: Tape | Playback = eqx.field(static=True)
 
     def __call__(self, x: Array, *, key: Any = None) -> Array:
         """Evaluate by the tape."""
@@ -76,10 +97,36 @@ def recorded(
 ) -> tuple[Any, Tape]:
     """The output for one input and its calls, with `rest` for what is no layer's weight."""
     tape = Tape([layer.weight for layer in layers_of(theta)], additions)
+    return _tapped(network, theta, rest, tape)(x), tape
+
+
+def played_back(
+    network: Network,
+    theta: PyTree[Array],
+    rest: PyTree[Array],
+    x: Array,
+    outputs: tuple[Array, ...],
+) -> tuple[list[Array], Any]:
+    """What the calls of the layers take and the network returns, once the calls return `outputs`.
+
+    With fewer outputs than calls, the evaluation ends at the first call without: its input is the
+    last of those returned, and the network's own output None.
+    """
+    tape = Playback(outputs)
+    try:
+        out = _tapped(network, theta, rest, tape)(x)
+    except Reached:
+        out = None
+    return tape.inputs, out
+
+
+def _tapped(
+    network: Network, theta: PyTree[Array], rest: PyTree[Array], tape: Tape | Playback
+) -> PyTree:
     index = count()
     tapped = lambda node: Tapped(node, next(index), tape) if is_layer(node) else node  # noqa: E731
     model = eqx.combine(rest, theta, network.static)
-    return jax.tree.map(tapped, model, is_leaf=is_layer)(x), tape
+    return jax.tree.map(tapped, model, is_leaf=is_layer)
 
 
 def rest_of(theta: PyTree[Array]) -> PyTree[Array]:

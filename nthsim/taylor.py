@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from nthsim.checks import count
 from nthsim.datasets import Dataset
-from nthsim.expansions import taylor_obstacle
 from nthsim.flow import exact
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
@@ -112,7 +111,7 @@ def taylor(
 def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: bool) -> Trajectory:
     """Integrate the gradient flow of the Taylor polynomial."""
     network = problem.network.expandable()
-    nested = taylor_obstacle(network, problem.theta, problem.x) is not None
+    nested = problem.road.obstacle is not None
     polynomial = TaylorNetwork(network, problem.theta, degree, nested)
     expanded = dataclasses.replace(problem, network=polynomial)
     return exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)

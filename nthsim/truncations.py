@@ -44,9 +44,7 @@ class Truncations(eqx.Module):
             method=choice.method,
             progress=progress,
         )
-        method = str(choice)
-        if choice.method == "series" and self.problem.obstacle is not None:
-            method += f"; nested derivatives, as Taylor arithmetic met {self.problem.obstacle}"
+        method = f"{choice}; {self.problem.road}" if choice.method == "series" else str(choice)
         return trajectory(name, self.problem, solution, method=method)
 
     def orders(self, method: str | None = None) -> tuple[int, ...]:

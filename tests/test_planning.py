@@ -18,6 +18,7 @@ from nthsim.memory import available, check_fits, container_memory, largest, read
 from nthsim.models import FCN
 from nthsim.problem import pose
 from nthsim.refusals import check_comparison
+from nthsim.roads import Road
 from nthsim.schedules import schedule
 from nthsim.solvers import Auto
 
@@ -34,9 +35,8 @@ def small(**changes) -> Size:
         k=1,
         parameters=100,
         itemsize=8,
-        activations=50,
         work=KernelWork(200, None),
-        nested=False,
+        road=Road((), None, 50),
         save_times=3,
         recorded=3,
     )

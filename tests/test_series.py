@@ -1,4 +1,4 @@
-"""Taylor coefficients along a path, and networks expanded by them."""
+"""Taylor coefficients along a path."""
 
 import equinox as eqx
 import jax
@@ -6,13 +6,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import NETWORKS, Recurrent
+from networks import Recurrent
 
-from nthsim.expansions import Expansion, expansion, taylor_obstacle
-from nthsim.losses import Residual, softmax_cross_entropy
 from nthsim.models.activation import relu, softplus
 from nthsim.network import split
 from nthsim.series import coefficients
+from nthsim.taylor_expansions import taylor_obstacle
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -54,49 +53,3 @@ def test_activations_of_jax_are_replaced_by_ours(activation):
 def test_what_keeps_taylor_arithmetic_away_is_named():
     network, theta = split(Recurrent(scanned=True, key=jr.key(0)))
     assert "scan" in (taylor_obstacle(network, theta, jnp.ones((1, 4))) or "")
-
-
-@pytest.fixture(scope="module")
-def expanded():
-    """A network of three outputs, a path of three terms, and seven inputs."""
-    network, theta = split(NETWORKS["mlp of three outputs"])
-    term = lambda key: jax.tree.map(lambda a: 0.1 * jr.normal(jr.key(key), a.shape), theta)  # noqa: E731
-    x, y = jr.normal(jr.key(3), (7, 4)), jax.nn.one_hot(jnp.arange(7) % 3, 3)
-    return network, (theta, term(1), term(2)), x, Residual(softmax_cross_entropy, y, (3,))
-
-
-def test_chunks_of_inputs_do_not_change_the_expansion(expanded):
-    network, path, x, residual = expanded
-    whole = expansion(network, path[0], x, 3)
-    assert whole.chunk == 7
-    parts = Expansion(whole.network, 3, None)  # the last chunk is moved back to fit
-    both = [(e.outputs(path, x), e.gradients(path, x, residual)) for e in (whole, parts)]
-    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
-
-
-def test_expansion_is_that_of_outputs_and_gradients_in_one_variable(expanded):
-    """Against derivatives by the formal parameter of the loss's gradient with residuals held."""
-    network, path, x, residual = expanded
-    found = expansion(network, path[0], x, 3)
-    at = lambda e: jax.tree.map(lambda a, b, c: a + e * b + e**2 * c, *path)  # noqa: E731
-    f = lambda e: network(at(e), x).reshape(-1)  # noqa: E731
-    d1, d2 = jax.jacfwd(f), jax.jacfwd(jax.jacfwd(f))
-    terms = [f(0.0), d1(0.0), d2(0.0) / 2]
-    np.testing.assert_allclose(found.outputs(path, x), jnp.stack(terms), rtol=1e-11, atol=1e-13)
-    c = residual((terms[0] + terms[1] + terms[2]).reshape(7, 3))
-    pulled = lambda e: jax.vjp(lambda t: network(t, x), at(e))[1](c)[0]  # noqa: E731
-    expected = (pulled(0.0), jax.jacfwd(pulled)(0.0))
-    for one, other in zip(
-        jax.tree.leaves(found.gradients(path, x, residual)), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
-
-
-def test_nested_derivatives_give_the_same_expansion(expanded):
-    network, path, x, residual = expanded
-    by_jet = expansion(network, path[0], x, 3)
-    nested = Expansion(by_jet.network, 7, "as if")
-    pairs = [(e.outputs(path, x), e.gradients(path, x, residual)) for e in (by_jet, nested)]
-    for one, other in zip(*map(jax.tree.leaves, pairs), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)

@@ -1,0 +1,80 @@
+"""A network cut open at its layers: what is left once the outputs of their calls are given."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.layers import is_layer
+from nthsim.network import Network
+from nthsim.tapes import Call, played_back
+
+#: One array for each of several calls, for a batch of inputs.
+Batches = tuple[Float[Array, "s ..."], ...]
+
+
+class Point(NamedTuple):
+    """What the first calls return, the parameters outside of layers, and what the last receive.
+
+    Received by the input of a call is the derivative of f by it.
+    """
+
+    z: Batches
+    elsewhere: PyTree[Array]
+    received: Batches = ()
+
+
+class OpenedNetwork(eqx.Module):
+    r"""A network of scalar outputs as a function of what the calls of its layers return.
+
+    Call c takes $h_c = g_c(z_1, \dots, z_{c-1})$ and returns $z_c = W h_c + b$; the network returns
+    $f = g(z_1, \dots, z_C)$. The functions g hold no layer, so that they cost next to nothing.
+
+    All methods act on a batch x of inputs. The layers of `theta` play no part but that of places.
+    """
+
+    network: Network
+    theta: PyTree[Array]
+    calls: tuple[Call, ...] = eqx.field(static=True)
+
+    def taken(self, at: Point, x: Float[Array, "s ..."]) -> Float[Array, "s ..."]:
+        """$h_c$ for the call after those that returned z, or f after all of them."""
+        inputs, f = self._played(at.z, at.elsewhere, x)
+        return inputs[-1] if f is None else f
+
+    def signal(self, at: Point, x: Float[Array, "s ..."]) -> Float[Array, "s ..."]:
+        r"""$\partial f / \partial z_c$ for the call before those whose inputs have received."""
+        c = len(self.calls) - len(at.received) - 1
+
+        def later(z: Array) -> tuple[Batches, Array]:
+            inputs, f = self._played((*at.z[:c], z, *at.z[c + 1 :]), at.elsewhere, x)
+            return inputs[c + 1 :], f
+
+        return jax.vjp(later, at.z[c])[1]((at.received, jnp.ones_like(x, shape=len(x))))[0]
+
+    def gradient_elsewhere(
+        self, at: Point, c: Float[Array, " s"], x: Float[Array, "s ..."]
+    ) -> PyTree[Array]:
+        r"""$\sum_b c_b \nabla f_b$ by the parameters outside of layers."""
+        pull = jax.vjp(lambda elsewhere: self._played(at.z, elsewhere, x), at.elsewhere)[1]
+        return pull((tuple(jax.vmap(jnp.multiply)(c, r) for r in at.received), c))[0]
+
+    def _played(self, z: Batches, elsewhere: PyTree[Array], x: Array) -> tuple[Batches, Any]:
+        """What is taken by all calls up to the first without an output, and f if there is none."""
+
+        def one(z: tuple[Array, ...], x: Array) -> tuple[tuple[Array, ...], Any]:
+            inputs, out = played_back(self.network, self.theta, elsewhere, x, z)
+            return tuple(inputs), None if out is None else out.reshape(())
+
+        return jax.vmap(one)(z, x)
+
+
+def elsewhere_of(theta: PyTree[Array]) -> PyTree[Array]:
+    """The parameters outside of layers."""
+
+    def emptied(node: Any) -> Any:
+        return jax.tree.map(lambda _: None, node) if is_layer(node) else node
+
+    return jax.tree.map(emptied, theta, is_leaf=is_layer)
