@@ -23,6 +23,9 @@ VERSION = 1
 #: The one attribute of each group that holds its facts, as JSON.
 ATTRIBUTE = "nthsim"
 
+#: What netCDF-4 files begin with, those of nthsim at their first byte.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 #: The first axes of what a study over sizes measures.
 STUDY = ("family", "size", "seed")
 
@@ -136,12 +139,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
         ValueError: When there is no such file, or it is damaged, foreign, of another kind, or was
             written by a newer nthsim.
     """
-    try:
-        with Path(path).open("rb"):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
+    _check_format(path)
     with decoding(path), _opened(path) as tree:
         tree.load()
         stamp = json.loads(tree.attrs.get(ATTRIBUTE, "{}"))
@@ -170,9 +168,21 @@ def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:  # a damaged file can fail at any depth of HDF5, xarray and JSON
         raise ValueError(
-            f"`path` must be an intact netCDF-4 file, but {path} is cut short, damaged or no such "
-            "file."
+            f"`path` must be an intact netCDF-4 file, but {path} is cut short or damaged."
         ) from error
+
+
+def _check_format(path: str | os.PathLike[str]) -> None:
+    """Tell files that are not there, and those of another format, from damaged ones."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(len(SIGNATURE))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
+    if start != SIGNATURE:
+        found = "of another format" if start else "empty"
+        raise ValueError(f"`path` must be a netCDF-4 file, but {path} is {found}.")
 
 
 def _opened(path: str | os.PathLike[str]) -> xr.DataTree:

@@ -685,8 +685,14 @@ COMMAND_MISTAKES = {
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
-    "foreign result": ("show {dir}/corrupt.npz", r"`path` must be an intact netCDF-4 file, but"),
-    "half a result": ("show {dir}/half.nc", r"`path` must be an intact netCDF-4 file, but"),
+    "foreign result": (
+        "show {dir}/corrupt.npz",
+        r"`path` must be a netCDF-4 file, but .* is of another format\.",
+    ),
+    "half a result": (
+        "show {dir}/half.nc",
+        r"`path` must be an intact netCDF-4 file, but .* is cut short or damaged\.",
+    ),
 }
 
 
