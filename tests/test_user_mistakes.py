@@ -646,7 +646,14 @@ COMMAND_MISTAKES = {
         r"`config` must be a TOML file, but .* is not",
     ),
     "binary TOML": ("flow --config {dir}/corrupt.npz", r"`config` must be a TOML file, but"),
-    "unknown key": ("flow --config {dir}/unknown.toml", r"`config` must hold only .* holds wdth\."),
+    "misspelt key": (
+        "flow --config {dir}/misspelt.toml",
+        r"`config` must hold only names of settings, .* n-trian \(did you mean n_train\?\)\.",
+    ),
+    "unknown key": (
+        "flow --config {dir}/unknown.toml",
+        r"`config` must hold only activation, atol, .*, widths, but .* holds quux\.",
+    ),
     "wrong value": (
         "flow --config {dir}/value.toml",
         r"`config` must hold valid .*: `--width` must be an integer, but is 'many'; see",
@@ -703,7 +710,8 @@ def folder(tmp_path_factory) -> Path:
     (folder / "words.csv").write_text("x,y\none,two\n")
     (folder / "semicolons.csv").write_text("a;y\n1,5;2\n3;4,5\n")
     (folder / "broken.toml").write_text("width = = 3\n")
-    (folder / "unknown.toml").write_text("wdth = 3\n")
+    (folder / "misspelt.toml").write_text("n-trian = 3\n")
+    (folder / "unknown.toml").write_text("quux = 3\n")
     (folder / "value.toml").write_text('width = "many"\n')
     whole = folder / "whole.nc"
     nth.gradient_flow(NET, DATA, TS, progress=False).save(whole)
