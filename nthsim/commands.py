@@ -36,19 +36,13 @@ from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
 from nthsim.refusals import check_kernels
-from nthsim.scaling import Scaling
+from nthsim.saved import CELLS, loaded, result_files
 from nthsim.scaling_studies import depth_scaling, width_scaling
-from nthsim.stores import MANIFEST, read_manifest
+from nthsim.stores import MANIFEST
 from nthsim.studies import CompareError, compare
 from nthsim.sweeps import SweepError
 from nthsim.tables import scientific, table
 from nthsim.trajectories import SolveError, Trajectory
-
-#: The folder of a sweep's cells, beside its results.
-CELLS = "cells"
-
-#: The results that a folder may hold.
-RESULTS = ("scaling.nc", "orders.nc", "flow.nc")
 
 #: Rows of a printed trajectory.
 ROWS = 11
@@ -223,45 +217,18 @@ def _plan(command: settings.Plan) -> int:
 
 
 def _show(command: settings.Show, folder: Path | None) -> int:
-    result = _loaded(_result_file(command.file))
-    text = _shown(result) if isinstance(result, Trajectory) else str(result)
+    files = result_files(command.file)
+    texts: list[str] = []
+    for file in files:
+        result = loaded(file)
+        text = _shown(result) if isinstance(result, Trajectory) else str(result)
+        texts.append(text if len(files) == 1 else f"{file.name}:\n\n{text}\n")
+        print(texts[-1])
+        if folder is not None and not isinstance(result, Trajectory):
+            result.plot(folder / f"{file.stem}.png")
     if folder is not None:
-        _write(folder / "table.txt", text)
-        if not isinstance(result, Trajectory):
-            result.plot(
-                folder / ("orders.png" if isinstance(result, Comparison) else "scaling.png")
-            )
-    print(text)
+        _write(folder / "table.txt", "\n".join(texts))
     return 0
-
-
-def _result_file(path: Path) -> Path:
-    """The file itself, or that of a folder."""
-    if not path.is_dir():
-        return path
-    found = [path / name for name in RESULTS if (path / name).is_file()]
-    if found:
-        return found[0]
-    cells = path if (path / MANIFEST).exists() else path / CELLS
-    if (cells / MANIFEST).exists():
-        names = read_manifest(cells)["cells"]
-        done = sum((cells / f"{name}.nc").exists() for name in names)
-        raise ValueError(
-            f"`file` must be a finished result, but {path} holds a sweep with {done} of "
-            f"{len(names)} cells: the command that began it goes on from there."
-        )
-    raise ValueError(f"`file` must be a result of nthsim, but the folder {path} holds none.")
-
-
-def _loaded(path: Path) -> Comparison | Trajectory | Scaling:
-    """Whichever result a file holds."""
-    try:
-        return Comparison.load(path)
-    except ValueError as error:
-        for kind in (Trajectory, Scaling):
-            with contextlib.suppress(ValueError):
-                return kind.load(path)
-        raise error
 
 
 def _reason(study: Comparison) -> str:

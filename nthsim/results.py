@@ -139,7 +139,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
         ValueError: When there is no such file, or it is damaged, foreign, of another kind, or was
             written by a newer nthsim.
     """
-    _check_format(path)
+    if not _is_netcdf(path):
+        raise ValueError(f"`path` must be a netCDF-4 file, but {path} is of another format.")
     with decoding(path), _opened(path) as tree:
         tree.load()
         stamp = json.loads(tree.attrs.get(ATTRIBUTE, "{}"))
@@ -157,6 +158,19 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
         return _record(tree), {name: _record(node) for name, node in tree.children.items()}
 
 
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """The kind of result that a file holds; None where it is none of nthsim's.
+
+    Raises:
+        ValueError: When there is no such file, or it is damaged.
+    """
+    if not _is_netcdf(path):
+        return None
+    with decoding(path), xr.open_dataset(path, engine="h5netcdf") as root:
+        stamp = json.loads(root.attrs.get(ATTRIBUTE, "{}"))
+        return stamp.get("kind") if stamp.get("format") == "nthsim" else None
+
+
 @contextlib.contextmanager
 def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say in one sentence that the file is damaged, whatever it is that fails because of it.
@@ -172,17 +186,18 @@ def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def _check_format(path: str | os.PathLike[str]) -> None:
-    """Tell files that are not there, and those of another format, from damaged ones."""
+def _is_netcdf(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts as one of netCDF-4 does; that tells others from damaged ones.
+
+    Raises:
+        ValueError: When there is no such file.
+    """
     try:
         with Path(path).open("rb") as file:
-            start = file.read(len(SIGNATURE))
+            return file.read(len(SIGNATURE)) == SIGNATURE
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
-    if start != SIGNATURE:
-        found = "of another format" if start else "empty"
-        raise ValueError(f"`path` must be a netCDF-4 file, but {path} is {found}.")
 
 
 def _opened(path: str | os.PathLike[str]) -> xr.DataTree:

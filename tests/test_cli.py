@@ -86,6 +86,22 @@ def test_show_prints_the_table_again_and_draws_the_figure(saved, tmp_path, capsy
     assert {path.name for path in tmp_path.iterdir()} == {"orders.png", "table.txt"}
 
 
+def test_show_finds_all_results_in_a_folder_whatever_they_are_called(saved, tmp_path, capsys):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    folder.mkdir()
+    study = nth.Comparison.load(saved / "orders.nc")
+    study.exact.save(folder / "b.nc")
+    (folder / "c.nc").write_text("no result")
+    assert main(["show", str(folder)]) == 0
+    flow = capsys.readouterr().out
+    study.save(folder / "a.nc")
+    assert main(["show", str(folder), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert shown == f"a.nc:\n\n{study}\n\nb.nc:\n\n{flow}\n"
+    assert shown.rstrip("\n") == (out / "table.txt").read_text().rstrip("\n")
+    assert {path.name for path in out.iterdir()} == {"a.png", "table.txt"}
+
+
 def test_flow_is_printed_saved_and_shown_again(tmp_path, capsys):
     assert main(["flow", *TINY, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

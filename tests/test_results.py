@@ -155,18 +155,11 @@ def test_folder_is_no_file(tmp_path):
     _refused(tmp_path, f"`path` must be a readable file, but {tmp_path} is not: Is a directory.")
 
 
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        (b"", "empty"),
-        (b"hello", "of another format"),
-        (b"CDF\x01" + bytes(60), "of another format"),
-    ],
-)
-def test_file_of_another_format_is_told_from_a_damaged_one(content, found, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"hello", b"CDF\x01" + bytes(60)])
+def test_file_of_another_format_is_told_from_a_damaged_one(content, tmp_path):
     path = tmp_path / "a.nc"
     path.write_bytes(content)
-    _refused(path, f"`path` must be a netCDF-4 file, but {path} is {found}.")
+    _refused(path, f"`path` must be a netCDF-4 file, but {path} is of another format.")
 
 
 @pytest.mark.parametrize("part", ["first 8 bytes", *np.linspace(0.02, 0.98, 20), "last byte"])

@@ -669,8 +669,12 @@ COMMAND_MISTAKES = {
         r"`FILE` must be a result of nthsim compare, flow or scaling, but is missing; see",
     ),
     "folder of nothing to show": (
+        "show {dir}/empty",
+        r"`path` must be a result of nthsim, but the folder .*empty holds none\.",
+    ),
+    "folder with half a result": (
         "show {dir}",
-        r"`file` must be a result of nthsim, but the folder",
+        r"`path` must be an intact netCDF-4 file, but .*half\.nc is cut short or damaged\.",
     ),
     "widths and depths": (
         "scaling --widths 3 4 --depths 1 2",
@@ -713,6 +717,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "misspelt.toml").write_text("n-trian = 3\n")
     (folder / "unknown.toml").write_text("quux = 3\n")
     (folder / "value.toml").write_text('width = "many"\n')
+    (folder / "empty").mkdir()
     whole = folder / "whole.nc"
     nth.gradient_flow(NET, DATA, TS, progress=False).save(whole)
     (folder / "half.nc").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
