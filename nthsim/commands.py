@@ -32,6 +32,7 @@ from nthsim.inputs import (
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
 from nthsim.memory import available, memory_limit, readable
+from nthsim.names import called
 from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
@@ -58,12 +59,14 @@ def run(command: settings.Command) -> int:
     jax.config.update("jax_enable_x64", double)  # of the command's own process
     out = getattr(command, "out", None)
     folder = None if out is None else made_folder("out", out)
-    if isinstance(command, settings.Show):
-        return _show(command, folder)
-    memory = None if command.memory is None else settings.in_bytes(command.memory)
+    amount = None if isinstance(command, settings.Show) else command.memory
+    memory = None if amount is None else settings.in_bytes(amount)
     if memory is not None and not isinstance(command, settings.Plan):
         check_memory(memory)
-    with contextlib.nullcontext() if memory is None else memory_limit(memory):
+    limit = contextlib.nullcontext() if memory is None else memory_limit(memory)
+    with limit, called(path="out"):  # what is read is called by its own name
+        if isinstance(command, settings.Show):
+            return _show(command, folder)
         if isinstance(command, settings.Compare):
             return _compare(command, folder)
         if isinstance(command, settings.Flow):
@@ -217,10 +220,12 @@ def _plan(command: settings.Plan) -> int:
 
 
 def _show(command: settings.Show, folder: Path | None) -> int:
-    files = result_files(command.file)
+    with called(path="file", out="file"):
+        files = result_files(command.file)
     texts: list[str] = []
     for file in files:
-        result = loaded(file)
+        with called(path="file"):
+            result = loaded(file)
         text = _shown(result) if isinstance(result, Trajectory) else str(result)
         texts.append(text if len(files) == 1 else f"{file.name}:\n\n{text}\n")
         print(texts[-1])

@@ -19,6 +19,7 @@ from nthsim.images import digits, mnist
 from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
+from nthsim.names import called
 from nthsim.recipes import SOLVERS
 from nthsim.settings import Common, Scaling, Solved, Timed, is_file
 from nthsim.solvers.solver import AbstractSolver
@@ -194,12 +195,14 @@ def made_data(settings: Common) -> Dataset:
     """
     n, t, seed = settings.n_train, settings.n_test, _seed(settings)
     if is_file(settings.data):
-        return _flat(load_data(settings.data, n_train=n, n_test=t))
+        with called(path="data"):
+            return _flat(load_data(settings.data, n_train=n, n_test=t))
     name, _, detail = settings.data.partition(":")
     numbers = [part.strip() for part in detail.split(",")] if detail else []
     if all(part.isdecimal() for part in numbers):
         if name in IMAGES:
-            return IMAGES[name](*map(int, numbers), n_train=n, n_test=t, seed=seed)
+            with called(classes="data"):
+                return IMAGES[name](*map(int, numbers), n_train=n, n_test=t, seed=seed)
         if name == "sphere" and len(numbers) == 1:
             return sphere(n, t, dim=int(numbers[0]), seed=seed)
     raise ValueError(
@@ -242,9 +245,6 @@ def made_until(settings: Timed) -> Until:
     Raises:
         ValueError: When a limit is not positive.
     """
-    names = [field.name for field in dataclasses.fields(Until)]
-    limits = {name: getattr(settings, f"until_{name}") for name in names}
-    try:
-        return Until(**limits)
-    except ValueError as error:
-        raise ValueError(str(error).replace("`", "`until_", 1)) from error
+    names = {field.name: f"until_{field.name}" for field in dataclasses.fields(Until)}
+    with called(**names):
+        return Until(**{name: getattr(settings, flag) for name, flag in names.items()})

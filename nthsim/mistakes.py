@@ -19,6 +19,13 @@ COMMANDS = {
 #: What is told without a flag.
 POSITIONAL = {"file"}
 
+#: What settings are called on the command line.
+TYPED = {
+    name: "FILE" if name in POSITIONAL else f"--{name.replace('_', '-')}"
+    for command in COMMANDS.values()
+    for name in get_type_hints(command)
+}
+
 
 def explained(words: Sequence[str]) -> str | None:
     """The first mistake that is found in the words of one command; None if none is."""

@@ -349,7 +349,7 @@ def test_weights_beyond_memory_are_refused_before_they_are_drawn(name, undrawn, 
     assert main([name, *undrawn]) == 2
     # 16 bytes for each of the 7904 * (7904 + 4) weights are just below the 1 GB.
     assert capsys.readouterr().err == (
-        "nthsim: `width` must be at most 7903, but is 60000: its weights need 57.6 GB and "
+        "nthsim: `--width` must be at most 7903, but is 60000: its weights need 57.6 GB and "
         "1.0 GB are available.\n"
     )
 
@@ -358,7 +358,7 @@ def test_kernels_compute_nothing_when_one_does_not_fit(tmp_path, capsys, monkeyp
     monkeypatch.setattr("nthsim.commands.kernel", None)
     words = ["kernels", *SMALL, "--n-train", "16", "--orders", "2", "3", "9", "--memory", "400MB"]
     assert main([*words, "--out", str(tmp_path)]) == 2
-    line = "nthsim: `orders` must be at most 6 for n = 16 here, but is 9: "
+    line = "nthsim: `--orders` must be at most 6 for n = 16 here, but is 9: "
     assert capsys.readouterr().err.startswith(line)
     assert not list(tmp_path.iterdir())
 
