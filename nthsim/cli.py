@@ -61,10 +61,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _status(args: Sequence[str]) -> int:
-    """The exit status of one command, which is imported only if there is something to do."""
+    """The exit status of one command; JAX is imported once its settings are known to be sound."""
     command = parsed(args)
     if command is None:
         return 0
+    from nthsim.values import check  # here, as NumPy is not for help
+
+    check(command)
     from nthsim import commands
 
     return commands.run(command)

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from nthsim import settings
-from nthsim.checks import checked_orders
 from nthsim.comparison import Comparison
 from nthsim.configs import as_toml
+from nthsim.counts import checked_orders
 from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
 from nthsim.inputs import (

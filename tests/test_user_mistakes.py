@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.checks import checked_orders
 from nthsim.cli import main
+from nthsim.counts import checked_orders
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Auto, Explicit, Until
 
