@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import nthsim as nth
 from nthsim.errors import errors as distances
-from nthsim.figures import LOOKS
+from nthsim.looks import LOOKS
 from nthsim.models import FCN
 from nthsim.tables import scientific, table
 

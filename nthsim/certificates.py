@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from nthsim.checks import checked_orders, choice
+from nthsim.checks import choice
 from nthsim.choices import METHODS, choose
+from nthsim.counts import checked_orders
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.flow import exact

@@ -13,7 +13,8 @@ from typing import Annotated, TypeVar
 import tyro
 
 from nthsim.configs import flags
-from nthsim.mistakes import COMMANDS, explained
+from nthsim.mistakes import COMMANDS, TYPED, explained
+from nthsim.names import called
 from nthsim.settings import Command, Compare, Flow, Kernels, Plan, Scaling, Show
 
 T = TypeVar("T")
@@ -41,12 +42,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Where NTHSIM_TRACEBACK is set in the environment, an error that nobody foresaw is raised.
     """
     try:
-        command = parsed(sys.argv[1:] if args is None else args)
-        if command is None:
-            return 0
-        from nthsim import commands
-
-        status = commands.run(command)
+        with called(**TYPED):
+            status = _status(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except ValueError as error:
         return _ended(2, str(error))
@@ -61,6 +58,19 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _ended(1, _failure(error))
     return status
+
+
+def _status(args: Sequence[str]) -> int:
+    """The exit status of one command; JAX is imported once its settings are known to be sound."""
+    command = parsed(args)
+    if command is None:
+        return 0
+    from nthsim.values import check  # here, as NumPy is not for help
+
+    check(command)
+    from nthsim import commands
+
+    return commands.run(command)
 
 
 def parsed(args: Sequence[str]) -> Command | None:

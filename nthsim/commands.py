@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from nthsim import settings
-from nthsim.checks import checked_orders
 from nthsim.comparison import Comparison
 from nthsim.configs import as_toml
+from nthsim.counts import checked_orders
 from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
 from nthsim.inputs import (
@@ -32,23 +32,18 @@ from nthsim.inputs import (
 from nthsim.kernels import kernel
 from nthsim.losses import LOSSES, squared_error
 from nthsim.memory import available, memory_limit, readable
+from nthsim.names import called
 from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
 from nthsim.refusals import check_kernels
-from nthsim.scaling import Scaling
+from nthsim.saved import CELLS, loaded, result_files
 from nthsim.scaling_studies import depth_scaling, width_scaling
-from nthsim.stores import MANIFEST, read_manifest
+from nthsim.stores import MANIFEST
 from nthsim.studies import CompareError, compare
 from nthsim.sweeps import SweepError
 from nthsim.tables import scientific, table
 from nthsim.trajectories import SolveError, Trajectory
-
-#: The folder of a sweep's cells, beside its results.
-CELLS = "cells"
-
-#: The results that a folder may hold.
-RESULTS = ("scaling.nc", "orders.nc", "flow.nc")
 
 #: Rows of a printed trajectory.
 ROWS = 11
@@ -64,12 +59,14 @@ def run(command: settings.Command) -> int:
     jax.config.update("jax_enable_x64", double)  # of the command's own process
     out = getattr(command, "out", None)
     folder = None if out is None else made_folder("out", out)
-    if isinstance(command, settings.Show):
-        return _show(command, folder)
-    memory = None if command.memory is None else settings.in_bytes(command.memory)
+    amount = None if isinstance(command, settings.Show) else command.memory
+    memory = None if amount is None else settings.in_bytes(amount)
     if memory is not None and not isinstance(command, settings.Plan):
         check_memory(memory)
-    with contextlib.nullcontext() if memory is None else memory_limit(memory):
+    limit = contextlib.nullcontext() if memory is None else memory_limit(memory)
+    with limit, called(path="out"):  # what is read is called by its own name
+        if isinstance(command, settings.Show):
+            return _show(command, folder)
         if isinstance(command, settings.Compare):
             return _compare(command, folder)
         if isinstance(command, settings.Flow):
@@ -223,45 +220,20 @@ def _plan(command: settings.Plan) -> int:
 
 
 def _show(command: settings.Show, folder: Path | None) -> int:
-    result = _loaded(_result_file(command.file))
-    text = _shown(result) if isinstance(result, Trajectory) else str(result)
+    with called(path="file", out="file"):
+        files = result_files(command.file)
+    texts: list[str] = []
+    for file in files:
+        with called(path="file"):
+            result = loaded(file)
+        text = _shown(result) if isinstance(result, Trajectory) else str(result)
+        texts.append(text if len(files) == 1 else f"{file.name}:\n\n{text}\n")
+        print(texts[-1])
+        if folder is not None and not isinstance(result, Trajectory):
+            result.plot(folder / f"{file.stem}.png")
     if folder is not None:
-        _write(folder / "table.txt", text)
-        if not isinstance(result, Trajectory):
-            result.plot(
-                folder / ("orders.png" if isinstance(result, Comparison) else "scaling.png")
-            )
-    print(text)
+        _write(folder / "table.txt", "\n".join(texts))
     return 0
-
-
-def _result_file(path: Path) -> Path:
-    """The file itself, or that of a folder."""
-    if not path.is_dir():
-        return path
-    found = [path / name for name in RESULTS if (path / name).is_file()]
-    if found:
-        return found[0]
-    cells = path if (path / MANIFEST).exists() else path / CELLS
-    if (cells / MANIFEST).exists():
-        names = read_manifest(cells)["cells"]
-        done = sum((cells / f"{name}.nc").exists() for name in names)
-        raise ValueError(
-            f"`file` must be a finished result, but {path} holds a sweep with {done} of "
-            f"{len(names)} cells: the command that began it goes on from there."
-        )
-    raise ValueError(f"`file` must be a result of nthsim, but the folder {path} holds none.")
-
-
-def _loaded(path: Path) -> Comparison | Trajectory | Scaling:
-    """Whichever result a file holds."""
-    try:
-        return Comparison.load(path)
-    except ValueError as error:
-        for kind in (Trajectory, Scaling):
-            with contextlib.suppress(ValueError):
-                return kind.load(path)
-        raise error
 
 
 def _reason(study: Comparison) -> str:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from nthsim.mistakes import meant
 from nthsim.settings import Common, Compare, Scaling, is_file
 
 #: Every name that a TOML file may hold; those that a command has no use for are passed over.
@@ -38,8 +39,9 @@ def flags(path: Path, command: type) -> list[str]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in NAMES:
-            listed = ", ".join(sorted(NAMES))
-            raise ValueError(f"`config` must hold only {listed}, but {path} holds {key}.")
+            guess = meant(name, sorted(NAMES))
+            names = "names of settings" if guess else ", ".join(sorted(NAMES))
+            raise ValueError(f"`config` must hold only {names}, but {path} holds {key}{guess}.")
         if name in known:
             words += _flag(name, value)
     return words

@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -13,26 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from nthsim.legends import UNNAMED, own_legend, shared_legend
+from nthsim.looks import look_of
 from nthsim.outputs import replacing
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
-
-#: Okabe and Ito's colours, which colour-blind people tell apart too; markers tell them in print.
-LOOKS = (
-    ("#000000", ""),
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-    ("#56B4E9", "P"),
-    ("#882255", "*"),
-    ("#8A7A1F", "h"),
-)
-
-#: Those that curves over time take in turn; the last two are for theories.
-PLAIN_LOOKS = 6
 
 #: Of a title, in an inch.
 LETTERS = 13
@@ -42,9 +28,6 @@ APART = 0.065
 
 #: What crossed out points are.
 DOUBTFUL = "below the error of solving"
-
-#: Inches that a curve and the space about it, and a letter, take in a legend.
-HANDLE, LETTER = 0.65, 0.068
 
 #: Gaps between save times that differ by more than this factor ask for a logarithmic time axis.
 SPREAD = 50.0
@@ -57,8 +40,9 @@ class Curve(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
     A broad one is grey and lies below all others, which may coincide with it; a plain one has no
-    markers. What is `doubtful` is crossed out. `bars` reach from a lower to an upper value, and
-    markers that are `hollow` tell two curves of one look apart. A `note` stands behind the end.
+    markers. What is `doubtful` is crossed out. `bars` reach from a lower to an upper value. A
+    `mark` is the look whose marker it has instead of its own, and stands before its `note` too,
+    which is behind its end. What has no label is not in the legend.
     """
 
     label: str
@@ -71,7 +55,7 @@ class Curve(eqx.Module):
     plain: bool = False
     doubtful: Bool[np.ndarray, " T"] | None = None
     bars: Float[np.ndarray, "2 T"] | None = None
-    hollow: bool = False
+    mark: int | None = None
     note: str = ""
 
 
@@ -90,6 +74,7 @@ class Panel(eqx.Module):
 
     `x` is what they are drawn over, time by default. Times decide by their gaps whether that axis
     is logarithmic; `sizes` are marked on it one by one, and it is if `powers` are to be seen.
+    `colours` are looks by what their colours mean in this panel, which a legend of its own tells.
     """
 
     title: str
@@ -100,10 +85,11 @@ class Panel(eqx.Module):
     sizes: tuple[int, ...] = ()
     powers: bool = False
     guides: tuple[Guide, ...] = ()
+    colours: Mapping[str, int] = eqx.field(default_factory=dict)
 
 
 def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
-    """Draw panels beside each other, over the same times or sizes, with one legend for all."""
+    """Draw panels beside each other, over the same times or sizes, with one legend below all."""
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     rows = -(-len(panels) // columns)
     width = 4.4 * columns if columns > 1 else 7.4
@@ -119,20 +105,9 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
         _panel(ax, panel)
     for ax in axes[len(panels) :]:
         ax.remove()
-    handles = {}
-    for ax in axes[: len(panels)]:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    for guide in (guide for panel in panels for guide in panel.guides if guide.label):
-        handles[guide.label] = handles.pop(guide.label)  # behind all curves
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=_legend_columns(list(handles), 4.4 * columns, 2 * columns + 1),
-        frameon=False,
-        fontsize=9,
-    )
+    last = [guide.label for panel in panels for guide in panel.guides if guide.label]
+    drawn = list(axes[: len(panels)])
+    shared_legend(figure, drawn, last, width=4.4 * columns, most=2 * columns + 1)
     return figure
 
 
@@ -163,17 +138,9 @@ def log_spaced(ts: Float[np.ndarray, " T"]) -> bool:
     return bool(len(gaps)) and bool(gaps.max() > SPREAD * gaps.min())
 
 
-def _legend_columns(labels: list[str], width: float, most: int) -> int:
-    """How many columns of labels fit into so many inches; matplotlib fills one after another."""
-    for ncols in range(min(len(labels), most), 1, -1):
-        parts = np.array_split([len(label) for label in labels], ncols)
-        if sum(HANDLE + LETTER * part.max() for part in parts) <= width:
-            return ncols
-    return 1
-
-
 def _panel(ax: Axes, panel: Panel) -> None:
-    ax.set_title(panel.title, fontsize=10, pad=10)
+    above = own_legend(ax, panel.colours)
+    ax.set_title(panel.title, fontsize=10, pad=10 + above)
     ax.set_xlabel(panel.x, fontsize=9)
     ax.set_ylabel(panel.quantity, fontsize=9)
     ax.tick_params(labelsize=8, labelbottom=True)
@@ -190,10 +157,9 @@ def _panel(ax: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         _curve(ax, curve, panel.log)
     for guide in panel.guides:
-        colour = "0.55" if guide.look is None else _look(guide.look)[0]
+        colour = "0.55" if guide.look is None else look_of(guide.look)[0]
         look = {"color": colour, "linewidth": 0.9, "zorder": 2.2}
-        label = guide.label or "_"  # matplotlib leaves these out of a legend
-        ax.plot(guide.x, guide.values, guide.line, **look, label=label)
+        ax.plot(guide.x, guide.values, guide.line, **look, label=guide.label or UNNAMED)
     _limits(ax, panel)
     _notes(ax, panel)
 
@@ -208,17 +174,18 @@ def _notes(ax: Axes, panel: Panel) -> None:
     taken = -np.inf
     for i in np.argsort(ends):
         taken = max(places[i][1], taken + APART)
-        style = {"color": _look(noted[i].look)[0], "fontsize": 8, "va": "center"}
-        ax.text(1.0, taken, noted[i].note, transform=ax.transAxes, **style)
-
-
-def _look(look: int) -> tuple[str, str]:
-    """A colour and a marker."""
-    return LOOKS[0] if not look else LOOKS[1 + (look - 1) % (len(LOOKS) - 1)]
+        colour, mark, place = look_of(noted[i].look)[0], noted[i].mark, 1.0
+        if mark is not None:
+            style = {"color": colour, "markersize": 3.5, "clip_on": False}
+            ax.plot([1.015], [taken], look_of(mark)[1], transform=ax.transAxes, **style)
+            place = 1.035
+        style = {"color": colour, "fontsize": 8, "va": "center"}
+        ax.text(place, taken, noted[i].note, transform=ax.transAxes, **style)
 
 
 def _curve(ax: Axes, curve: Curve, log: bool) -> None:
-    colour, marker = _look(curve.look)
+    colour, marker = look_of(curve.look)
+    marker = marker if curve.mark is None else look_of(curve.mark)[1]
     values = np.where(curve.values > 0, curve.values, np.nan) if log else curve.values
     values = np.where(np.isfinite(values), values, np.nan) if curve.bars is not None else values
     step = max(1, len(values) // 8)
@@ -230,10 +197,9 @@ def _curve(ax: Axes, curve: Curve, log: bool) -> None:
         marker="" if curve.plain else marker,
         markevery=(curve.look * step // 3 % step, step),  # apart, so that no marker hides another
         markersize=4.5,
-        markerfacecolor="white" if curve.hollow else None,
         linewidth=5.0 if curve.broad else 1.4,
         zorder=1.5 if curve.broad else 2.5,
-        label=curve.label,
+        label=curve.label or UNNAMED,
     )
     if curve.bars is not None:
         low, high = np.where(np.isfinite(curve.bars), curve.bars, np.nan)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from nthsim import checks
+from nthsim import counts
 from nthsim.datasets import Dataset, normalise, validated
 
 _NAMES = ("x", "y", "x_test", "y_test")
@@ -82,7 +82,7 @@ def _cut(
     """Keep `n_train` and `n_test` points, the latter out of `x` where there is no `x_test`."""
     rows, own_test = len(arrays["x"]), "x_test" in arrays
     most = len(arrays["x_test"]) if own_test else rows - 1
-    n, t = checks.points(
+    n, t = counts.points(
         1 if n_train is None else n_train, (most * own_test) if n_test is None else n_test
     )
     if n_train is None:

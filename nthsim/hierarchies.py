@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import choice, count, real
+from nthsim.checks import choice, real
 from nthsim.choices import METHODS, choose
+from nthsim.counts import count
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.footprints import Size, problem_size

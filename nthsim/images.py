@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Int
 
-from nthsim import checks
+from nthsim import counts
 from nthsim.datasets import Dataset
 
 
@@ -81,8 +81,8 @@ def _drawn(
 ) -> Dataset:
     """Draw the points of `digits`, pixels as they are."""
     chosen = _chosen(classes)
-    n, t = checks.points(n_train, n_test)
-    rng = np.random.default_rng(checks.count("seed", seed, 0))
+    n, t = counts.points(n_train, n_test)
+    rng = np.random.default_rng(counts.count("seed", seed, 0))
     if n < len(chosen):
         raise ValueError(f"`n_train` must be at least {len(chosen)}, one a class, but is {n}.")
     shuffled = [rng.permutation(np.flatnonzero(labels == digit)) for digit in chosen]
@@ -108,7 +108,7 @@ def _chosen(classes: tuple[object, ...]) -> tuple[int, ...]:
                 f"`classes` must be separate arguments, as in digits({', '.join(map(str, one))}, "
                 f"n_train=...), but one is a {type(one).__name__}."
             )
-    chosen = tuple(checks.count("classes", digit, 0) for digit in classes) or tuple(range(10))
+    chosen = tuple(counts.count("classes", digit, 0) for digit in classes) or tuple(range(10))
     if max(chosen) > 9:
         raise ValueError(f"`classes` must be digits from 0 to 9, but one is {max(chosen)}.")
     if len(chosen) == 1:

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from nthsim.cells import Maker
-from nthsim.checks import count
 from nthsim.datasets import Dataset
 from nthsim.files import load_data
 from nthsim.footprints import CHUNK, PROGRAM
@@ -19,6 +18,7 @@ from nthsim.images import digits, mnist
 from nthsim.memory import available, largest, readable
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
+from nthsim.names import called
 from nthsim.recipes import SOLVERS
 from nthsim.settings import Common, Scaling, Solved, Timed, is_file
 from nthsim.solvers.solver import AbstractSolver
@@ -27,8 +27,6 @@ from nthsim.synthetic import sphere
 from nthsim.times import log_times
 
 MODELS = {"fcn": FCN, "resnet": ResNet}
-#: More save times than anybody looks at; all that is recorded is kept for each.
-MOST_TIMES = 10**6
 #: A petabyte: arrays much larger have no size in XLA, and no plan.
 MOST_BYTES = 10**15
 #: More layers than compile in minutes.
@@ -55,19 +53,11 @@ def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
     Raises:
         ValueError: When a setting is wrong.
     """
-    return _network(settings, *_shape(data), jr.key(_seed(settings)))
+    return _network(settings, *_shape(data), jr.key(settings.seed))
 
 
 def made_families(settings: Scaling, data: Dataset, axis: str) -> dict[str, Maker]:
-    """For each kind of network, what draws one by its width or depth, as `axis` says, and a key.
-
-    Raises:
-        ValueError: When a setting is wrong.
-    """
-    if settings.beside == settings.model:
-        raise ValueError(
-            f"`beside` must be another network than `model`, but both are {settings.model}."
-        )
+    """For each kind of network, what draws one by its width or depth, as `axis` says, and a key."""
     kinds: list[Scaling] = [settings]
     if settings.beside is not None:
         # Of the two, only one has residual blocks.
@@ -81,16 +71,7 @@ def made_families(settings: Scaling, data: Dataset, axis: str) -> dict[str, Make
 
 
 def made_sizes(settings: Scaling) -> tuple[str, tuple[int, ...]]:
-    """What is varied, width or depth, and how.
-
-    Raises:
-        ValueError: When both are.
-    """
-    if settings.widths and settings.depths:
-        raise ValueError(
-            "`widths` must be left out where `depths` are given, but is "
-            f"{' '.join(map(str, settings.widths))}."
-        )
+    """What is varied, width or depth, and how."""
     return ("depth", settings.depths) if settings.depths else ("width", settings.widths or WIDTHS)
 
 
@@ -134,13 +115,6 @@ def _network(
         key=key,
         **{name: value for name, value in options.items() if value is not None},
     )
-
-
-def _seed(settings: Common) -> int:
-    seed = count("seed", settings.seed, 0)
-    if seed >= 2**32:
-        raise ValueError(f"`seed` must be below 2**32, but is {seed}.")
-    return seed
 
 
 def weight_bytes(settings: Common, data: Dataset) -> int:
@@ -192,14 +166,16 @@ def made_data(settings: Common) -> Dataset:
     Raises:
         ValueError: When it names none, or there are too few points.
     """
-    n, t, seed = settings.n_train, settings.n_test, _seed(settings)
+    n, t, seed = settings.n_train, settings.n_test, settings.seed
     if is_file(settings.data):
-        return _flat(load_data(settings.data, n_train=n, n_test=t))
+        with called(path="data"):
+            return _flat(load_data(settings.data, n_train=n, n_test=t))
     name, _, detail = settings.data.partition(":")
     numbers = [part.strip() for part in detail.split(",")] if detail else []
     if all(part.isdecimal() for part in numbers):
         if name in IMAGES:
-            return IMAGES[name](*map(int, numbers), n_train=n, n_test=t, seed=seed)
+            with called(classes="data"):
+                return IMAGES[name](*map(int, numbers), n_train=n, n_test=t, seed=seed)
         if name == "sphere" and len(numbers) == 1:
             return sphere(n, t, dim=int(numbers[0]), seed=seed)
     raise ValueError(
@@ -215,16 +191,8 @@ def _flat(data: Dataset) -> Dataset:
 
 
 def made_times(settings: Solved) -> np.ndarray:
-    """The save times from 0 to t1.
-
-    Raises:
-        ValueError: When `t1` is not positive, or there are fewer than two times.
-    """
-    t1, T = settings.t1, count("num_ts", settings.num_ts, 2)
-    if T > MOST_TIMES:
-        raise ValueError(f"`num_ts` must be at most {MOST_TIMES}, but is {T}.")
-    if not (np.isfinite(t1) and t1 > 0):
-        raise ValueError(f"`t1` must be a positive number, but is {t1!r}.")
+    """The save times from 0 to t1."""
+    t1, T = settings.t1, settings.num_ts
     if settings.log_times:
         return log_times(t1 / 1000, t1, T) if T > 2 else np.array([0.0, t1])
     return np.linspace(0.0, t1, T)
@@ -242,9 +210,6 @@ def made_until(settings: Timed) -> Until:
     Raises:
         ValueError: When a limit is not positive.
     """
-    names = [field.name for field in dataclasses.fields(Until)]
-    limits = {name: getattr(settings, f"until_{name}") for name in names}
-    try:
-        return Until(**limits)
-    except ValueError as error:
-        raise ValueError(str(error).replace("`", "`until_", 1)) from error
+    names = {field.name: f"until_{field.name}" for field in dataclasses.fields(Until)}
+    with called(**names):
+        return Until(**{name: getattr(settings, flag) for name, flag in names.items()})

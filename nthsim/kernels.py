@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
-from nthsim.checks import choice, count, finite, real
+from nthsim.checks import choice, finite, real
+from nthsim.counts import count
 from nthsim.engines import METHODS, block_kernel
 from nthsim.network import output_shape, precision, split
 from nthsim.progress import Progress

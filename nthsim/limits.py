@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from nthsim.checks import choice, count, finite, real
+from nthsim.checks import choice, finite, real
+from nthsim.counts import count
 from nthsim.expectations import AbstractExpectation, Columns, Cross, Erf, Identity, Relu, Rows, Sin
 from nthsim.hermite import Hermite
 from nthsim.models.activation import ACTIVATIONS, resolve, resolve_c_sigma

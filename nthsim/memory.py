@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import psutil
 
-from nthsim.checks import count
+from nthsim.counts import count
 
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("memory_limit", default=None)
 

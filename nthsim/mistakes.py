@@ -1,7 +1,7 @@
 """What is wrong with the words after `nthsim`, in one sentence; whether something is, tyro says."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,13 +19,20 @@ COMMANDS = {
 #: What is told without a flag.
 POSITIONAL = {"file"}
 
+#: What settings are called on the command line.
+TYPED = {
+    name: "FILE" if name in POSITIONAL else f"--{name.replace('_', '-')}"
+    for command in COMMANDS.values()
+    for name in get_type_hints(command)
+}
+
 
 def explained(words: Sequence[str]) -> str | None:
     """The first mistake that is found in the words of one command; None if none is."""
     head, *rest = words or [""]
     if head not in COMMANDS:
         listed = ", ".join(COMMANDS)
-        found = f"is {head!r}{_meant(head, COMMANDS)}" if head else "is missing"
+        found = f"is {head!r}{meant(head, COMMANDS)}" if head else "is missing"
         return f"`command` must be one of {listed}, but {found}"
     hints = get_type_hints(COMMANDS[head])
     positional = POSITIONAL & set(hints)
@@ -63,8 +70,10 @@ def _mistake(flag: str, values: list[str], hints: dict[str, Any], command: str) 
     switches = {f"no_{name}" for name, hint in hints.items() if hint is bool}
     known = (set(hints) | switches) - POSITIONAL
     if name not in known or not flag.startswith("--"):
-        meant = _meant(name, [one.replace("_", "-") for one in sorted(known)], "--")
-        return f"`{flag}` must be a flag of `nthsim {command}`, but is none{meant}"
+        guess = meant(
+            name.replace("_", "-"), [one.replace("_", "-") for one in sorted(known)], "--"
+        )
+        return f"`{flag}` must be a flag of `nthsim {command}`, but is none{guess}"
     hint = hints.get(name, bool)
     if hint is bool:
         found = f"`{flag}` must have no value, but is followed by {' '.join(values)!r}"
@@ -81,8 +90,9 @@ def _name(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_")
 
 
-def _meant(word: str, known: Sequence[str] | dict[str, Any], dashes: str = "") -> str:
-    close = difflib.get_close_matches(word.replace("_", "-"), list(known), n=1)
+def meant(word: str, known: Iterable[str], dashes: str = "") -> str:
+    """The known word that is nearest to a misspelt one, as a question; nothing if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {dashes}{close[0]}?)" if close else ""
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from nthsim.bounds import Bounds
 from nthsim.errors import Series, errors
-from nthsim.figures import PLAIN_LOOKS, Curve, Panel
+from nthsim.figures import Curve, Panel
+from nthsim.looks import PLAIN_LOOKS
 from nthsim.theories import THEORIES
 from nthsim.trajectories import Trajectory
 

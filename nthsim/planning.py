@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import checked_orders, choice
+from nthsim.checks import choice
 from nthsim.choices import METHODS, Choice, choose
 from nthsim.costs import (
     dense_side_flops,
@@ -20,6 +20,7 @@ from nthsim.costs import (
     series_side_flops,
     taylor_side_flops,
 )
+from nthsim.counts import checked_orders
 from nthsim.datasets import Dataset
 from nthsim.footprints import (
     ENDLESS,

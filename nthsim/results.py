@@ -23,6 +23,9 @@ VERSION = 1
 #: The one attribute of each group that holds its facts, as JSON.
 ATTRIBUTE = "nthsim"
 
+#: What netCDF-4 files begin with, those of nthsim at their first byte.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 #: The first axes of what a study over sizes measures.
 STUDY = ("family", "size", "seed")
 
@@ -136,12 +139,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
         ValueError: When there is no such file, or it is damaged, foreign, of another kind, or was
             written by a newer nthsim.
     """
-    try:
-        with Path(path).open("rb"):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
+    if not _is_netcdf(path):
+        raise ValueError(f"`path` must be a netCDF-4 file, but {path} is of another format.")
     with decoding(path), _opened(path) as tree:
         tree.load()
         stamp = json.loads(tree.attrs.get(ATTRIBUTE, "{}"))
@@ -159,6 +158,19 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
         return _record(tree), {name: _record(node) for name, node in tree.children.items()}
 
 
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """The kind of result that a file holds; None where it is none of nthsim's.
+
+    Raises:
+        ValueError: When there is no such file, or it is damaged.
+    """
+    if not _is_netcdf(path):
+        return None
+    with decoding(path), xr.open_dataset(path, engine="h5netcdf") as root:
+        stamp = json.loads(root.attrs.get(ATTRIBUTE, "{}"))
+        return stamp.get("kind") if stamp.get("format") == "nthsim" else None
+
+
 @contextlib.contextmanager
 def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say in one sentence that the file is damaged, whatever it is that fails because of it.
@@ -170,9 +182,22 @@ def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:  # a damaged file can fail at any depth of HDF5, xarray and JSON
         raise ValueError(
-            f"`path` must be an intact netCDF-4 file, but {path} is cut short, damaged or no such "
-            "file."
+            f"`path` must be an intact netCDF-4 file, but {path} is cut short or damaged."
         ) from error
+
+
+def _is_netcdf(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts as one of netCDF-4 does; that tells others from damaged ones.
+
+    Raises:
+        ValueError: When there is no such file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(SIGNATURE)) == SIGNATURE
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
 
 
 def _opened(path: str | os.PathLike[str]) -> xr.DataTree:

@@ -12,6 +12,9 @@ from nthsim.scaling import Scaling
 
 PREDICTED = "predicted power"
 
+#: Of the families, in turn; dots are for what is predicted.
+LINES = ("-", "--", "-.")
+
 #: The points of two families at one width are this factor squared apart.
 ASIDE = 1.02
 
@@ -19,8 +22,8 @@ ASIDE = 1.02
 def panels(study: Scaling) -> tuple[Panel, ...]:
     """Sizes of kernels; errors of f and of the tangent kernel where there are orders; drift.
 
-    Colours and markers tell kernels and orders apart, and families where there is but one quantity;
-    where there are both, the families after the first are dashed and hollow.
+    Colours tell kernels and orders apart, and markers do where there is but one family. Of several,
+    each has a marker and a line of its own, and what a colour is each panel says by itself.
     """
     ranks = range(2, 2 + study.kernel_rms.shape[-1])
     kernels = {f"$K^{{({r})}}$": f"rms K^({r})" for r in ranks}
@@ -36,22 +39,39 @@ def panels(study: Scaling) -> tuple[Panel, ...]:
     if study.ts[-1] > 0:
         drift = {"drift": "drift"}
         shown.append(_panel(study, "drift of $K^{(2)}$", "relative Frobenius norm", drift))
+    if len(study.families) > 1:
+        curves = (*_families(study), *shown[0].curves)
+        shown[0] = dataclasses.replace(shown[0], curves=curves)
     return tuple(shown)
+
+
+def _families(study: Scaling) -> list[Curve]:
+    """An empty black curve for each family, for the legend."""
+    none = np.empty(0)
+    return [
+        Curve(family, none, none, look=0, mark=1 + i, line=_line(i))
+        for i, family in enumerate(study.families)
+    ]
+
+
+def _line(family: int) -> str:
+    return LINES[family % len(LINES)]
 
 
 def _panel(study: Scaling, title: str, quantity: str, chosen: Mapping[str, str]) -> Panel:
     """The chosen quantities of all families, by the names that the legend gives them."""
     curves, guides = [], []
-    powers = study.axis == "width"
+    powers, several = study.axis == "width", len(study.families) > 1
+    looks = {label: j for j, label in enumerate(chosen, start=1)}
+    if several and len(chosen) == 1:
+        looks = dict.fromkeys(chosen, 0)  # the title says what it is, and the legend is in black
     for i, family in enumerate(study.families):
         found = study.quantities(family)
-        for j, (label, name) in enumerate(chosen.items()):
-            several = len(study.families) > 1
-            alone = len(chosen) == 1
-            look = 1 + (i if alone else j)
-            later = bool(i) and not alone
-            named = (family if alone else f"{family}, {label}") if several else label
-            curve, lines = _drawn(found[name], named, look, later=later, powers=powers)
+        for label, name in chosen.items():
+            named = "" if several else label
+            curve, lines = _drawn(found[name], named, looks[label], line=_line(i), powers=powers)
+            if several:
+                curve = dataclasses.replace(curve, mark=1 + i)
             if powers:  # beside those of the other families
                 curve = dataclasses.replace(
                     curve, x=curve.x * ASIDE ** (2 * i - len(study.families) + 1)
@@ -67,15 +87,15 @@ def _panel(study: Scaling, title: str, quantity: str, chosen: Mapping[str, str])
         sizes=sizes,
         powers=powers,
         guides=tuple(guides),
+        colours=looks if several and len(chosen) > 1 else {},
     )
 
 
 def _drawn(
-    each: Quantity, label: str, look: int, *, later: bool, powers: bool
+    each: Quantity, label: str, look: int, *, line: str, powers: bool
 ) -> tuple[Curve, list[Guide]]:
     """Medians with quartiles; over widths the fit through them, and the predicted power."""
     x, middles = each.sizes.astype(float), each.middles()
-    line = "--" if later else "-"
     slope = each.exponent().value if powers else np.nan
     guides = []
     if np.isfinite(slope):
@@ -89,7 +109,6 @@ def _drawn(
         look,
         line="none" if guides else line,
         bars=each.spreads(),
-        hollow=later,
         note=f"{slope:.2f}" if guides else "",
     )
     return curve, guides

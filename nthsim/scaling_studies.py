@@ -12,7 +12,7 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from nthsim.cells import Cell, Maker, Study, slug
-from nthsim.checks import checked_orders, count
+from nthsim.counts import checked_orders, count
 from nthsim.datasets import Dataset
 from nthsim.footprints import member_bytes, problem_size
 from nthsim.losses import Loss, squared_error

@@ -238,12 +238,12 @@ class Plan(Ordered):
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print a saved result again; with --out, draw its figure too."""
+    """Print saved results again; with --out, draw their figures too."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """The .nc file that nthsim compare, flow or scaling has written, or its folder."""
+    """The .nc file of a result of nthsim, or a folder of such files, all of which are shown."""
     out: OutFolder = None
-    """The folder for table.txt and, unless it is of nthsim flow, the figure, made if need be."""
+    """The folder for table.txt and the figures (a flow has none), made if need be."""
 
 
 Command = Compare | Flow | Kernels | Scaling | Plan | Show

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 from nthsim.audits import audited
 from nthsim.bounds import bounded
 from nthsim.certificates import certified
-from nthsim.checks import checked_orders, choice
+from nthsim.checks import choice
 from nthsim.choices import METHODS
 from nthsim.comparison import Comparison
+from nthsim.counts import checked_orders
 from nthsim.datasets import Dataset
 from nthsim.flow import exact
 from nthsim.footprints import problem_size

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nthsim import checks
+from nthsim import checks, counts
 from nthsim.datasets import Dataset
 from nthsim.memory import available, readable
 
@@ -31,11 +31,11 @@ def sphere(
         ValueError: a number is not an integer, too small or too large for memory, or `labels` is no
             such name.
     """
-    n, t = checks.points(n_train, n_test)
-    d = checks.count("dim", dim, 1)
+    n, t = counts.points(n_train, n_test)
+    d = counts.count("dim", dim, 1)
     _check_fits(n + t, d)
     teacher = checks.choice("labels", labels, ("linear", "sign", "gaussian"))
-    root = np.random.default_rng(checks.count("seed", seed, 0))
+    root = np.random.default_rng(counts.count("seed", seed, 0))
     direction_rng, input_rng, label_rng = root.spawn(3)  # a stream each, so that none moves another
 
     w = direction_rng.standard_normal(d)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import count
+from nthsim.counts import count
 from nthsim.datasets import Dataset
 from nthsim.flow import exact
 from nthsim.footprints import problem_size

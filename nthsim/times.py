@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from nthsim.checks import count
+from nthsim.counts import count
 
 
 def log_times(t0: float, t1: float, num: int) -> Float[np.ndarray, " num"]:

@@ -75,7 +75,9 @@ class Auto(AbstractSolver):
         steps = horizon * float(_fastest_rate(system)) / REACH[pair]
         several = EXPONENTIAL_STEP * (FEWEST + SLOPE * rtol**-0.25)
         if not steps * method.stages > several:
-            return _said(method, f"{side}; not stiff, {steps:.0f} steps for stability")
+            needed = f"{max(steps, 1.0):.0f}"
+            words = "one step" if needed == "1" else f"{needed} steps"
+            return _said(method, f"{side}; not stiff: stability alone would need {words}")
         if not steps * method.stages > several * (1 + _basis_cost(system, N) / EXPONENTIAL_STEP):
             return _said(method, f"{side}; eigenbasis would cost more than {steps:.0f} steps")
         chosen = exponential.resolve(system, horizon, dtype)

@@ -40,5 +40,6 @@ class Exponential(AbstractSolver):
                 "Exponential."
             )
         tolerances = self.tolerances(dtype)
-        words = "closed form: constant kernel, quadratic loss" if system.linear else str(tolerances)
-        return Method(Krogstad(), tolerances, 4, f"Krogstad, {words}", whole=system.linear)
+        closed = "closed form: constant kernel, quadratic loss"
+        words = closed if system.linear else f"Krogstad, {tolerances}"
+        return Method(Krogstad(), tolerances, 4, words, whole=system.linear)

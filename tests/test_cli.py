@@ -86,6 +86,22 @@ def test_show_prints_the_table_again_and_draws_the_figure(saved, tmp_path, capsy
     assert {path.name for path in tmp_path.iterdir()} == {"orders.png", "table.txt"}
 
 
+def test_show_finds_all_results_in_a_folder_whatever_they_are_called(saved, tmp_path, capsys):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    folder.mkdir()
+    study = nth.Comparison.load(saved / "orders.nc")
+    study.exact.save(folder / "b.nc")
+    (folder / "c.nc").write_text("no result")
+    assert main(["show", str(folder)]) == 0
+    flow = capsys.readouterr().out
+    study.save(folder / "a.nc")
+    assert main(["show", str(folder), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert shown == f"a.nc:\n\n{study}\n\nb.nc:\n\n{flow}\n"
+    assert shown.rstrip("\n") == (out / "table.txt").read_text().rstrip("\n")
+    assert {path.name for path in out.iterdir()} == {"a.png", "table.txt"}
+
+
 def test_flow_is_printed_saved_and_shown_again(tmp_path, capsys):
     assert main(["flow", *TINY, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -273,6 +289,19 @@ assert not {"jax", "numpy", "matplotlib"} & set(sys.modules)
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", ["compare --orders 1", "scaling --seeds 0", "flow --t1 -1"])
+def test_number_out_of_its_range_is_refused_without_jax(words):
+    code = """
+import sys
+from nthsim.cli import main
+assert main(sys.argv[1:]) == 2
+assert not {"jax", "matplotlib", "scipy", "xarray"} & set(sys.modules)
+"""
+    command = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.match("nthsim: `--(orders|seeds|t1)` must be ", done.stderr)
+
+
 def test_mistake_that_is_not_explained_is_one_line_too(capsys, monkeypatch):
     monkeypatch.setattr("nthsim.cli.explained", lambda words: None)
     assert main(["flow", "--width", "many"]) == 2
@@ -333,7 +362,7 @@ def test_weights_beyond_memory_are_refused_before_they_are_drawn(name, undrawn, 
     assert main([name, *undrawn]) == 2
     # 16 bytes for each of the 7904 * (7904 + 4) weights are just below the 1 GB.
     assert capsys.readouterr().err == (
-        "nthsim: `width` must be at most 7903, but is 60000: its weights need 57.6 GB and "
+        "nthsim: `--width` must be at most 7903, but is 60000: its weights need 57.6 GB and "
         "1.0 GB are available.\n"
     )
 
@@ -342,7 +371,7 @@ def test_kernels_compute_nothing_when_one_does_not_fit(tmp_path, capsys, monkeyp
     monkeypatch.setattr("nthsim.commands.kernel", None)
     words = ["kernels", *SMALL, "--n-train", "16", "--orders", "2", "3", "9", "--memory", "400MB"]
     assert main([*words, "--out", str(tmp_path)]) == 2
-    line = "nthsim: `orders` must be at most 6 for n = 16 here, but is 9: "
+    line = "nthsim: `--orders` must be at most 6 for n = 16 here, but is 9: "
     assert capsys.readouterr().err.startswith(line)
     assert not list(tmp_path.iterdir())
 

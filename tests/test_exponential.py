@@ -113,7 +113,8 @@ def test_order_two_with_squared_loss_is_solved_in_closed_form():
     expected = y + (basis @ (decay * (basis.T @ (f0 - y))).T).T
     np.testing.assert_allclose(solution.records["f"], expected, atol=1e-12)
     assert solution.stats.steps == 3
-    assert "closed form" in solution.choice
+    # No Runge-Kutta stage is left in it, so that no method of that kind is named.
+    assert solution.choice == "closed form: constant kernel, quadratic loss"
 
 
 def test_logistic_curve_of_a_product_of_two():
@@ -199,8 +200,14 @@ def test_stiff_run_is_given_to_exponential_steps_with_the_reason():
     solution = integrate(system, np.array([20.0]), Auto(rtol=1e-5))
     assert solution.choice.startswith("Krogstad")
     assert "stiff: explicit steps would be" in solution.choice
-    gentle = integrate(hierarchy(2.0), np.array([1.0]), Auto(rtol=1e-5))
-    assert "not stiff" in gentle.choice
+
+
+@pytest.mark.parametrize(("horizon", "needed"), [(1.0, "one step"), (10.0, "6 steps")])
+def test_gentle_run_is_given_to_explicit_steps_with_the_reason(horizon, needed):
+    # The fastest rate is 2, and Tsit5 is stable with steps of 3.5 over that.
+    gentle = integrate(hierarchy(2.0), np.array([horizon]), Auto(rtol=1e-5))
+    assert gentle.choice.startswith("Tsit5")
+    assert gentle.choice.endswith(f"; not stiff: stability alone would need {needed})")
 
 
 def test_progress_counts_save_times_where_steps_grow_and_falls_of_the_loss_that_is_the_aim():

@@ -125,6 +125,29 @@ def test_no_text_overlaps_another():
     ]
 
 
+@pytest.mark.parametrize("entries", [1, 4, 5])
+def test_legend_of_a_panel_stands_between_its_axes_and_its_title(entries):
+    colours = {f"$K^{{({r})}}$": r for r in range(1, 1 + entries)}
+    panel = Panel("title", "quantity", (_decay(),), colours=colours)
+    figure = _rendered(draw([panel] * 3, title="above"))
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        assert legend is not None
+        box = legend.get_window_extent()
+        assert ax.bbox.y1 <= box.y0 + 1
+        assert box.y1 <= ax.title.get_window_extent().y0
+        assert (ax.bbox.x0 <= box.x0) & (box.x1 <= ax.bbox.x1)
+
+
+def test_note_stands_beside_the_marker_of_its_curve():
+    curves = [Curve("", TS, np.exp(-TS), 3, mark=mark, note="-1.00") for mark in (1, 2)]
+    [ax] = _rendered(draw([_panel(*curves)])).axes
+    marks = [line for line in ax.get_lines() if len(np.asarray(line.get_xdata())) == 1]
+    assert [mark.get_marker() for mark in marks] == ["o", "s"]
+    heights = [np.asarray(mark.get_ydata())[0] for mark in marks]
+    assert heights == [text.get_position()[1] for text in ax.texts]
+
+
 @pytest.mark.parametrize("names", [4, 7, 10])
 def test_legend_of_long_names_stays_within_the_figure(names):
     curves = [Curve(f"number {i}, a name as long as many", TS, TS, 1 + i % 8) for i in range(names)]

@@ -44,7 +44,7 @@ def test_flow_is_kernel_regression(start):
     assert flow.method is not None
     np.testing.assert_allclose(flow.kernel[0], kernel[:3], rtol=1e-14)
     assert flow.name == "limit kernel"
-    assert flow.solver == "Krogstad, closed form: constant kernel, quadratic loss"
+    assert flow.solver == "closed form: constant kernel, quadratic loss"
     assert flow.method.startswith("tangent kernel of infinite width, from ")
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from studies import TS, absolute_quartic, points, same
 
 import nthsim as nth
@@ -192,12 +194,59 @@ def test_figure_has_a_panel_for_each_kind_of_quantity(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def _is_measured(line: Line2D, marker: str) -> bool:
+    """Whether these are the medians of a family, drawn with its marker."""
+    return line.get_marker() == marker and len(np.asarray(line.get_xdata())) == len(SIZES)
+
+
+def _said(legend: Legend | None) -> list[str]:
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def _lines(legend: Legend | None) -> list[Line2D]:
+    assert legend is not None
+    return [handle for handle in legend.legend_handles if isinstance(handle, Line2D)]
+
+
+@pytest.mark.parametrize("axis", ["width", "depth"])
+def test_families_differ_by_marker_and_line_in_every_panel_and_colours_are_told_in_each(axis):
+    figure = _made_up(axis=axis).plot()
+    families = ["gaussian", "orthogonal"]
+    [shared] = figure.legends
+    assert _said(shared) == [*families, *(["predicted power"] if axis == "width" else [])]
+    looks = [(h.get_color(), h.get_marker(), h.get_linestyle()) for h in _lines(shared)]
+    assert looks[:2] == [("#000000", "o", "-"), ("#000000", "s", "--")]
+    *several, drift = figure.axes
+    for ax in several:
+        colours = [line.get_color() for line in _lines(ax.get_legend())]
+        for marker in "os":
+            lines = [line for line in ax.get_lines() if _is_measured(line, marker)]
+            assert [line.get_color() for line in lines] == colours
+    assert _said(several[0].get_legend()) == [f"$K^{{({r})}}$" for r in (2, 3, 4, 5)]
+    assert _said(several[1].get_legend()) == ["order 2", "order 3", "order 4"]
+    assert drift.get_legend() is None
+    assert {line.get_color() for line in drift.get_lines()} <= {"#000000", "0.55"}
+
+
+def test_one_family_needs_no_legend_but_the_one_below():
+    one = {
+        field.name: getattr(_made_up(), field.name)[:1]
+        for field in dataclasses.fields(nth.Scaling)
+        if np.ndim(getattr(_made_up(), field.name)) > 1
+    }
+    figure = _made_up(families=("FCN",), networks=("a network",), **one).plot()
+    assert [ax.get_legend() for ax in figure.axes] == [None] * 5
+    orders = [f"order {p}" for p in (2, 3, 4)]
+    kernels = [f"$K^{{({r})}}$" for r in (2, 3, 4, 5)]
+    assert _said(figure.legends[0]) == [*kernels, *orders, "drift", "predicted power"]
+
+
 def test_figure_shows_medians_quartiles_fits_and_predictions():
     study = _made_up()
     ax = study.plot().axes[0]
-    lines = {line.get_label(): line for line in ax.get_lines()}
     rms = study.quantities("gaussian")["rms K^(3)"]
-    shown = lines["gaussian, $K^{(3)}$"]
+    _, shown, *_ = [line for line in ax.get_lines() if _is_measured(line, "o")]
     np.testing.assert_array_equal(shown.get_ydata(), rms.middles())
     np.testing.assert_allclose(
         np.asarray(shown.get_xdata()), SIZES, rtol=0.05

@@ -1,6 +1,7 @@
 """`nthsim scaling`: what it prints, keeps and shows again."""
 
 import re
+import shutil
 
 import jax
 import matplotlib as mpl
@@ -62,6 +63,17 @@ def test_finished_sweep_is_shown_by_its_folder(saved, tmp_path, capsys):
     assert main(["show", str(saved), "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == (saved / "table.txt").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"scaling.png", "table.txt"}
+
+
+def test_folder_of_cells_with_a_result_among_them_is_shown_by_that(saved, tmp_path, capsys):
+    # As in Python, where `out` may be the folder that results are saved in.
+    shutil.copytree(saved / "cells", tmp_path, dirs_exist_ok=True)
+    shutil.copy(saved / "scaling.nc", tmp_path / "orthogonal_init.nc")
+    assert main(["show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == (saved / "table.txt").read_text()
+    (tmp_path / "orthogonal_init.nc").unlink()
+    assert main(["show", str(tmp_path)]) == 2
+    assert "holds a sweep with 2 of 2 cells" in capsys.readouterr().err
 
 
 def test_same_command_computes_nothing_again(saved, monkeypatch, capsys):

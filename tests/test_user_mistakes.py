@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.checks import checked_orders
 from nthsim.cli import main
+from nthsim.counts import checked_orders
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Auto, Explicit, Until
 
@@ -547,52 +547,58 @@ COMMAND_MISTAKES = {
         r"`--orders` must be integers such as 2 3 4, but is '2\.5'; see",
     ),
     "orders with commas": ("plan --orders 2,3", r"`--orders` must be integers .*, but is '2,3'"),
-    "order 1": ("compare --orders 1", r"`orders` must be an integer of at least 2, but is 1\."),
-    "no order": ("compare --orders", r"`orders` must be a sequence of"),
-    "kernel of order 1": ("kernels --orders 1 2", r"`orders` must be an integer of at least 2"),
-    "width 0": ("flow --width 0", r"`width` must be an integer of at least 1, but is 0\."),
-    "depth 0": ("plan --depth 0", r"`depth` must be an integer of at least 1, but is 0\."),
-    "c_res of fcn": ("plan --c-res 0.5", r"`c_res` must be left out for fcn, .* but is 0\.5\."),
-    "negative c_res": ("plan --model resnet --c-res -1", r"`c_res` must be a finite non-negative"),
+    "order 1": ("compare --orders 1", r"`--orders` must be an integer of at least 2, but is 1\."),
+    "no order": ("compare --orders", r"`--orders` must be a sequence of"),
+    "kernel of order 1": ("kernels --orders 1 2", r"`--orders` must be an integer of at least 2"),
+    "width 0": ("flow --width 0", r"`--width` must be an integer of at least 1, but is 0\."),
+    "depth 0": ("plan --depth 0", r"`--depth` must be an integer of at least 1, but is 0\."),
+    "c_res of fcn": ("plan --c-res 0.5", r"`--c-res` must be left out for fcn, .* but is 0\.5\."),
+    "negative c_res": (
+        "plan --model resnet --c-res -1",
+        r"`--c-res` must be a finite non-negative",
+    ),
     "c_sigma in words": (
         "plan --c-sigma some",
         r"`--c-sigma` must be a number or auto, but is 'some'",
     ),
-    "negative c_sigma": ("flow --c-sigma -1", r"`c_sigma` must be a finite positive number, but"),
+    "negative c_sigma": ("flow --c-sigma -1", r"`--c-sigma` must be a finite positive number, but"),
     "no weights": (
         "flow --weight-scale 0",
-        r"`weight_scale` must be a finite positive number",
+        r"`--weight-scale` must be a finite positive number",
     ),
     "logistic of a line": (
         "flow --data sphere:3 --loss logistic",
         r"`y` must hold only -1 and \+1",
     ),
-    "negative seed": ("flow --seed -1", r"`seed` must be an integer of at least 0, but is -1\."),
-    "rtol 0": ("flow --rtol 0", r"`rtol` must be a positive number, but is 0\.0\."),
-    "rtol NaN": ("compare --rtol nan", r"`rtol` must be a positive number, but is nan\."),
+    "negative seed": ("flow --seed -1", r"`--seed` must be an integer of at least 0, but is -1\."),
+    "rtol 0": ("flow --rtol 0", r"`--rtol` must be a positive number, but is 0\.0\."),
+    "rtol NaN": ("compare --rtol nan", r"`--rtol` must be a positive number, but is nan\."),
     "too small for float32": (
         "flow --precision float32 --rtol 1e-10",
-        r"`rtol` must be at least 1",
+        r"`--rtol` must be at least 1",
     ),
-    "no steps": ("flow --max-steps 0", r"`max_steps` must be an integer of at least 1, but is 0"),
-    "negative t1": ("flow --t1 -1", r"`t1` must be a positive number, but is -1\.0\."),
-    "infinite t1": ("flow --t1 inf", r"`t1` must be a positive number, but is inf\."),
-    "endless seed": (f"flow --seed {10**20}", r"`seed` must be below 2\*\*32, but is 1000"),
+    "no steps": ("flow --max-steps 0", r"`--max-steps` must be an integer of at least 1, but is 0"),
+    "negative t1": ("flow --t1 -1", r"`--t1` must be a positive number, but is -1\.0\."),
+    "infinite t1": ("flow --t1 inf", r"`--t1` must be a positive number, but is inf\."),
+    "endless seed": (f"flow --seed {10**20}", r"`--seed` must be below 2\*\*32, but is 1000"),
     "endless times": (
         f"flow --num-ts {10**9}",
-        r"`num_ts` must be at most 1000000, but is 1000000000\.",
+        r"`--num-ts` must be at most 1000000, but is 1000000000\.",
     ),
-    "one save time": ("flow --num-ts 1", r"`num_ts` must be an integer of at least 2, but is 1\."),
-    "unknown data": ("flow --data cifar", r"`data` must be digits, .*, but is 'cifar'\."),
-    "class -3": ("flow --data digits:3,-3", r"`data` must be digits, .*, but is 'digits:3,-3'\."),
-    "class 11": ("flow --data digits:3,11", r"`classes` must be digits from 0 to 9, but one is 11"),
-    "one class": ("flow --data digits:3", r"`classes` must be at least two digits"),
+    "one save time": (
+        "flow --num-ts 1",
+        r"`--num-ts` must be an integer of at least 2, but is 1\.",
+    ),
+    "unknown data": ("flow --data cifar", r"`--data` must be digits, .*, but is 'cifar'\."),
+    "class -3": ("flow --data digits:3,-3", r"`--data` must be digits, .*, but is 'digits:3,-3'\."),
+    "class 11": ("flow --data digits:3,11", r"`--data` must be digits from 0 to 9, but one is 11"),
+    "one class": ("flow --data digits:3", r"`--data` must be at least two digits"),
     "dimension 0": ("flow --data sphere:0", r"`dim` must be an integer of at least 1, but is 0\."),
-    "too many points": ("flow --n-train 5000", r"`n_train` \+ `n_test` must be at most 357"),
-    "no points": ("flow --n-train 0", r"`n_train` must be an integer of at least 1, but is 0\."),
+    "too many points": ("flow --n-train 5000", r"`--n-train` \+ `--n-test` must be at most 357"),
+    "no points": ("flow --n-train 0", r"`--n-train` must be an integer of at least 1, but is 0\."),
     "ten classes, nine points": (
         "flow --data digits --n-train 9",
-        r"`n_train` must be at least 10",
+        r"`--n-train` must be at least 10",
     ),
     "softmax of two classes": (
         "flow --loss softmax_cross_entropy",
@@ -601,21 +607,21 @@ COMMAND_MISTAKES = {
     "logistic of ten": ("flow --data digits --loss logistic", r"`logistic` must get one output"),
     "missing data": (
         "flow --data {dir}/none.npz",
-        r"`path` must be a readable file, but .*none\.npz",
+        r"`--data` must be a readable file, but .*none\.npz",
     ),
-    "corrupt data": ("flow --data {dir}/corrupt.npz", r"`path` must be an \.npz archive, but"),
-    "CSV without numbers": ("flow --data {dir}/words.csv", r"`path` must hold"),
+    "corrupt data": ("flow --data {dir}/corrupt.npz", r"`--data` must be an \.npz archive, but"),
+    "CSV without numbers": ("flow --data {dir}/words.csv", r"`--data` must hold"),
     "CSV with semicolons": (
         "flow --data {dir}/semicolons.csv",
-        r"`path` must hold columns separated by commas, but those of .*\.csv are separated by semi",
+        r"`--data` must hold columns separated by commas, but those of .*\.csv are separated by s",
     ),
     "negative numbers of points": (
         "flow --n-train 0 --n-test -1",
-        r"`n_train` and `n_test` must be integers of at least 1 and 0, but are 0 and -1\.",
+        r"`--n-train` and `--n-test` must be integers of at least 1 and 0, but are 0 and -1\.",
     ),
     "endless points": (
         f"flow --data sphere:3 --memory 1 --n-train {10**10}",
-        r"`n_train` \+ `n_test` must be at most 13888888 for dim = 3, but is 10000000016: the",
+        r"`--n-train` \+ `--n-test` must be at most 13888888 for dim = 3, but is 10000000016: the",
     ),
     "endless dimension": (
         f"plan --memory 1 --data sphere:{10**14}",
@@ -623,70 +629,101 @@ COMMAND_MISTAKES = {
     ),
     "endless width": (
         f"compare --memory 1 --data sphere:3 --width {10**10}",
-        r"`width` must be at most 7903, but is 10000000000: its weights need 1\.6e\+12 GB and",
+        r"`--width` must be at most 7903, but is 10000000000: its weights need 1\.6e\+12 GB and",
     ),
     "plan of an endless width": (
         f"plan --data sphere:3 --width {10**20}",
-        r"`width` must be at most 7905692, but is 100000000000000000000: its weights need",
+        r"`--width` must be at most 7905692, but is 100000000000000000000: its weights need",
     ),
-    "endless depth": (f"plan --depth {10**6}", r"`depth` must be at most 1000, but is 1000000\."),
-    "no memory": ("compare --memory 0", r"`memory` must be an amount such as 8, 8GB or 500MB, but"),
-    "memory in words": ("plan --memory lots", r"`memory` must be an amount .*, but is 'lots'\."),
+    "endless depth": (f"plan --depth {10**6}", r"`--depth` must be at most 1000, but is 1000000\."),
+    "no memory": (
+        "compare --memory 0",
+        r"`--memory` must be an amount such as 8, 8GB or 500MB, but",
+    ),
+    "memory in words": ("plan --memory lots", r"`--memory` must be an amount .*, but is 'lots'\."),
     "little memory": (
         "compare --memory 1MB",
-        r"`memory` must be at least 101 MB, which every run takes, but is 1 MB\.",
+        r"`--memory` must be at least 101 MB, which every run takes, but is 1 MB\.",
     ),
     "too high an order": (
         "compare --memory 1 --orders 2 9 --method dense",
-        r"`orders` must be at most \d for n = 16",
+        r"`--orders` must be at most \d for n = 16",
     ),
-    "missing TOML": ("flow --config {dir}/none.toml", r"`config` must be a readable file, but"),
+    "missing TOML": ("flow --config {dir}/none.toml", r"`--config` must be a readable file, but"),
     "broken TOML": (
         "flow --config {dir}/broken.toml",
-        r"`config` must be a TOML file, but .* is not",
+        r"`--config` must be a TOML file, but .* is not",
     ),
-    "binary TOML": ("flow --config {dir}/corrupt.npz", r"`config` must be a TOML file, but"),
-    "unknown key": ("flow --config {dir}/unknown.toml", r"`config` must hold only .* holds wdth\."),
+    "binary TOML": ("flow --config {dir}/corrupt.npz", r"`--config` must be a TOML file, but"),
+    "misspelt key": (
+        "flow --config {dir}/misspelt.toml",
+        r"`--config` must hold only names of settings, .* n-trian \(did you mean n_train\?\)\.",
+    ),
+    "unknown key": (
+        "flow --config {dir}/unknown.toml",
+        r"`--config` must hold only activation, atol, .*, widths, but .* holds quux\.",
+    ),
     "wrong value": (
         "flow --config {dir}/value.toml",
-        r"`config` must hold valid .*: `--width` must be an integer, but is 'many'; see",
+        r"`--config` must hold valid .*: `--width` must be an integer, but is 'many'; see",
     ),
-    "folder as TOML": ("flow --config {dir}", r"`config` must be a readable file, but .*directory"),
-    "out is a file": ("flow --out {dir}/words.csv", r"`out` must be a folder to write to, but"),
+    "folder as TOML": (
+        "flow --config {dir}",
+        r"`--config` must be a readable file, but .*directory",
+    ),
+    "out is a file": ("flow --out {dir}/words.csv", r"`--out` must be a folder to write to, but"),
     "out in a file": (
         "compare --out {dir}/words.csv/o",
-        r"`out` must be a folder to write to, but",
+        r"`--out` must be a folder to write to, but",
     ),
+    "folder in the place of a file in out": (
+        "kernels --data sphere:3 --width 4 --orders 2 --out {dir}/taken",
+        r"`--out` must be the name of a file, but .*kernels\.npz is a folder\.",
+    ),
+    "loss 0 to stop at": ("flow --until-loss 0", r"`--until-loss` must be a positive number, but"),
     "nothing to show": (
         "show",
         r"`FILE` must be a result of nthsim compare, flow or scaling, but is missing; see",
     ),
     "folder of nothing to show": (
+        "show {dir}/empty",
+        r"`FILE` must be a result of nthsim, but the folder .*empty holds none\.",
+    ),
+    "folder with half a result": (
         "show {dir}",
-        r"`file` must be a result of nthsim, but the folder",
+        r"`FILE` must be an intact netCDF-4 file, but .*half\.nc is cut short or damaged\.",
     ),
     "widths and depths": (
         "scaling --widths 3 4 --depths 1 2",
-        r"`widths` must be left out where `depths` are given, but is 3 4\.",
+        r"`--widths` must be left out where `--depths` are given, but is 3 4\.",
     ),
-    "width 0 among widths": ("scaling --widths 0 4", r"`widths` must be an integer of at least 1"),
-    "no seeds": ("scaling --seeds 0", r"`seeds` must be an integer of at least 1, but is 0\."),
+    "width 0 among widths": (
+        "scaling --widths 0 4",
+        r"`--widths` must be an integer of at least 1",
+    ),
+    "no seeds": ("scaling --seeds 0", r"`--seeds` must be an integer of at least 1, but is 0\."),
     "beside itself": (
         "scaling --model fcn --beside fcn",
-        r"`beside` must be another network than `model`, but both are fcn\.",
+        r"`--beside` must be another network than `--model`, but both are fcn\.",
     ),
     "cluster nowhere": (
         "scaling --widths 3 --n-train 2 --orders 2 --cluster nowhere",
-        r"`cluster` must be (the address of a scheduler|left out without Dask)",
+        r"`--cluster` must be (the address of a scheduler|left out without Dask)",
     ),
     "unknown theory": (
         "compare --theories limit gp",
         r"`--theories` must be some of limit, perturbation, but is 'limit gp'; see",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
-    "missing result": ("show {dir}/none.nc", r"`path` must be a readable file, but .*none\.nc"),
-    "foreign result": ("show {dir}/corrupt.npz", r"`path` must be an intact netCDF-4 file, but"),
-    "half a result": ("show {dir}/half.nc", r"`path` must be an intact netCDF-4 file, but"),
+    "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),
+    "foreign result": (
+        "show {dir}/corrupt.npz",
+        r"`FILE` must be a netCDF-4 file, but .* is of another format\.",
+    ),
+    "half a result": (
+        "show {dir}/half.nc",
+        r"`FILE` must be an intact netCDF-4 file, but .* is cut short or damaged\.",
+    ),
 }
 
 
@@ -697,8 +734,11 @@ def folder(tmp_path_factory) -> Path:
     (folder / "words.csv").write_text("x,y\none,two\n")
     (folder / "semicolons.csv").write_text("a;y\n1,5;2\n3;4,5\n")
     (folder / "broken.toml").write_text("width = = 3\n")
-    (folder / "unknown.toml").write_text("wdth = 3\n")
+    (folder / "misspelt.toml").write_text("n-trian = 3\n")
+    (folder / "unknown.toml").write_text("quux = 3\n")
     (folder / "value.toml").write_text('width = "many"\n')
+    (folder / "empty").mkdir()
+    (folder / "taken" / "kernels.npz").mkdir(parents=True)
     whole = folder / "whole.nc"
     nth.gradient_flow(NET, DATA, TS, progress=False).save(whole)
     (folder / "half.nc").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
