@@ -11,6 +11,7 @@ import pytest
 from jaxtyping import Array
 from networks import NETWORKS
 
+from nthsim.layered_expansions import LayeredExpansion
 from nthsim.losses import Residual, softmax_cross_entropy, squared_error
 from nthsim.models import FCN
 from nthsim.network import split
@@ -119,7 +120,7 @@ def test_nested_derivatives_give_the_same_expansion(vector):
 def test_layer_by_layer_is_all_through(name, terms):
     network, out_shape, path, residual = setting(SCALAR[name], terms)
     layered = expansion(network, path[0], X, out_shape, terms)
-    assert not isinstance(layered, TaylorExpansion)
+    assert isinstance(layered, LayeredExpansion)
     assert layered.rest is not None
     whole = TaylorExpansion(network=network.expandable(), chunk=7, obstacle=None)
     agree(both(layered, path, residual), both(whole, path, residual))
@@ -130,6 +131,7 @@ def test_what_rests_may_be_kept_for_all_chunks_or_computed_in_each():
     whole = expansion(network, path[0], X, out_shape, 3)
     kept = dataclasses.replace(whole, chunk=3)
     small = expansion(network, path[0], X, out_shape, 3, chunk_bytes=1000)
+    assert isinstance(small, LayeredExpansion)
     assert (small.chunk, small.rest) == (1, None)
     expected = both(whole, path, residual)
     agree(both(kept, path, residual), expected)
