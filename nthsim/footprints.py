@@ -73,7 +73,7 @@ def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> Siz
         parameters=parameter_count(theta),
         itemsize=slots.points.dtype.itemsize,
         work=kernel_work(network, theta, slots),
-        road=Road((), None, network.work(theta, slots.points).written),  # no series is meant
+        road=Road((), None, network.work(theta, slots.points).written, slots.outputs),
     )
 
 

@@ -1,6 +1,7 @@
-"""A network of scalar outputs along a path of parameters, layer by layer."""
+"""A network along a path of parameters, layer by layer."""
 
 from collections.abc import Callable
+from math import prod
 
 import equinox as eqx
 import jax
@@ -8,24 +9,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nthsim.expansions import AbstractExpansion, Path
-from nthsim.layered_paths import AtRest, layered_path
+from nthsim.layered_paths import AtRest, Forward, layered_path
 from nthsim.opened import OpenedNetwork
 
 
 class LayeredExpansion(AbstractExpansion):
-    r"""Outputs and gradients from the series of layer inputs h and of unit signals $\delta$.
+    r"""Outputs and gradients from the series of layer inputs h and of signals $\delta$.
 
     Each call of a layer returns $z = W h$ and its input receives $W^\top \delta$, products of
-    series; the weight's gradient is $\sum_b c_b \delta_b h_b^\top$, another one. That is less work
-    than Taylor arithmetic all through a backward pass, since
+    series; the weight's gradient is $\sum_b \delta_b h_b^\top$, another one. Coefficients 0 of z
+    are the same at all times, and kept in `rest` where they fit.
 
-    * the residual c weighs unit signals at their end, so that coefficients 0 of z and of
-      $W^\top \delta$ are the same at all times, and kept in `rest` where they fit;
-    * the highest coefficient of f, beyond those of the signals, follows from the adjoint with one
-      product per layer: `nthsim.layered_paths.LayeredPath.last_output`.
-
-    A path of p terms takes $(p-2)(p+1) + p(p-1)/2 + 1$ products per layer, and two more without
-    `rest`; a gradient takes three.
+    Where outputs are scalars, the residual weighs unit signals at their end. Then coefficients 0
+    of $W^\top \delta$ are the same too, and the highest coefficient of f, beyond those of the
+    signals, takes no more than one product per layer: `LayeredPath.last_output`. Unit signals of
+    vectors would take as many backward passes as outputs; there the outputs come first.
     """
 
     opened: OpenedNetwork
@@ -34,10 +32,9 @@ class LayeredExpansion(AbstractExpansion):
     chunk: int = eqx.field(static=True)
 
     def batch_outputs(self, path: Path, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
-        """Those of a path that goes on, which have as many terms as the signals along it."""
-        longer = layered_path(self.opened, (*path, path[-1]), x, None)
-        f = jnp.stack(longer.forward().f[:-1])
-        return f.reshape(*f.shape, *self.out_shape)
+        """Those of the forward pass."""
+        f = jnp.stack(self._outputs(path, x, None).f[:-1])
+        return f.reshape(*f.shape[:2], *self.out_shape)
 
     def batch_gradients(
         self,
@@ -46,13 +43,25 @@ class LayeredExpansion(AbstractExpansion):
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
     ) -> Path:
-        """Forward, backward, the residual, and products of the signals."""
+        """Forward, the residual, backward, and products of the signals, or backward first."""
         batch = lambda a: jax.lax.dynamic_slice_in_dim(a, samples[0], len(samples))  # noqa: E731
-        layered = layered_path(self.opened, path, x, jax.tree.map(batch, self.rest))
-        forward = layered.forward()
-        backward = layered.backward(forward)
-        parts = jnp.stack([*forward.f[:-1], *layered.last_output(forward, backward)])
-        # A product, since XLA would redo a chain of sums for every number that c weighs.
-        f = jnp.ones_like(parts, shape=len(parts)) @ parts
-        c = residual(f.reshape(len(x), *self.out_shape)).reshape(len(x))
+        rest = jax.tree.map(batch, self.rest)
+        layered = layered_path(self.opened, path, x, rest)
+        cotangents = lambda f: residual(f.reshape(-1, *self.out_shape)).reshape(len(x), -1)  # noqa: E731
+        if prod(self.out_shape) > 1:
+            forward = self._outputs(path, x, rest)
+            c = cotangents(sum(forward.f[1:-1], start=forward.f[0]))
+            backward = layered.backward(forward, c)
+        else:
+            forward = layered.forward()
+            unit = layered.backward(forward, jnp.ones_like(forward.f[0]))
+            lower = [f[:, 0] for f in forward.f[:-1]]
+            parts = jnp.stack([*lower, *layered.last_output(forward, unit)])
+            # A product, since XLA would redo a chain of sums for every number that c weighs.
+            c = cotangents(jnp.ones_like(parts, shape=len(parts)) @ parts)
+            backward = unit.weighed(c)
         return tuple(layered.gradients(forward, backward, c))
+
+    def _outputs(self, path: Path, x: Float[Array, "s ..."], rest: AtRest | None) -> Forward:
+        """Of a path that goes on, which has as many terms of f, and one more, as those of z."""
+        return layered_path(self.opened, (*path, path[-1]), x, rest).forward()

@@ -26,7 +26,10 @@ from nthsim.series import coefficients
 
 
 class AtRest(eqx.Module):
-    r"""Coefficients 0 of z and r on a batch: the same for all paths from $\theta_0$."""
+    r"""Coefficients 0 on a batch: z, and r for unit cotangents of scalar outputs, else none.
+
+    They are the same for all paths from $\theta_0$.
+    """
 
     z: tuple[Float[Array, "s ..."], ...]
     r: tuple[Float[Array, "s ..."], ...]
@@ -44,7 +47,7 @@ class Forward(eqx.Module):
 
 
 class Backward(eqx.Module):
-    r"""The unit signals $\delta = \partial f / \partial z$ of each call, and $r = W^\top \delta$.
+    r"""Derivatives $\delta$ by what each call returns, and by what it takes, $r = W^\top \delta$.
 
     `shares[c][i][j]` is $W_i^\top \delta_j$ of call c, of which r is the sum.
     """
@@ -52,6 +55,10 @@ class Backward(eqx.Module):
     delta: list[Terms]
     shares: list[list[Terms]]
     r: list[Terms]
+
+    def weighed(self, c: Float[Array, "s 1"]) -> "Backward":
+        """For cotangents c of scalar outputs, once built for those of one."""
+        return jax.tree.map(lambda a: jax.vmap(jnp.multiply)(c[:, 0], a), self)
 
 
 class LayeredPath(eqx.Module):
@@ -81,26 +88,27 @@ class LayeredPath(eqx.Module):
             z.append([self._returned(c, j, h[c]) for j in range(self.q)])
         return Forward(h, z, self._taken(z))
 
-    def backward(self, forward: Forward) -> Backward:
-        """Visit the calls in reverse order."""
+    def backward(self, forward: Forward, c: Float[Array, "s k"]) -> Backward:
+        """Visit the calls in reverse order, with cotangents c that do not change along the path."""
         delta: list[Terms] = []
         shares: list[list[Terms]] = []
         r: list[Terms] = []
-        for c in reversed(range(len(self.opened.calls))):
+        for call in reversed(range(len(self.opened.calls))):
             at = self._points(forward.z, r)
-            delta.insert(0, coefficients(lambda at: self.opened.signal(at, self.x), at))
-            shares.insert(0, self._shares(c, delta[0]))
+            delta.insert(0, coefficients(lambda at: self.opened.signal(at, c, self.x), at))
+            shares.insert(0, self._shares(call, delta[0]))
             r.insert(0, [_sum(shares[0][i][j - i] for i in range(j + 1)) for j in range(self.q)])
         return Backward(delta, shares, r)
 
     def last_output(self, forward: Forward, backward: Backward) -> list[Float[Array, " s"]]:
-        r"""$[\epsilon^q] f$, beyond the terms of z, as a list to be summed.
+        r"""$[\epsilon^q] f$ of scalar outputs, beyond the terms of z, as a list to be summed.
 
-        By the adjoint: with $\bar h_q$ and $\bar f_q$ the last terms of `forward`,
+        By the adjoint: with $\bar h_q$ and $\bar f_q$ the last terms of `forward`, and signals for
+        unit cotangents,
         $$f_q = \bar f_q + \sum_c \langle r_0, \bar h_q \rangle
         + \langle \delta_0, W_q h_0 + \dots + W_1 h_{q-1} \rangle.$$
         """
-        parts = [forward.f[self.q]]
+        parts = [forward.f[self.q][:, 0]]
         for c, h in enumerate(forward.h):
             parts.append(_dot(backward.delta[c][0], returned(self.layers[self.q][c], h[0])))
             weights = [backward.r[c][0], *(share[0] for share in backward.shares[c][1:])]
@@ -108,14 +116,16 @@ class LayeredPath(eqx.Module):
             parts += [_dot(weight, term) for weight, term in pairs if term is not None]
         return parts
 
-    def gradients(self, forward: Forward, backward: Backward, c: Float[Array, " s"]) -> list:
-        r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..q-1."""
+    def gradients(self, forward: Forward, backward: Backward, c: Float[Array, "s k"]) -> list:
+        r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..q-1, `backward` for these cotangents."""
         by_call = []
         for call, h, delta in zip(self.layers[0], forward.h, backward.delta, strict=True):
-            weighed = [jax.vmap(jnp.multiply)(c, d) for d in delta]
-            biases = [None if call.bias is None else bias_gradient(call, d) for d in weighed]
-            by_call.append(list(zip(weight_gradients(call, h, weighed), biases, strict=True)))
-        elsewhere = self._gradients_elsewhere(forward, backward, c)
+            biases = [None if call.bias is None else bias_gradient(call, d) for d in delta]
+            by_call.append(list(zip(weight_gradients(call, h, delta), biases, strict=True)))
+        elsewhere = self.elsewhere
+        if jax.tree.leaves(elsewhere):
+            gradient = lambda at: self.opened.gradient_elsewhere(at, c, self.x)  # noqa: E731
+            elsewhere = coefficients(gradient, self._points(forward.z, backward.r))
         return [self._assembled(_order(by_call, j), elsewhere[j]) for j in range(self.q)]
 
     def _taken(self, z: list[Terms]) -> Terms:
@@ -139,17 +149,9 @@ class LayeredPath(eqx.Module):
             [received(self.layers[i][c], shape, delta[j]) for j in range(self.q - i)]
             for i in range(self.q)
         ]
-        if self.rest is not None:
+        if self.rest is not None and self.rest.r:
             shares[0][0] = self.rest.r[c]
         return shares
-
-    def _gradients_elsewhere(
-        self, forward: Forward, backward: Backward, c: Float[Array, " s"]
-    ) -> list[PyTree[Array]]:
-        if not jax.tree.leaves(self.elsewhere):
-            return self.elsewhere
-        gradient = lambda at: self.opened.gradient_elsewhere(at, c, self.x)  # noqa: E731
-        return coefficients(gradient, self._points(forward.z, backward.r))
 
     def _points(self, z: list[Terms], received: Sequence[Terms] = ()) -> list[Point]:
         """Order by order."""
@@ -186,11 +188,13 @@ def layered_path(
 
 @eqx.filter_jit
 def at_rest(opened: OpenedNetwork, x: Float[Array, "s ..."]) -> AtRest:
-    """Evaluate the network and its unit signals once."""
+    """Evaluate the network once, and unit signals of scalar outputs."""
     still = layered_path(opened, (opened.theta, opened.theta), x, None)
     with jax.default_matmul_precision("highest"):
         forward = still.forward()
-        return AtRest(_order(forward.z, 0), _order(still.backward(forward).r, 0))
+        ones = jnp.ones_like(forward.f[0])
+        r = _order(still.backward(forward, ones).r, 0) if ones.shape[1] == 1 else ()
+        return AtRest(_order(forward.z, 0), r)
 
 
 def _order(terms: Sequence[Terms], j: int) -> tuple[Any, ...]:

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.layers import is_layer
@@ -18,7 +17,7 @@ Batches = tuple[Float[Array, "s ..."], ...]
 class Point(NamedTuple):
     """What the first calls return, the parameters outside of layers, and what the last receive.
 
-    Received by the input of a call is the derivative of f by it.
+    Received by the input of a call is the derivative of c f by it.
     """
 
     z: Batches
@@ -27,12 +26,13 @@ class Point(NamedTuple):
 
 
 class OpenedNetwork(eqx.Module):
-    r"""A network of scalar outputs as a function of what the calls of its layers return.
+    r"""A network as a function of what the calls of its layers return.
 
     Call c takes $h_c = g_c(z_1, \dots, z_{c-1})$ and returns $z_c = W h_c + b$; the network returns
     $f = g(z_1, \dots, z_C)$. The functions g hold no layer, so that they cost next to nothing.
 
-    All methods act on a batch x of inputs. The layers of `theta` play no part but that of places.
+    All methods act on a batch x of inputs, with one row of outputs each, whose cotangents are c.
+    The layers of `theta` play no part but that of places.
     """
 
     network: Network
@@ -44,29 +44,31 @@ class OpenedNetwork(eqx.Module):
         inputs, f = self._played(at.z, at.elsewhere, x)
         return inputs[-1] if f is None else f
 
-    def signal(self, at: Point, x: Float[Array, "s ..."]) -> Float[Array, "s ..."]:
-        r"""$\partial f / \partial z_c$ for the call before those whose inputs have received."""
-        c = len(self.calls) - len(at.received) - 1
+    def signal(
+        self, at: Point, c: Float[Array, "s k"], x: Float[Array, "s ..."]
+    ) -> Float[Array, "s ..."]:
+        r"""The derivative by z of the call before those whose inputs have received."""
+        i = len(self.calls) - len(at.received) - 1
 
         def later(z: Array) -> tuple[Batches, Array]:
-            inputs, f = self._played((*at.z[:c], z, *at.z[c + 1 :]), at.elsewhere, x)
-            return inputs[c + 1 :], f
+            inputs, f = self._played((*at.z[:i], z, *at.z[i + 1 :]), at.elsewhere, x)
+            return inputs[i + 1 :], f
 
-        return jax.vjp(later, at.z[c])[1]((at.received, jnp.ones_like(x, shape=len(x))))[0]
+        return jax.vjp(later, at.z[i])[1]((at.received, c))[0]
 
     def gradient_elsewhere(
-        self, at: Point, c: Float[Array, " s"], x: Float[Array, "s ..."]
+        self, at: Point, c: Float[Array, "s k"], x: Float[Array, "s ..."]
     ) -> PyTree[Array]:
-        r"""$\sum_b c_b \nabla f_b$ by the parameters outside of layers."""
+        """The derivative by the parameters outside of layers, summed over the batch."""
         pull = jax.vjp(lambda elsewhere: self._played(at.z, elsewhere, x), at.elsewhere)[1]
-        return pull((tuple(jax.vmap(jnp.multiply)(c, r) for r in at.received), c))[0]
+        return pull((at.received, c))[0]
 
     def _played(self, z: Batches, elsewhere: PyTree[Array], x: Array) -> tuple[Batches, Any]:
         """What is taken by all calls up to the first without an output, and f if there is none."""
 
         def one(z: tuple[Array, ...], x: Array) -> tuple[tuple[Array, ...], Any]:
             inputs, out = played_back(self.network, self.theta, elsewhere, x, z)
-            return tuple(inputs), None if out is None else out.reshape(())
+            return tuple(inputs), None if out is None else out.reshape(-1)
 
         return jax.vmap(one)(z, x)
 

@@ -23,15 +23,15 @@ MOST_CALLS = 12
 class Road(eqx.Module):
     """How a network is expanded: through these `calls` of its layers, or as a whole.
 
-    There are no calls where outputs are vectors, whose unit signals would take a backward pass for
-    each number, or where the network cannot be taken apart, or has too many. `obstacle` says what
-    keeps Taylor arithmetic away, in which case derivatives are nested, else None. `written` counts
-    the numbers that one evaluation at one input writes.
+    There are no calls where the network cannot be taken apart, or has too many. `obstacle` says
+    what keeps Taylor arithmetic away, in which case derivatives are nested, else None. `written`
+    counts the numbers that one evaluation at one input writes, and `outputs` those that it returns.
     """
 
     calls: tuple[Call, ...]
     obstacle: str | None
     written: int
+    outputs: int
 
     def __str__(self) -> str:
         if self.obstacle is not None:
@@ -61,11 +61,11 @@ class Road(eqx.Module):
         the number of terms; nested derivatives take three for each that is nested.
         """
         p = terms
-        if self.calls:
-            return (p - 2) * (p + 1) + p * (p - 1) // 2 + (1 if kept else 3)
         if self.obstacle is not None:
             return 3 ** (p - 1) + 2 * 3 ** (p - 2)
-        return p * (p + 1) // 2 + p * (p - 1)
+        if self.calls and self.outputs == 1:
+            return 3 * p * (p - 1) // 2 + 1 - 2 * kept
+        return p * (p + 1) // 2 + p * (p - 1) - (kept and bool(self.calls))
 
 
 def road(
@@ -73,11 +73,9 @@ def road(
 ) -> Road:
     """Find the road of a network with so many outputs; nothing is computed."""
     obstacle, written = taylor_obstacle(network, theta, x), network.work(theta, x).written
-    if obstacle is not None or outputs > 1:
-        return Road((), obstacle, written)
-    tapped = taken_apart(network, theta, x[0], outputs)
+    tapped = taken_apart(network, theta, x[0], outputs) if obstacle is None else obstacle
     calls = () if isinstance(tapped, str) or len(tapped.calls) > MOST_CALLS else tapped.calls
-    return Road(calls, None, written)
+    return Road(calls, obstacle, written, outputs)
 
 
 def expansion(

@@ -29,11 +29,11 @@ class Shared(eqx.Module):
     readout: eqx.nn.Linear
     gain: Array
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int) -> None:
         keys = jr.split(jr.key(6), 3)
         self.entry = eqx.nn.Linear(4, 5, key=keys[0])
         self.twice = eqx.nn.Linear(5, 5, key=keys[1])
-        self.readout = eqx.nn.Linear(5, 1, use_bias=False, key=keys[2])
+        self.readout = eqx.nn.Linear(5, outputs, use_bias=False, key=keys[2])
         self.gain = jnp.array(1.3)
 
     def __call__(self, x: Array) -> Array:
@@ -42,9 +42,9 @@ class Shared(eqx.Module):
         return self.readout(h)
 
 
-SCALAR = {name: NETWORKS[name] for name in ("fcn", "resnet", "mlp with biases", "convolutional")}
-SCALAR |= {
-    "shared, of one output": Shared(),
+MODELS = NETWORKS | {
+    "shared": Shared(1),
+    "shared, of two outputs": Shared(2),
     "one layer": eqx.nn.Linear(4, "scalar", key=jr.key(7)),
 }
 
@@ -100,8 +100,8 @@ def test_expansion_is_that_of_outputs_and_gradients_in_one_variable(vector):
 
 
 def test_nested_derivatives_give_the_same_expansion(vector):
-    network, out_shape, path, residual = vector
-    by_jet = expansion(network, path[0], X, out_shape, 3)
+    network, _, path, residual = vector
+    by_jet = TaylorExpansion(network=network.expandable(), chunk=7, obstacle=None)
     nested = dataclasses.replace(by_jet, obstacle="as if")
     agree(both(nested, path, residual), both(by_jet, path, residual))
 
@@ -113,12 +113,13 @@ def test_nested_derivatives_give_the_same_expansion(vector):
         ("resnet", 3),
         ("mlp with biases", 4),
         ("convolutional", 4),
-        ("shared, of one output", 4),
+        ("shared", 4),
+        ("shared, of two outputs", 3),
         ("one layer", 2),
     ],
 )
 def test_layer_by_layer_is_all_through(name, terms):
-    network, out_shape, path, residual = setting(SCALAR[name], terms)
+    network, out_shape, path, residual = setting(MODELS[name], terms)
     layered = expansion(network, path[0], X, out_shape, terms)
     assert isinstance(layered, LayeredExpansion)
     assert layered.rest is not None
@@ -127,7 +128,7 @@ def test_layer_by_layer_is_all_through(name, terms):
 
 
 def test_what_rests_may_be_kept_for_all_chunks_or_computed_in_each():
-    network, out_shape, path, residual = setting(SCALAR["mlp with biases"], 3)
+    network, out_shape, path, residual = setting(MODELS["mlp with biases"], 3)
     whole = expansion(network, path[0], X, out_shape, 3)
     kept = dataclasses.replace(whole, chunk=3)
     small = expansion(network, path[0], X, out_shape, 3, chunk_bytes=1000)
@@ -141,13 +142,13 @@ def test_what_rests_may_be_kept_for_all_chunks_or_computed_in_each():
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (SCALAR["fcn"], "layer by layer"),
-        (NETWORKS["mlp of three outputs"], "Taylor arithmetic all through"),
+        (MODELS["fcn"], "layer by layer"),
+        (NETWORKS["mlp of three outputs"], "layer by layer"),
         (NETWORKS["recurrent"], "Taylor arithmetic all through"),
         (FCN(4, 2, MOST_CALLS, key=jr.key(0)), "Taylor arithmetic all through"),
     ],
 )
-def test_road_is_that_of_scalar_networks_of_few_layers(model, words):
+def test_road_is_that_of_the_layers_where_they_are_few(model, words):
     network, theta = split(model)
     outputs = jax.eval_shape(model, X[0]).size
     assert str(road(network, theta, X, outputs)) == words

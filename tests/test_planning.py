@@ -36,7 +36,7 @@ def small(**changes) -> Size:
         parameters=100,
         itemsize=8,
         work=KernelWork(200, None),
-        road=Road((), None, 50),
+        road=Road((), None, 50, 1),
         save_times=3,
         recorded=3,
     )
