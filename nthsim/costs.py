@@ -12,8 +12,8 @@ FIRST_KERNEL, FURTHER_KERNEL = 0.7, 2.6
 FIRST_TERM, FURTHER_TERM = 2.0, 1.5
 
 #: Measured: how far the kernels of a hierarchy, and a series, stay below the rate of one large
-#: matrix product.
-KERNEL_RATE, SERIES_RATE = 0.3, 0.4
+#: matrix product; a series layer by layer does so less than one all through a network.
+KERNEL_RATE, LAYERED_RATE, SERIES_RATE = 0.3, 0.6, 0.4
 
 
 def gradient_flops(size: Size) -> int:
@@ -67,7 +67,8 @@ def series_seconds(size: Size, order: int, rates: Rates) -> float:
     try:
         start = FIRST_TERM + FURTHER_TERM * order
         start += recorded_flops(size, order) / (KERNEL_RATE * rates.flops)
-        return start + SIDES * series_side_flops(size, order) / (SERIES_RATE * rates.flops)
+        rate = rates.flops * (LAYERED_RATE if size.road.calls else SERIES_RATE)
+        return start + SIDES * series_side_flops(size, order) / rate
     except OverflowError:
         return float("inf")
 
