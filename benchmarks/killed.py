@@ -4,8 +4,10 @@
 
 A study over widths runs in a process of its own, which gets SIGKILL at ten moments that are drawn
 with a fixed seed, and is started again each time; then it may end. The same on a Dask cluster of
-two worker processes, where workers are killed. Printed is how often cells were begun and computed,
-and by how much their numbers differ from those of a sweep that nobody disturbed.
+two worker processes, where workers are killed. Printed is how often cells were begun, how often one
+was begun that stood in the folder (never, or the script fails), how often one was computed twice
+(killed between its last number and its file), and by how much the numbers differ from those of a
+sweep that nobody disturbed.
 """
 
 import os
@@ -44,9 +46,13 @@ def network(width: int, key: jax.Array) -> FCN:
 
 
 class Told(eqx.Module):
-    """A study that notes in a file when it begins with a cell and when it has computed it."""
+    """A study that notes in a file when it begins with a cell and when it has computed it.
+
+    `folder` is where the sweep keeps its cells.
+    """
 
     study: Study
+    folder: str
     log: str
 
     def subject(self) -> dict[str, Any]:
@@ -55,7 +61,8 @@ class Told(eqx.Module):
 
     def compute(self, cell: Cell) -> Record:
         """As the study does."""
-        self.note(cell, "begun")
+        kept = Path(self.folder, f"{cell.name}.nc").exists()
+        self.note(cell, "repeated" if kept else "begun")
         record = self.study.compute(cell)
         self.note(cell, "computed")
         return record
@@ -66,13 +73,13 @@ class Told(eqx.Module):
             file.write(f"{what} {cell.name}\n")
 
     def counts(self) -> dict[str, Counter[str]]:
-        """How often each cell was begun and computed."""
+        """How often each cell was begun, begun although it was kept, and computed."""
         lines = [line.split() for line in Path(self.log).read_text().splitlines()]
-        both = ("begun", "computed")
-        return {what: Counter(name for said, name in lines if said == what) for what in both}
+        notes = ("begun", "repeated", "computed")
+        return {what: Counter(name for said, name in lines if said == what) for what in notes}
 
 
-def told(log: Path, quick: bool) -> Told:
+def told(folder: Path, log: Path, quick: bool) -> Told:
     """Four widths, eight chunks of four seeds."""
     study = Study(
         axis="width",
@@ -87,7 +94,7 @@ def told(log: Path, quick: bool) -> Told:
         solver=Auto(rtol=1e-6),
         chunk=4,
     )
-    return Told(study, str(log))
+    return Told(study, str(folder), str(log))
 
 
 def killed_process(folder: Path, log: Path, quick: bool) -> int:
@@ -113,7 +120,7 @@ def killed_workers(folder: Path, log: Path, quick: bool) -> int:
     from distributed import LocalCluster
 
     moments, done, kills = random.Random(1), threading.Event(), []
-    study = told(log, quick)
+    study = told(folder, log, quick)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
 
         def kill() -> None:
@@ -155,7 +162,7 @@ def main() -> None:
     quick = arguments.quick
     jax.config.update("jax_enable_x64", True)
     if arguments.sweep:
-        study = told(arguments.sweep[1], quick)
+        study = told(*arguments.sweep, quick)
         run(study, study.study.cells(), folder=arguments.sweep[0], progress=False)
         return
     with tempfile.TemporaryDirectory() as name:
@@ -172,12 +179,15 @@ def main() -> None:
         for title, disturbed in (("process", killed_process), ("worker", killed_workers)):
             log = there / f"{title}.log"
             kills = disturbed(there / title, log, quick)
-            counts = told(log, quick).counts()
-            begun, computed = counts["begun"], counts["computed"]
+            counts = told(there / title, log, quick).counts()
+            begun, repeated, computed = counts["begun"], counts["repeated"], counts["computed"]
+            if repeated:
+                raise SystemExit(f"these were kept and yet begun: {sorted(repeated)}")
             found[title] = {
                 "kills": kills,
                 "cells": len(begun),
                 "begun again": sum(begun.values()) - len(begun),
+                "begun though kept": sum(repeated.values()),
                 "computed twice": sum(count > 1 for count in computed.values()),
                 "never computed": len(begun.keys() - computed.keys()),
                 "largest difference": difference(there / title, peace),
