@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import xarray as xr
 
@@ -166,7 +167,8 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
     """
     if not _is_netcdf(path):
         return None
-    with decoding(path), xr.open_dataset(path, engine="h5netcdf") as root:
+    # Without xarray, which looks at all variables, and stumbles over what strangers keep in them.
+    with decoding(path), h5netcdf.File(path, "r") as root:
         stamp = json.loads(root.attrs.get(ATTRIBUTE, "{}"))
         return stamp.get("kind") if stamp.get("format") == "nthsim" else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import equinox as eqx
 import h5netcdf
+import h5py
 import numpy as np
 import pytest
 import studies
@@ -174,6 +175,22 @@ def test_foreign_netcdf_is_refused(tmp_path):
     path = tmp_path / "foreign.nc"
     xr.Dataset({"x": ("i", np.ones(2))}).to_netcdf(path, engine="h5netcdf")
     _refused(path, f"`path` must be a results file of nthsim, but {path} is none.")
+
+
+def _other_calendar(path):
+    months = ("time", np.arange(3.0), {"units": "months since 2000-01-01"})
+    xr.Dataset({"time": months}).to_netcdf(path, engine="h5netcdf")
+
+
+def _plain_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones((2, 3))
+
+
+@pytest.mark.parametrize("made", [_other_calendar, _plain_hdf5])
+def test_intact_file_of_a_stranger_is_not_called_damaged(made, tmp_path):
+    made(tmp_path / "foreign.nc")
+    assert results.kind_of(tmp_path / "foreign.nc") is None
 
 
 def test_changed_number_is_noticed(copy):
