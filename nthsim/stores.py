@@ -93,7 +93,8 @@ class Store:
             if record is None or facts.get("sha256") != fingerprint(record):
                 raise ValueError("its numbers are not what was written")
         except ValueError as error:
-            reason = str(error).removesuffix(".")
+            # The file is what this sentence is about, and is named in it once.
+            reason = str(error).removesuffix(".").replace("`path`", "it").replace(f" {path} ", " ")
             raise ValueError(
                 f"`out` must hold whole cells of one study, but {path} cannot be used: {reason}; "
                 "delete it to compute it anew."

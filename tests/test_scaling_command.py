@@ -86,6 +86,18 @@ def test_same_command_computes_nothing_again(saved, monkeypatch, capsys):
     assert capsys.readouterr().out == table
 
 
+def test_damaged_cell_is_named_in_one_sentence(saved, tmp_path, capsys):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    cell = tmp_path / "cells" / "fcn-3-seeds-0-1.nc"
+    cell.write_bytes(cell.read_bytes()[:-100])
+    words = ["scaling", "--config", str(saved / "config.toml"), "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"nthsim: `--out` must hold whole cells of one study, but {cell} cannot be used: it must "
+        "be an intact netCDF-4 file, but is cut short or damaged; delete it to compute it anew.\n"
+    )
+
+
 def test_interrupted_sweep_tells_where_it_is_and_is_shown_so(tmp_path, monkeypatch, capsys):
     def interrupted(self, cell):
         raise KeyboardInterrupt
