@@ -37,7 +37,7 @@ from nthsim.outputs import made_folder, replacing
 from nthsim.planning import plan
 from nthsim.problem import pose
 from nthsim.refusals import check_kernels
-from nthsim.saved import CELLS, loaded, result_files
+from nthsim.saved import CELLS, loaded, results_in
 from nthsim.scaling_studies import depth_scaling, width_scaling
 from nthsim.stores import MANIFEST
 from nthsim.studies import CompareError, compare
@@ -221,13 +221,13 @@ def _plan(command: settings.Plan) -> int:
 
 def _show(command: settings.Show, folder: Path | None) -> int:
     with called(path="file", out="file"):
-        files = result_files(command.file)
+        found = results_in(command.file)
     texts: list[str] = []
-    for file in files:
+    for file, kind in found:
         with called(path="file"):
-            result = loaded(file)
+            result = loaded(file, kind)
         text = _shown(result) if isinstance(result, Trajectory) else str(result)
-        texts.append(text if len(files) == 1 else f"{file.name}:\n\n{text}\n")
+        texts.append(text if len(found) == 1 else f"{file.name}:\n\n{text}\n")
         print(texts[-1])
         if folder is not None and not isinstance(result, Trajectory):
             result.plot(folder / f"{file.stem}.png")

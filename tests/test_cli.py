@@ -25,6 +25,7 @@ from nthsim.losses import LOSSES
 from nthsim.models import FCN, ResNet
 from nthsim.models.activation import ACTIVATIONS, normalisation
 from nthsim.models.initialisation import INITIALISATIONS
+from nthsim.results import kind_of
 
 mpl.use("Agg")
 
@@ -100,6 +101,19 @@ def test_show_finds_all_results_in_a_folder_whatever_they_are_called(saved, tmp_
     assert shown == f"a.nc:\n\n{study}\n\nb.nc:\n\n{flow}\n"
     assert shown.rstrip("\n") == (out / "table.txt").read_text().rstrip("\n")
     assert {path.name for path in out.iterdir()} == {"a.png", "table.txt"}
+
+
+@pytest.mark.parametrize("name", ["", "orders.nc"])
+def test_each_file_is_asked_once_what_it_holds(name, saved, monkeypatch):
+    asked = []
+
+    def asking(path):
+        asked.append(path)
+        return kind_of(path)
+
+    monkeypatch.setattr("nthsim.saved.kind_of", asking)
+    assert main(["show", str(saved / name)]) == 0
+    assert asked == [saved / "orders.nc"]
 
 
 def test_flow_is_printed_saved_and_shown_again(tmp_path, capsys):

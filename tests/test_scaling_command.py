@@ -76,6 +76,29 @@ def test_folder_of_cells_with_a_result_among_them_is_shown_by_that(saved, tmp_pa
     assert "holds a sweep with 2 of 2 cells" in capsys.readouterr().err
 
 
+def test_cells_of_a_sweep_are_not_opened_to_be_counted(saved, tmp_path, capsys):
+    shutil.copytree(saved / "cells", tmp_path, dirs_exist_ok=True)
+    for cell in tmp_path.glob("*.nc"):
+        cell.write_bytes(cell.read_bytes()[:-100])
+    assert main(["show", str(tmp_path)]) == 2
+    assert "holds a sweep with 2 of 2 cells" in capsys.readouterr().err
+
+
+def test_result_is_shown_beside_a_manifest_of_something_else(saved, tmp_path, capsys):
+    shutil.copy(saved / "scaling.nc", tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert main(["show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == (saved / "table.txt").read_text()
+
+
+def test_cell_is_no_result_and_those_that_are_get_listed(saved, capsys):
+    cell = saved / "cells" / "fcn-3-seeds-0-1.nc"
+    assert main(["show", str(cell)]) == 2
+    assert capsys.readouterr().err == (
+        f"nthsim: `FILE` must hold a Comparison, Trajectory or Scaling, but {cell} holds a Cell.\n"
+    )
+
+
 def test_same_command_computes_nothing_again(saved, monkeypatch, capsys):
     def computed(self, cell):
         raise AssertionError
