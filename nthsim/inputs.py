@@ -177,7 +177,8 @@ def made_data(settings: Common) -> Dataset:
             with called(classes="data"):
                 return IMAGES[name](*map(int, numbers), n_train=n, n_test=t, seed=seed)
         if name == "sphere" and len(numbers) == 1:
-            return sphere(n, t, dim=int(numbers[0]), seed=seed)
+            with called(dim="--data sphere:DIM"):
+                return sphere(n, t, dim=int(numbers[0]), seed=seed)
     raise ValueError(
         "`data` must be digits, digits:3,8, mnist, mnist:3,8, sphere:DIM or the name of a .npz or "
         f".csv file, but is {settings.data!r}."

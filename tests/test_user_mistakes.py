@@ -593,7 +593,10 @@ COMMAND_MISTAKES = {
     "class -3": ("flow --data digits:3,-3", r"`--data` must be digits, .*, but is 'digits:3,-3'\."),
     "class 11": ("flow --data digits:3,11", r"`--data` must be digits from 0 to 9, but one is 11"),
     "one class": ("flow --data digits:3", r"`--data` must be at least two digits"),
-    "dimension 0": ("flow --data sphere:0", r"`dim` must be an integer of at least 1, but is 0\."),
+    "dimension 0": (
+        "flow --data sphere:0",
+        r"`--data sphere:DIM` must be an integer of at least 1, but is 0\.",
+    ),
     "too many points": ("flow --n-train 5000", r"`--n-train` \+ `--n-test` must be at most 357"),
     "no points": ("flow --n-train 0", r"`--n-train` must be an integer of at least 1, but is 0\."),
     "ten classes, nine points": (
@@ -625,7 +628,7 @@ COMMAND_MISTAKES = {
     ),
     "endless dimension": (
         f"plan --memory 1 --data sphere:{10**14}",
-        r"`dim` must be at most 41666666, but is 100000000000000: the inputs need",
+        r"`--data sphere:DIM` must be at most 41666666, but is 100000000000000: the inputs need",
     ),
     "endless width": (
         f"compare --memory 1 --data sphere:3 --width {10**10}",
