@@ -10,7 +10,7 @@ from jaxtyping import Float, PyTree
 
 from nthsim.checks import choice
 from nthsim.choices import METHODS, choose
-from nthsim.counts import checked_orders
+from nthsim.counts import checked_integers
 from nthsim.datasets import Dataset
 from nthsim.errors import rms
 from nthsim.flow import exact
@@ -82,7 +82,7 @@ def certificate(
     Raises:
         ValueError: When an argument is not as above.
     """
-    orders = checked_orders(orders)
+    orders = checked_integers("orders", orders, 2)
     choice("method", method, METHODS)
     problem = pose(model, data, loss).without_test_points()
     if problem.x.dtype != jnp.float64:

@@ -13,7 +13,7 @@ import numpy as np
 from nthsim import settings
 from nthsim.comparison import Comparison
 from nthsim.configs import as_toml
-from nthsim.counts import checked_orders
+from nthsim.counts import checked_integers
 from nthsim.datasets import Dataset
 from nthsim.flow import gradient_flow
 from nthsim.inputs import (
@@ -134,7 +134,7 @@ def _flow(command: settings.Flow, folder: Path | None) -> int:
 
 
 def _kernels(command: settings.Kernels, folder: Path | None) -> int:
-    orders = checked_orders(command.orders)
+    orders = checked_integers("orders", command.orders, 2)
     data = made_data(command)
     model = made_model(command, data)
     check_kernels(pose(model, Dataset(data.x, data.y), squared_error), orders)

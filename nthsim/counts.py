@@ -47,22 +47,32 @@ def points(n_train: object, n_test: object) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def checked_orders(
-    orders: object, *, name: str = "orders", least: int = 2, empty: bool = False
+def checked_integers(
+    name: str, values: object, least: int, *, empty: bool = False
 ) -> tuple[int, ...]:
-    """The orders, each an integer of at least `least`, in rising order and once each.
+    """Return several integers, each of at least `least`, in rising order and once each.
 
     Raises:
-        ValueError: `orders`, called `name`, is neither a sequence nor a one-dimensional array of
-            such integers.
+        ValueError: `values` is neither a sequence nor a one-dimensional array of such integers, or
+            holds none though not `empty`.
     """
-    listed = orders if isinstance(orders, Sequence) else np.asarray(orders).tolist()
+    listed = values if isinstance(values, Sequence) else np.asarray(values).tolist()
     if not isinstance(listed, Sequence) or isinstance(listed, str) or not (listed or empty):
         raise ValueError(
             f"`{name}` must be a sequence of integers such as ({least}, {least + 1}), "
-            f"but is {shown(orders)}."
+            f"but is {shown(values)}."
         )
-    return tuple(sorted({count(name, order, least) for order in listed}))
+    return tuple(sorted({count(name, value, least) for value in listed}))
+
+
+def highest_rank(kernels: object, orders: tuple[int, ...]) -> int:
+    """Return the highest r of the kernels to measure, the highest order and at least 3 if None.
+
+    Raises:
+        ValueError: `kernels` is neither None nor an integer of at least the highest order.
+    """
+    least = max((2, *orders))
+    return max(3, least) if kernels is None else count("kernels", kernels, least)
 
 
 def shown(value: object) -> str:

@@ -20,7 +20,7 @@ from nthsim.costs import (
     series_side_flops,
     taylor_side_flops,
 )
-from nthsim.counts import checked_orders
+from nthsim.counts import checked_integers
 from nthsim.datasets import Dataset
 from nthsim.footprints import (
     ENDLESS,
@@ -164,8 +164,8 @@ def plan(
     Raises:
         ValueError: When an argument is not as above.
     """
-    chosen = checked_orders(orders)
-    degrees = checked_orders(taylor, name="taylor", least=1, empty=True)
+    chosen = checked_integers("orders", orders, 2)
+    degrees = checked_integers("taylor", taylor, 1, empty=True)
     choice("method", method, METHODS)
     course = schedule(ts, Auto(), record_kernel)
     problem = pose(model, data, loss)

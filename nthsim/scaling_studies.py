@@ -12,7 +12,7 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from nthsim.cells import Cell, Maker, Study, slug
-from nthsim.counts import checked_orders, count
+from nthsim.counts import checked_integers, count, highest_rank
 from nthsim.datasets import Dataset
 from nthsim.footprints import member_bytes, problem_size
 from nthsim.losses import Loss, squared_error
@@ -89,7 +89,7 @@ def width_scaling(
         SweepError: When a batch fails, as one whose networks differ in more than their parameters
             does, or at Ctrl-C; it tells what is done.
     """
-    sizes = checked_orders(widths, name="widths", least=1)
+    sizes = checked_integers("widths", widths, 1)
     course = _course(ts, solver)
     wanted = {"kernels": kernels, "loss": loss, "chunk": chunk, "begun": _begun(out)}
     study = _study("width", make_model, data, sizes, seeds, orders, course, **wanted)
@@ -137,7 +137,7 @@ def depth_scaling(
     Raises:
         ValueError, SweepError: As in `width_scaling`.
     """
-    sizes = checked_orders(depths, name="depths", least=1)
+    sizes = checked_integers("depths", depths, 1)
     course = _course(ts, solver)
     wanted = {"kernels": kernels, "loss": loss, "chunk": chunk, "begun": _begun(out)}
     study = _study("depth", make_model, data, sizes, seeds, orders, course, **wanted)
@@ -170,8 +170,7 @@ def _study(
     begun: int | None,
 ) -> Study:
     """Check what a user said."""
-    orders = checked_orders(orders, empty=True)
-    least = max((2, *orders))
+    orders = checked_integers("orders", orders, 2, empty=True)
     study = Study(
         axis=axis,
         families=_families(make_model),
@@ -179,7 +178,7 @@ def _study(
         seeds=_seeds(seeds),
         data=data,
         orders=orders,
-        kernels=max(3, least) if kernels is None else count("kernels", kernels, least),
+        kernels=highest_rank(kernels, orders),
         ts=course.ts,
         loss=loss,
         solver=course.solver,
@@ -239,7 +238,7 @@ def _families(make_model: object) -> dict[str, Maker]:
 
 def _seeds(seeds: object) -> tuple[int, ...]:
     if isinstance(seeds, Sequence | np.ndarray | jax.Array) and np.ndim(seeds):
-        return checked_orders(seeds, name="seeds", least=0)
+        return checked_integers("seeds", seeds, 0)
     return tuple(range(count("seeds", seeds, 1)))
 
 

@@ -16,7 +16,7 @@ from nthsim.certificates import certified
 from nthsim.checks import choice
 from nthsim.choices import METHODS
 from nthsim.comparison import Comparison
-from nthsim.counts import checked_orders
+from nthsim.counts import checked_integers
 from nthsim.datasets import Dataset
 from nthsim.flow import exact
 from nthsim.footprints import problem_size
@@ -98,8 +98,8 @@ def compare(
         CompareError: When the exact flow ends early and `throw`, or at Ctrl-C; its `.comparison`
             holds what was computed.
     """
-    orders = checked_orders(orders)
-    degrees = checked_orders(taylor, name="taylor", least=1, empty=True)
+    orders = checked_integers("orders", orders, 2)
+    degrees = checked_integers("taylor", taylor, 1, empty=True)
     words = checked_theories(theories)
     choice("method", method, METHODS)
     course = schedule(ts, solver, record_kernel, until, checkpoint)

@@ -1,8 +1,8 @@
-"""Numbers in the settings of a command that no run could have."""
+"""Counts and times in the settings of a command that no run could have."""
 
 import math
 
-from nthsim.counts import checked_orders, count, points
+from nthsim.counts import checked_integers, count, highest_rank, points
 from nthsim.settings import (
     Command,
     Common,
@@ -19,10 +19,13 @@ MOST_TIMES = 10**6
 
 
 def check(command: Command) -> None:
-    """Refuse what needs no data and no network to be found wrong, before JAX is imported.
+    """Refuse counts, times and amounts of memory that are out of their range.
+
+    They are refused before JAX is imported. Tolerances, limits to stop at, constants of the network
+    and what `data` names are checked where they are used, after it.
 
     Raises:
-        ValueError: When a number is out of its range.
+        ValueError: When a number is out of its range, or two settings exclude each other.
     """
     if isinstance(command, Show):
         return
@@ -30,9 +33,9 @@ def check(command: Command) -> None:
     if isinstance(command, Solved):
         _check_times(command)
     if isinstance(command, Ordered):
-        checked_orders(command.taylor, name="taylor", least=1, empty=True)
+        checked_integers("taylor", command.taylor, 1, empty=True)
     if isinstance(command, Ordered | Kernels):
-        checked_orders(command.orders)
+        checked_integers("orders", command.orders, 2)
     if isinstance(command, Scaling):
         _check_scaling(command)
 
@@ -60,9 +63,11 @@ def _check_scaling(command: Scaling) -> None:
         given = " ".join(map(str, command.widths))
         raise ValueError(f"`widths` must be left out where `depths` are given, but is {given}.")
     for name in ("widths", "depths"):
-        checked_orders(getattr(command, name), name=name, least=1, empty=True)
+        checked_integers(name, getattr(command, name), 1, empty=True)
     count("seeds", command.seeds, 1)
-    checked_orders(command.orders, empty=True)
+    highest_rank(command.kernels, checked_integers("orders", command.orders, 2, empty=True))
+    if command.chunk is not None:
+        count("chunk", command.chunk, 1)
     if command.beside == command.model:
         raise ValueError(
             f"`beside` must be another network than `model`, but both are {command.model}."

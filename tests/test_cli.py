@@ -303,7 +303,16 @@ assert not {"jax", "numpy", "matplotlib"} & set(sys.modules)
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", ["compare --orders 1", "scaling --seeds 0", "flow --t1 -1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare --orders 1",
+        "scaling --seeds 0",
+        "scaling --chunk 0",
+        "scaling --orders 2 4 --kernels 3",
+        "flow --t1 -1",
+    ],
+)
 def test_number_out_of_its_range_is_refused_without_jax(words):
     code = """
 import sys
@@ -313,7 +322,7 @@ assert not {"jax", "matplotlib", "scipy", "xarray"} & set(sys.modules)
 """
     command = [sys.executable, "-c", code, *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.match("nthsim: `--(orders|seeds|t1)` must be ", done.stderr)
+    assert re.match("nthsim: `--(orders|seeds|chunk|kernels|t1)` must be ", done.stderr)
 
 
 def test_mistake_that_is_not_explained_is_one_line_too(capsys, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 
 import nthsim as nth
 from nthsim.cli import main
-from nthsim.counts import checked_orders
+from nthsim.counts import checked_integers
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Auto, Explicit, Until
 
@@ -775,6 +775,6 @@ def test_any_plain_number_serves_as_a_setting():
     "orders", [[3, 2, 3], range(2, 4), np.array([2, 3]), jnp.array([3, 2]), (2, 3)]
 )
 def test_orders_come_in_any_sequence_of_integers(orders):
-    assert checked_orders(orders) == (2, 3)
+    assert checked_integers("orders", orders, 2) == (2, 3)
     if not isinstance(orders, jax.Array):
         assert nth.plan(NET, DATA, orders, TS).orders == (2, 3)
