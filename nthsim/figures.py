@@ -41,8 +41,8 @@ class Curve(eqx.Module):
 
     A broad one is grey and lies below all others, which may coincide with it; a plain one has no
     markers. What is `doubtful` is crossed out. `bars` reach from a lower to an upper value. A
-    `mark` is the look whose marker it has instead of its own, and stands before its `note` too,
-    which is behind its end. What has no label is not in the legend.
+    `note` is written beside the last point. `mark` is a look whose marker replaces that of `look`,
+    on the curve and beside its note. What has no label is not in the legend.
     """
 
     label: str
