@@ -15,7 +15,9 @@ Path = tuple[PyTree[Array], ...]
 class AbstractExpansion(eqx.Module):
     r"""Outputs and gradients along $\theta(\epsilon) = \sum_j \epsilon^j \theta_j$.
 
-    At most `chunk` inputs are evaluated together, so memory does not grow with their number.
+    Built for one $\theta_0$ and one set of training inputs, of which it may keep what does not
+    change; outputs are those of any inputs. At most `chunk` inputs are evaluated together, so that
+    memory does not grow with their number.
     """
 
     chunk: eqx.AbstractVar[int]
@@ -32,9 +34,10 @@ class AbstractExpansion(eqx.Module):
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
     ) -> Path:
-        r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..p-2, over the samples of a batch.
+        r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..p-2, over a batch of training inputs.
 
-        Their residual c is that of the summed outputs, of shape (s, ...).
+        They stand side by side at the indices `samples`. Their residual c is that of the summed
+        outputs, of shape (s, ...).
         """
 
     def outputs(self, path: Path, x: Float[Array, "n ..."]) -> Float[Array, "p N"]:
@@ -48,7 +51,8 @@ class AbstractExpansion(eqx.Module):
     ) -> Path:
         r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..p-2, with c that of the summed outputs.
 
-        A sample's residual is known from its own outputs, so every sample is visited once.
+        x are the training inputs, all of them. A sample's residual is known from its own outputs,
+        so every sample is visited once.
         """
         n = len(x)
         calls = ceil(n / self.chunk)

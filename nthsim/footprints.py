@@ -29,10 +29,11 @@ class Size(eqx.Module):
     """The whole numbers that memory and work depend on.
 
     `k` is the number of outputs, `parameters` that of parameters, `itemsize` the bytes of one
-    number, `work` that of kernels, and `road` how the network is expanded along a series. The
-    first slot of every kernel holds the test points, and before them, where `joined`, the others.
-    `recorded` counts the tangent kernels that every run records at its `save_times`, `stages` those
-    of its Runge–Kutta pair, `basis` what it holds for an eigenbasis.
+    number, `activations` what one evaluation at one input writes, `work` that of kernels, and
+    `road` how the network is expanded along a series. The first slot of every kernel holds the test
+    points, and before them, where `joined`, the others. `recorded` counts the tangent kernels that
+    every run records at its `save_times`, `stages` those of its Runge–Kutta pair, `basis` what it
+    holds for an eigenbasis.
     """
 
     n: int
@@ -41,6 +42,7 @@ class Size(eqx.Module):
     k: int
     parameters: int
     itemsize: int
+    activations: int
     work: KernelWork
     road: Road
     save_times: int = 0
@@ -72,8 +74,9 @@ def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> Siz
         k=slots.outputs,
         parameters=parameter_count(theta),
         itemsize=slots.points.dtype.itemsize,
+        activations=network.work(theta, slots.points).written,
         work=kernel_work(network, theta, slots),
-        road=Road((), None, network.work(theta, slots.points).written, slots.outputs),
+        road=Road((), None, units=False),  # a kernel takes none
     )
 
 
@@ -94,7 +97,7 @@ def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
 
 def flow_bytes(size: Size) -> int:
     """The peak of exact gradient flow."""
-    state = _parameter_copies(size) * size.parameters + (size.n + size.n_test) * size.road.written
+    state = _parameter_copies(size) * size.parameters + (size.n + size.n_test) * size.activations
     return size.itemsize * (state + size.basis) + CHUNK + PROGRAM + _recorded_bytes(size)
 
 
@@ -133,7 +136,7 @@ def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
 
     Its kernels are all held, those of entry after entry computed, and its tangent kernels recorded.
     """
-    outputs = (size.n + size.n_test) * size.road.written
+    outputs = (size.n + size.n_test) * size.activations
     held = size.parameters + sum(size.entries(r) for r in range(1, kernels + 1))
     flow = _parameter_copies(size) * size.parameters + outputs
     entry = 2 ** (kernels - 1) * (2 * size.parameters + outputs)
@@ -144,7 +147,7 @@ def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
 def taylor_bytes(size: Size, degree: int) -> int:
     """The peak of gradient flow of a Taylor model, whose terms are all evaluated at once."""
     nested = size.road.obstacle is not None
-    terms = expanded_numbers(size.road.written, 1 + degree, nested=nested)
+    terms = expanded_numbers(size.activations, 1 + degree, nested=nested)
     every = (size.n + size.n_test) * terms
     return flow_bytes(size) + size.itemsize * (size.parameters + every)
 
@@ -184,6 +187,6 @@ def _signal_bytes(size: Size) -> int:
 
 def _expansion_bytes(size: Size, terms: int) -> int:
     """One chunk of inputs with the Taylor coefficients of what is computed from them, and rest."""
-    each = size.road.numbers(terms) * size.itemsize
+    each = size.road.numbers(terms, size.activations) * size.itemsize
     kept = size.road.kept(size.n, size.itemsize)
     return min(max(CHUNK_BYTES, each), size.n * each) + kept

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.layers import (
     Layer,
-    Terms,
     bias_gradient,
     is_layer,
     layers_of,
@@ -22,13 +21,15 @@ from nthsim.layers import (
     without_bias,
 )
 from nthsim.opened import OpenedNetwork, Point, elsewhere_of
-from nthsim.series import coefficients
+from nthsim.series import Terms, coefficients
+
+Path = tuple[PyTree[Array], ...]
 
 
 class AtRest(eqx.Module):
-    r"""Coefficients 0 on a batch: z, and r for unit cotangents of scalar outputs, else none.
+    r"""Coefficients 0 on a batch, which are the same for all paths from $\theta_0$.
 
-    They are the same for all paths from $\theta_0$.
+    Those of z and, where outputs are scalars, of r for unit cotangents, else none.
     """
 
     z: tuple[Float[Array, "s ..."], ...]
@@ -36,9 +37,10 @@ class AtRest(eqx.Module):
 
 
 class Forward(eqx.Module):
-    """What each call takes, h, and returns, z, and the outputs f.
+    """What each call takes, h, and returns, z, and the outputs f, with as many terms each.
 
-    `h` and `f` have one more term than `z`: what it would be, did no call return any of its order.
+    Beyond these `h` and `f` may have one more: what it would be, did no call return any of its
+    order.
     """
 
     h: list[Terms]
@@ -49,7 +51,7 @@ class Forward(eqx.Module):
 class Backward(eqx.Module):
     r"""Derivatives $\delta$ by what each call returns, and by what it takes, $r = W^\top \delta$.
 
-    `shares[c][i][j]` is $W_i^\top \delta_j$ of call c, of which r is the sum.
+    `shares[call][i][j]` is $W_i^\top \delta_j$, of which r is the sum.
     """
 
     delta: list[Terms]
@@ -62,10 +64,10 @@ class Backward(eqx.Module):
 
 
 class LayeredPath(eqx.Module):
-    r"""A batch x along the path $\theta_0, \dots, \theta_q$: z and $\delta$ have terms 0..q-1.
+    r"""A batch x along the path $\theta_0, \theta_1, \dots$.
 
-    `layers[j][c]` is what $\theta_j$ holds of the layer that call c is one of, `elsewhere[j]` what
-    it holds outside of layers.
+    `layers[j][call]` is what $\theta_j$ holds of the layer that is called, `elsewhere[j]` what it
+    holds outside of layers.
     """
 
     opened: OpenedNetwork
@@ -74,101 +76,106 @@ class LayeredPath(eqx.Module):
     x: Float[Array, "s ..."]
     rest: AtRest | None
 
-    @property
-    def q(self) -> int:
-        """The number of terms of z and of signals."""
-        return len(self.layers) - 1
-
-    def forward(self) -> Forward:
-        """Visit the calls in their order."""
+    def forward(self, terms: int, *, beyond: bool = False) -> Forward:
+        """Visit the calls in their order, and look one term `beyond`."""
         h: list[Terms] = []
         z: list[Terms] = []
-        for c in range(len(self.opened.calls)):
-            h.append(self._taken(z))
-            z.append([self._returned(c, j, h[c]) for j in range(self.q)])
-        return Forward(h, z, self._taken(z))
+        for call in range(len(self.opened.calls)):
+            h.append(self._taken(z, terms, beyond))
+            z.append([self._returned(call, j, h[call]) for j in range(terms)])
+        return Forward(h, z, self._taken(z, terms, beyond))
 
-    def backward(self, forward: Forward, c: Float[Array, "s k"]) -> Backward:
-        """Visit the calls in reverse order, with cotangents c that do not change along the path."""
+    def backward(
+        self, forward: Forward, terms: int, c: Float[Array, "s k"] | None = None
+    ) -> Backward:
+        """Visit the calls in reverse order.
+
+        Cotangents c do not change along the path; without them outputs are scalars, and theirs one.
+        """
+        seed = jnp.ones_like(forward.f[0]) if c is None else c
         delta: list[Terms] = []
         shares: list[list[Terms]] = []
         r: list[Terms] = []
         for call in reversed(range(len(self.opened.calls))):
-            at = self._points(forward.z, r)
-            delta.insert(0, coefficients(lambda at: self.opened.signal(at, c, self.x), at))
+            points = self._points(forward.z, r, terms)
+            signal = lambda at: self.opened.signal(at, seed, self.x)  # noqa: E731
+            delta.insert(0, coefficients(signal, points))
             shares.insert(0, self._shares(call, delta[0]))
-            r.insert(0, [_sum(shares[0][i][j - i] for i in range(j + 1)) for j in range(self.q)])
+            if c is None and self.rest is not None:
+                shares[0][0][0] = self.rest.r[call]
+            r.insert(0, [_sum(shares[0][i][j - i] for i in range(j + 1)) for j in range(terms)])
         return Backward(delta, shares, r)
 
-    def last_output(self, forward: Forward, backward: Backward) -> list[Float[Array, " s"]]:
-        r"""$[\epsilon^q] f$ of scalar outputs, beyond the terms of z, as a list to be summed.
+    def last_output(self, forward: Forward, unit: Backward) -> list[Float[Array, " s"]]:
+        r"""$[\epsilon^q] f$ of scalar outputs for q terms of z, as a list to be summed.
 
-        By the adjoint: with $\bar h_q$ and $\bar f_q$ the last terms of `forward`, and signals for
-        unit cotangents,
-        $$f_q = \bar f_q + \sum_c \langle r_0, \bar h_q \rangle
+        By the adjoint: with $\bar h_q$ and $\bar f_q$ one term beyond those of z, and unit signals,
+        $$f_q = \bar f_q + \sum_\mathrm{calls} \langle r_0, \bar h_q \rangle
         + \langle \delta_0, W_q h_0 + \dots + W_1 h_{q-1} \rangle.$$
         """
-        parts = [forward.f[self.q][:, 0]]
-        for c, h in enumerate(forward.h):
-            parts.append(_dot(backward.delta[c][0], returned(self.layers[self.q][c], h[0])))
-            weights = [backward.r[c][0], *(share[0] for share in backward.shares[c][1:])]
+        q = len(forward.f) - 1
+        parts = [forward.f[q][:, 0]]
+        for call, h in enumerate(forward.h):
+            parts.append(_dot(unit.delta[call][0], returned(self.layers[q][call], h[0])))
+            weights = [unit.r[call][0], *(share[0] for share in unit.shares[call][1:])]
             pairs = zip(weights, reversed(h[1:]), strict=True)
             parts += [_dot(weight, term) for weight, term in pairs if term is not None]
         return parts
 
-    def gradients(self, forward: Forward, backward: Backward, c: Float[Array, "s k"]) -> list:
-        r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..q-1, `backward` for these cotangents."""
+    def gradients(self, forward: Forward, backward: Backward, c: Float[Array, "s k"]) -> Path:
+        r"""$[\epsilon^j] \sum_b c_b \nabla f_b$, given `backward` for these cotangents."""
         by_call = []
-        for call, h, delta in zip(self.layers[0], forward.h, backward.delta, strict=True):
-            biases = [None if call.bias is None else bias_gradient(call, d) for d in delta]
-            by_call.append(list(zip(weight_gradients(call, h, delta), biases, strict=True)))
+        for layer, h, delta in zip(self.layers[0], forward.h, backward.delta, strict=True):
+            biases = [None if layer.bias is None else bias_gradient(layer, d) for d in delta]
+            by_call.append(list(zip(weight_gradients(layer, h, delta), biases, strict=True)))
+        terms = len(backward.delta[0])
         elsewhere = self.elsewhere
         if jax.tree.leaves(elsewhere):
             gradient = lambda at: self.opened.gradient_elsewhere(at, c, self.x)  # noqa: E731
-            elsewhere = coefficients(gradient, self._points(forward.z, backward.r))
-        return [self._assembled(_order(by_call, j), elsewhere[j]) for j in range(self.q)]
+            elsewhere = coefficients(gradient, self._points(forward.z, backward.r, terms))
+        return tuple(self._assembled(_order(by_call, j), elsewhere[j]) for j in range(terms))
 
-    def _taken(self, z: list[Terms]) -> Terms:
+    def _taken(self, z: list[Terms], terms: int, beyond: bool) -> Terms:
         """What the next call takes, or f after the last."""
         taken = lambda at: self.opened.taken(at, self.x)  # noqa: E731
         if not z and not jax.tree.leaves(self.elsewhere):
-            return [taken(Point((), self.elsewhere[0])), *[None] * self.q]
-        cut = tuple(jnp.zeros_like(terms[0]) for terms in z)
-        return coefficients(taken, [*self._points(z), Point(cut, self.elsewhere[self.q])])
+            return [taken(Point((), self.elsewhere[0])), *[None] * (terms - 1 + beyond)]
+        points = self._points(z, (), terms)
+        if beyond:
+            cut = tuple(jnp.zeros_like(one[0]) for one in z)
+            points.append(Point(cut, self.elsewhere[terms]))
+        return coefficients(taken, points)
 
-    def _returned(self, c: int, j: int, h: Terms) -> Float[Array, "s ..."]:
+    def _returned(self, call: int, j: int, h: Terms) -> Float[Array, "s ..."]:
         if j == 0 and self.rest is not None:
-            return self.rest.z[c]
-        bare = [without_bias(self.layers[i][c]) for i in range(j)]
+            return self.rest.z[call]
+        bare = [without_bias(self.layers[i][call]) for i in range(j)]
         moved = [returned(bare[i], h[j - i]) for i in range(j) if h[j - i] is not None]
-        return _sum([returned(self.layers[j][c], h[0]), *moved])
+        return _sum([returned(self.layers[j][call], h[0]), *moved])
 
-    def _shares(self, c: int, delta: Terms) -> list[Terms]:
-        shape = self.opened.calls[c].taken
-        shares = [
-            [received(self.layers[i][c], shape, delta[j]) for j in range(self.q - i)]
-            for i in range(self.q)
+    def _shares(self, call: int, delta: Terms) -> list[Terms]:
+        shape = self.opened.calls[call].taken
+        return [
+            [received(self.layers[i][call], shape, d) for d in delta[: len(delta) - i]]
+            for i in range(len(delta))
         ]
-        if self.rest is not None and self.rest.r:
-            shares[0][0] = self.rest.r[c]
-        return shares
 
-    def _points(self, z: list[Terms], received: Sequence[Terms] = ()) -> list[Point]:
+    def _points(self, z: list[Terms], r: Sequence[Terms], terms: int) -> list[Point]:
         """Order by order."""
-        return [Point(_order(z, j), self.elsewhere[j], _order(received, j)) for j in range(self.q)]
+        return [Point(_order(z, j), self.elsewhere[j], _order(r, j)) for j in range(terms)]
 
-    def _assembled(self, by_call: tuple, elsewhere: PyTree[Array]) -> PyTree[Array]:
+    def _assembled(
+        self, by_call: tuple[tuple[Array, Any], ...], elsewhere: PyTree[Array]
+    ) -> PyTree[Array]:
         """One coefficient of the gradient; that by a layer is the sum over its calls."""
-        index = iter(range(len(by_call)))
+        layer = iter(range(len(by_call)))
 
         def placed(node: Any) -> Any:
             if not is_layer(node):
                 return None
-            i = next(index)
-            weights, biases = zip(
-                *(by_call[c] for c, call in enumerate(self.opened.calls) if call.layer == i),
-                strict=True,
-            )
+            i = next(layer)
+            parts = zip(self.opened.calls, by_call, strict=True)
+            weights, biases = zip(*(part for call, part in parts if call.layer == i), strict=True)
             node = eqx.tree_at(lambda at: at.weight, node, _sum(weights))
             if node.bias is None:
                 return node
@@ -179,7 +186,7 @@ class LayeredPath(eqx.Module):
 
 
 def layered_path(
-    opened: OpenedNetwork, path: tuple[PyTree[Array], ...], x: Array, rest: AtRest | None
+    opened: OpenedNetwork, path: Path, x: Array, rest: AtRest | None = None
 ) -> LayeredPath:
     """Sort the parameters by the calls that they act in."""
     layers = [[layers_of(theta)[call.layer] for call in opened.calls] for theta in path]
@@ -187,14 +194,17 @@ def layered_path(
 
 
 @eqx.filter_jit
-def at_rest(opened: OpenedNetwork, x: Float[Array, "s ..."]) -> AtRest:
-    """Evaluate the network once, and unit signals of scalar outputs."""
-    still = layered_path(opened, (opened.theta, opened.theta), x, None)
-    with jax.default_matmul_precision("highest"):
-        forward = still.forward()
-        ones = jnp.ones_like(forward.f[0])
-        r = _order(still.backward(forward, ones).r, 0) if ones.shape[1] == 1 else ()
-        return AtRest(_order(forward.z, 0), r)
+def at_rest(opened: OpenedNetwork, x: Float[Array, "n ..."], *, units: bool, chunk: int) -> AtRest:
+    """Evaluate the network once, and unit signals if asked for, `chunk` inputs together."""
+
+    def each(one: Float[Array, "..."]) -> AtRest:
+        still = layered_path(opened, (opened.theta,), one[None])
+        forward = still.forward(1)
+        r = _order(still.backward(forward, 1).r, 0) if units else ()
+        return jax.tree.map(lambda a: a[0], AtRest(_order(forward.z, 0), r))
+
+    with jax.default_matmul_precision("highest"):  # as the run that it is part of
+        return jax.lax.map(each, x, batch_size=chunk)
 
 
 def _order(terms: Sequence[Terms], j: int) -> tuple[Any, ...]:

@@ -15,15 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.series import Terms
+
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
 
 #: What `jnp.pad` calls the padding modes of `eqx.nn.Conv`.
 PADDINGS = {"ZEROS": "constant", "REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
 
 Layer = eqx.nn.Linear | eqx.nn.Conv
-
-#: Taylor coefficients 0, 1, ... of an array; None for one that is known to vanish.
-Terms = list[Any]
 
 
 def is_layer(node: Any) -> bool:
@@ -113,7 +112,7 @@ def weight_gradients(layer: Layer, h: Terms, delta: Terms) -> Terms:
     q, bare = len(delta), without_bias(layer)
     if isinstance(layer, eqx.nn.Linear):
         # XLA contracts over the first axes of both factors at half the speed on CPUs, and would
-        # compute all of delta anew while it transposes.
+        # compute all of delta anew while it transposes. Elsewhere this costs a copy of delta.
         rows = jax.lax.optimization_barrier(jnp.stack(delta).reshape(q, len(delta[0]), -1))
         columns = jax.lax.optimization_barrier(jnp.swapaxes(rows, 1, 2))
         gradient = lambda i, j: columns[j] @ h[i].reshape(len(h[i]), -1)  # noqa: E731

@@ -32,7 +32,7 @@ class OpenedNetwork(eqx.Module):
     $f = g(z_1, \dots, z_C)$. The functions g hold no layer, so that they cost next to nothing.
 
     All methods act on a batch x of inputs, with one row of outputs each, whose cotangents are c.
-    The layers of `theta` play no part but that of places.
+    `theta` are the parameters at rest; its layers keep their places, and are not evaluated.
     """
 
     network: Network

@@ -14,13 +14,16 @@ from nthsim.engines import block_kernel
 from nthsim.expansions import AbstractExpansion
 from nthsim.losses import Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
-from nthsim.roads import Road, expansion, road
+from nthsim.roads import Road, road
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
 
 
 class Problem(eqx.Module):
-    """The network with its initial parameters, inputs and residual, all of one precision."""
+    """The network with its initial parameters, inputs and residual, all of one precision.
+
+    `road` is how the network is expanded along a path.
+    """
 
     network: AbstractNetwork
     theta: PyTree[Array]
@@ -28,6 +31,7 @@ class Problem(eqx.Module):
     x_test: Array | None
     y_test: Array | None
     residual: Residual
+    road: Road
 
     @property
     def x_first(self) -> Array:
@@ -46,7 +50,7 @@ class Problem(eqx.Module):
 
     def without_test_points(self) -> "Problem":
         """The same training, with nothing else recorded."""
-        return Problem(self.network, self.theta, self.x, None, None, self.residual)
+        return Problem(self.network, self.theta, self.x, None, None, self.residual, self.road)
 
     @property
     def slots(self) -> Slots:
@@ -78,12 +82,7 @@ class Problem(eqx.Module):
 
     def expansion(self, terms: int) -> AbstractExpansion:
         """Outputs and gradients along a path of so many terms."""
-        return expansion(self.network, self.theta, self.x, self.out_shape, terms)
-
-    @property
-    def road(self) -> Road:
-        """How the network is expanded along a path."""
-        return road(self.network, self.theta, self.x, self.outputs_per_sample)
+        return self.road.expansion(self.network, self.theta, self.x, self.out_shape, terms)
 
     @property
     def quadratic(self) -> bool:
@@ -110,7 +109,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     if loss is logistic:
         _check_signs("y", data.y)
         _check_signs("y_test", data.y_test)
-    return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape))
+    way = road(network, theta, x, prod(out_shape))
+    return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape), way)
 
 
 def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:

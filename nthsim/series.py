@@ -2,6 +2,7 @@ r"""Taylor coefficients of a function along a polynomial path."""
 
 from collections.abc import Callable, Sequence
 from math import factorial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ from jax.experimental.jet import jet
 from jaxtyping import PyTree
 
 Function = Callable[[PyTree], PyTree]
+
+#: Taylor coefficients 0, 1, ... of an array; None for one that is known to vanish.
+Terms = list[Any]
 
 
 def coefficients(

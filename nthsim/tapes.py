@@ -103,18 +103,19 @@ def recorded(
 def played_back(
     network: Network,
     theta: PyTree[Array],
-    rest: PyTree[Array],
+    elsewhere: PyTree[Array],
     x: Array,
     outputs: tuple[Array, ...],
 ) -> tuple[list[Array], Any]:
     """What the calls of the layers take and the network returns, once the calls return `outputs`.
 
-    With fewer outputs than calls, the evaluation ends at the first call without: its input is the
-    last of those returned, and the network's own output None.
+    Parameters outside of layers are those `elsewhere`. With fewer outputs than calls, the
+    evaluation ends at the first call without: its input is the last of those returned, and the
+    network's own output None.
     """
     tape = Playback(outputs)
     try:
-        out = _tapped(network, theta, rest, tape)(x)
+        out = _tapped(network, theta, elsewhere, tape)(x)
     except Reached:
         out = None
     return tape.inputs, out

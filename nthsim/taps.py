@@ -15,7 +15,7 @@ from nthsim.layers import (
     vectors,
     way_back,
 )
-from nthsim.network import Network
+from nthsim.network import Network, precision
 from nthsim.tapes import Call, ChangedWeight, Tape, recorded, rest_of
 
 
@@ -184,6 +184,11 @@ def _calls(network: Network, theta: PyTree[Array], one: Array) -> tuple[Call, ..
             raise ValueError(
                 f"`model` must call `{names[call.layer]}` on one input at a time and outside of "
                 "scan, jit and checkpoint to be taken apart, but does not."
+            )
+        if taken.dtype != precision(theta):
+            raise ValueError(
+                f"`model` must call `{names[call.layer]}` in the precision of its parameters to be "
+                f"taken apart, but does so in {taken.dtype}."
             )
     return tuple(tape.calls)
 

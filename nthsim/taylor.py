@@ -111,7 +111,8 @@ def taylor(
 def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: bool) -> Trajectory:
     """Integrate the gradient flow of the Taylor polynomial."""
     network = problem.network.expandable()
-    nested = problem.road.obstacle is not None
-    polynomial = TaylorNetwork(network, problem.theta, degree, nested)
-    expanded = dataclasses.replace(problem, network=polynomial)
+    way = problem.road
+    polynomial = TaylorNetwork(network, problem.theta, degree, way.obstacle is not None)
+    whole = dataclasses.replace(way, calls=())
+    expanded = dataclasses.replace(problem, network=polynomial, road=whole)
     return exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)

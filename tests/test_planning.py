@@ -35,8 +35,9 @@ def small(**changes) -> Size:
         k=1,
         parameters=100,
         itemsize=8,
+        activations=50,
         work=KernelWork(200, None),
-        road=Road((), None, 50, 1),
+        road=Road((), None, units=True),
         save_times=3,
         recorded=3,
     )
