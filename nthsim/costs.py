@@ -38,7 +38,7 @@ def dense_side_flops(size: Size, order: int) -> int:
 
 def series_side_flops(size: Size, order: int) -> int:
     """One right-hand side: products of series, of which a gradient's three have one term each."""
-    kept = size.road.kept(size.n, size.itemsize) > 0
+    kept = size.road.kept(size.n, size.itemsize, size.road.chunk_bytes) > 0
     products = size.road.products(min(order, ENDLESS), kept=kept)
     return gradient_flops(size) * products // 3
 

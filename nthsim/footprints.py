@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from nthsim.blocks import CHUNK_BYTES
 from nthsim.engines import KernelWork, kernel_work
 from nthsim.network import AbstractNetwork, parameter_count
 from nthsim.problem import Problem
@@ -188,5 +187,6 @@ def _signal_bytes(size: Size) -> int:
 def _expansion_bytes(size: Size, terms: int) -> int:
     """One chunk of inputs with the Taylor coefficients of what is computed from them, and rest."""
     each = size.road.numbers(terms, size.activations) * size.itemsize
-    kept = size.road.kept(size.n, size.itemsize)
-    return min(max(CHUNK_BYTES, each), size.n * each) + kept
+    chunk_bytes = size.road.chunk_bytes
+    kept = size.road.kept(size.n, size.itemsize, chunk_bytes)
+    return min(max(chunk_bytes, each), size.n * each) + kept

@@ -175,7 +175,7 @@ def test_what_rests_may_be_kept_for_all_chunks_or_computed_in_each(name):
     network, out_shape, path, residual = setting(MODELS[name], 3)
     whole = expansion(network, path, out_shape)
     kept = dataclasses.replace(whole, chunk=3)
-    small = expansion(network, path, out_shape, chunk_bytes=400)
+    small = expansion(network, path, out_shape, chunk_bytes=100)
     assert isinstance(small, LayeredExpansion)
     assert (small.chunk, small.rest) == (1, None)
     expected = both(whole, path, residual)
