@@ -36,8 +36,8 @@ from nthsim.sweeps import run
 
 KILLS = 10
 
-#: Seconds after its start before which a sweep is killed; it needs some to import JAX.
-LATEST = 20.0
+#: Seconds after its start before which a sweep is killed: enough to import JAX and for some cells.
+LATEST = 8.0
 
 
 def network(width: int, key: jax.Array) -> FCN:
@@ -80,12 +80,12 @@ class Told(eqx.Module):
 
 
 def told(folder: Path, log: Path, quick: bool) -> Told:
-    """Four widths, eight chunks of four seeds."""
+    """Four widths, 24 chunks of four seeds."""
     study = Study(
         axis="width",
         families={"FCN": network},
         sizes=(8, 16) if quick else (8, 16, 32, 64),
-        seeds=tuple(range(8 if quick else 32)),
+        seeds=tuple(range(8 if quick else 96)),
         data=nth.digits(3, 8, n_train=8),
         orders=(2, 3),
         kernels=3,
