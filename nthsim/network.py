@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.models.activation import LIKE
+from nthsim.solvers.compiled import counted
 
 
 class Work(eqx.Module):
@@ -95,7 +96,7 @@ def _counted(evaluation: Evaluation) -> tuple[int, int]:
         whole = eqx.combine(arrays, rest)
         return whole.network.single(whole.theta, whole.one)
 
-    cost = jax.jit(evaluate).lower(shapes).cost_analysis() or {}
+    cost = counted(evaluate, shapes)
     return int(cost.get("flops", 0)), int(cost.get("bytes accessed", 0))
 
 
