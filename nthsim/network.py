@@ -158,9 +158,11 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
     """The shape of one output, `()` or `(k,)`, found without computing anything.
 
     Raises:
-        ValueError: When the model rejects inputs of this shape, or returns no scalar or vector.
+        ValueError: When the model rejects inputs of this shape, or returns no scalar or vector of
+            real numbers in the precision of its parameters.
     """
-    one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
+    dtype = precision(theta)
+    one = jax.ShapeDtypeStruct(x.shape[1:], dtype)
     try:
         out = eqx.filter_eval_shape(network.single, theta, one)
     except Exception as error:  # whatever a stranger's module raises, the cause is its message
@@ -171,4 +173,9 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
     if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) > 1:
         what = f"shape {out.shape}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
         raise ValueError(f"`model` must map one input to a scalar or a vector, but returns {what}.")
+    if out.dtype != dtype:
+        raise ValueError(
+            f"`model` must return real numbers in the precision of its parameters, {dtype.name}, "
+            f"but returns {out.dtype.name}."
+        )
     return out.shape

@@ -95,7 +95,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
 
     Raises:
         ValueError: When the model does not accept the inputs, the loss does not map one output
-            and one target to a scalar, or `logistic` meets other targets than -1 and +1.
+            and one target to a scalar, either returns other numbers than real ones in the
+            precision of the parameters, or `logistic` meets other targets than -1 and +1.
     """
     if not isinstance(data, Dataset):
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
@@ -134,6 +135,11 @@ def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
     if value.shape:
         raise ValueError(
             f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
+        )
+    if value.dtype != f.dtype:
+        raise ValueError(
+            f"`loss` must return a real number in the precision of the outputs, {f.dtype.name}, "
+            f"but returns {value.dtype.name}."
         )
 
 
