@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64, Shaped
+from jaxtyping import Array, Float64, PyTree, Shaped
 
 from nthsim.counts import shown
 
@@ -58,6 +58,20 @@ def finite(name: str, array: Shaped[Array | np.ndarray, "..."]) -> None:
         raise ValueError(
             f"`{name}` must be finite, but {entry} is {values[tuple(index)]} in {values.dtype}."
         )
+
+
+def is_traced(*arrays: PyTree) -> bool:
+    """Whether any array has no values yet, as within `jit`, `grad` and `vmap`.
+
+    Within `jit` no new array has, whatever it is made of: without arrays, whether that is so here.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    try:
+        for leaf in (*leaves, jnp.zeros(())):
+            leaf.devices()
+    except jax.errors.ConcretizationTypeError:
+        return True
+    return False
 
 
 def times(ts: object) -> Float64[np.ndarray, " T"]:

@@ -2,11 +2,12 @@
 
 from math import prod
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
-from nthsim.checks import choice, finite, real
+from nthsim.checks import choice, finite, is_traced, real
 from nthsim.counts import count
 from nthsim.engines import METHODS, block_kernel
 from nthsim.network import output_shape, precision, split
@@ -33,6 +34,10 @@ def kernel(
     2019, arXiv 1909.08156; no factor 1/n, no factorials). It is symmetric in its first two slots
     only. ReLU and other kinked activations are differentiated as JAX does, without the delta
     functions at their kinks: for them $K^{(r)}$ with r ≥ 3 misses those terms.
+
+    It may be transformed by `jax.jit`, `jax.grad` and `jax.vmap`, with respect to the inputs and to
+    the parameters of `model`; progress is not shown then, and `jax.grad` keeps what every chunk
+    leaves behind.
 
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector of k outputs.
@@ -74,8 +79,12 @@ def kernel(
         slots = Slots(jnp.concatenate([first, x]), (0, t), (t, t + n), prod(out_shape))
     check_kernel(network, theta, slots, order)
     evaluate = block_kernel(network, theta, slots, order, method=method, chunk_bytes=chunk_bytes)
-    with Progress(f"K^({order})", progress) as bar:
-        flat = evaluate(theta, bar)
+    if is_traced(theta, slots.points):
+        with jax.default_matmul_precision("highest"):
+            flat = evaluate.traced(theta)
+    else:
+        with Progress(f"K^({order})", progress) as bar:
+            flat = evaluate(theta, bar)
     return flat.reshape(len(first), *out_shape, *(len(x), *out_shape) * (order - 1))
 
 
