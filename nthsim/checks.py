@@ -74,6 +74,19 @@ def is_traced(*arrays: PyTree) -> bool:
     return False
 
 
+def concrete(what: str, *arrays: PyTree) -> None:
+    """Refuse arrays that are traced, and to be called where all are.
+
+    Raises:
+        ValueError: When one is; the sentence names `what` cannot be transformed.
+    """
+    if is_traced(*arrays):
+        raise ValueError(
+            "`model` and `data` must hold concrete arrays, but are traced here: "
+            f"{what} cannot be transformed by jit, grad or vmap."
+        )
+
+
 def times(ts: object) -> Float64[np.ndarray, " T"]:
     """Return the save times `ts` as a new NumPy array in float64, whatever JAX's precision is.
 

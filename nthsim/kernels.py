@@ -9,6 +9,7 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 from nthsim.blocks import CHUNK_BYTES
 from nthsim.checks import choice, finite, is_traced, real
 from nthsim.counts import count
+from nthsim.derivatives import check_derivatives
 from nthsim.engines import METHODS, block_kernel
 from nthsim.network import output_shape, precision, split
 from nthsim.progress import Progress
@@ -35,6 +36,10 @@ def kernel(
     only. ReLU and other kinked activations are differentiated as JAX does, without the delta
     functions at their kinks: for them $K^{(r)}$ with r ≥ 3 misses those terms.
 
+    A `custom_vjp` in the model makes its gradients, and all kernels are made of those: of what
+    its backward pass gives for a unit of each output, which need not be the derivative of its
+    forward pass, and of derivatives of that.
+
     It may be transformed by `jax.jit`, `jax.grad` and `jax.vmap`, with respect to the inputs and to
     the parameters of `model`; progress is not shown then, and `jax.grad` keeps what every chunk
     leaves behind.
@@ -56,7 +61,8 @@ def kernel(
         vector output; the first n is the number of `x_first`, if given.
 
     Raises:
-        ValueError: When an argument is not as above, or the kernel does not fit into memory.
+        ValueError: When an argument is not as above, the kernel does not fit into memory, or the
+            model holds a `custom_vjp` that does not allow its derivatives.
 
     Warns:
         nthsim.engines.SlowKernelWarning: When "auto" must take nested derivatives for a large
@@ -79,6 +85,8 @@ def kernel(
         slots = Slots(jnp.concatenate([first, x]), (0, t), (t, t + n), prod(out_shape))
     check_kernel(network, theta, slots, order)
     evaluate = block_kernel(network, theta, slots, order, method=method, chunk_bytes=chunk_bytes)
+    if not network.forward(theta, x):
+        check_derivatives(evaluate, theta, order)
     if is_traced(theta, slots.points):
         with jax.default_matmul_precision("highest"):
             flat = evaluate.traced(theta)

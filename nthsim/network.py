@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -53,6 +54,15 @@ class AbstractNetwork(eqx.Module):
             written=max(touched // x.dtype.itemsize - parameters, one.size),
         )
 
+    def forward(self, theta: PyTree[Array], x: Array) -> bool:
+        """Whether there are derivatives in forward mode, which a `custom_vjp` has not."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        evaluation = jax.tree.map(_described, Evaluation(self, theta, one))
+        try:
+            return _pushed(evaluation)
+        except TypeError:  # some part of a stranger's module has no hash
+            return _pushed.__wrapped__(evaluation)
+
 
 class Evaluation(eqx.Module):
     """A network, parameters and one input, to be compared by all but the arrays' values."""
@@ -97,6 +107,32 @@ def _counted(evaluation: Evaluation) -> tuple[int, int]:
 
     cost = jax.jit(evaluate).lower(shapes).cost_analysis() or {}
     return int(cost.get("flops", 0)), int(cost.get("bytes accessed", 0))
+
+
+@functools.lru_cache(maxsize=256)
+def _pushed(evaluation: Evaluation) -> bool:
+    """Whether an evaluation has derivatives in forward mode."""
+    shapes, rest = eqx.partition(evaluation, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+
+    def push(arrays: PyTree) -> Any:
+        whole = eqx.combine(arrays, rest)
+        at = lambda theta: whole.network.single(theta, whole.one)  # noqa: E731
+        return jax.jvp(at, (whole.theta,), (whole.theta,))[1]
+
+    return lowers(push, shapes)
+
+
+def lowers(function: Callable[..., Any], *shapes: PyTree) -> bool:
+    """Whether a function that takes derivatives can be compiled; nothing is computed.
+
+    That derivatives of a `custom_vjp` are taken in forward mode shows when they are lowered: JAX
+    traces them without a word.
+    """
+    try:
+        jax.jit(function).lower(*shapes)
+    except (TypeError, NotImplementedError):  # of once, and of further ones
+        return False
+    return True
 
 
 def _like(leaf: object) -> object:

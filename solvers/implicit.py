@@ -1,11 +1,12 @@
 """Implicit Runge–Kutta integration, for stiff flows."""
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike, PyTree
 
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
@@ -35,8 +36,13 @@ class Implicit(AbstractSolver):
         return 7 + RESTART
 
     def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
-        """Newton's method by the size of the state."""
+        """Newton's method by the size of the state.
+
+        Raises:
+            ValueError: When the field has no derivatives in forward mode.
+        """
         del horizon
+        _check_derivatives(system)
         state = jax.eval_shape(system.initial)
         numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
         tolerances = self.tolerances(dtype)
@@ -50,3 +56,18 @@ class Implicit(AbstractSolver):
             root_finder = optx.Newton(**within, norm=optx.rms_norm, linear_solver=linear_solver)
         solver = dfx.Kvaerno5(root_finder=root_finder)
         return Method(solver, tolerances, 7, f"Kvaerno5 with {words}, {tolerances}")
+
+
+def _check_derivatives(system: AbstractSystem) -> None:
+    """Refuse a field that has none, which shows when they are lowered."""
+
+    def push(system: AbstractSystem, state: PyTree[Array]) -> PyTree[Array]:
+        return jax.jvp(system.field, (state,), (state,))[1]
+
+    try:
+        eqx.filter_jit(push).lower(system, system.initial())
+    except TypeError as error:
+        raise ValueError(
+            "`solver` must be another where the field has no derivatives in forward mode, as "
+            "with a custom_vjp within one, but is Implicit."
+        ) from error
