@@ -15,6 +15,9 @@ TARGETS, OUTPUTS = 16, 8
 #: Pieces that a line is cut into, and how many of them are looked at more closely.
 PIECES, CLOSER = 256, 8
 
+#: No piece is shorter than so many roundings of the longest output.
+FINEST = 100
+
 #: Lines reach so many times as far as the largest target, or as one.
 REACH = 4.0
 
@@ -41,29 +44,31 @@ def jumping(loss: Callable[[Array, Array], Array], y: Array, out_shape: tuple[in
     lines = [(a, j) for a in range(len(at)) for j in _spread(k, OUTPUTS)]
     which, units = (np.array(parts) for parts in zip(*lines, strict=True))
 
-    def slopes(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nodes = np.linspace(low, high, PIECES + 1, axis=1).astype(bases.dtype)
         found = _slopes(loss, out_shape, bases[which], targets[which], units, nodes)
-        return np.asarray(found)
+        return nodes, np.asarray(found)
 
     start = -1.0137 * reach  # no target should be among the nodes, where a norm has no gradient
     ends = np.full(len(lines), start)
-    first = slopes(ends, ends + 2 * reach)
+    nodes, first = followed(ends, ends + 2 * reach)
     size = np.abs(first[np.isfinite(first)]).max(initial=0.0)
     jumps = _changes(first)
     pieces = np.argsort(jumps, axis=1)[:, -CLOSER:]
-    low = (start + 2 * reach / PIECES * pieces).reshape(-1)
-    jumps = np.take_along_axis(jumps, pieces, axis=1).reshape(-1)
+    low, high, jumps = (
+        np.take_along_axis(each, pieces, axis=1).reshape(-1)
+        for each in (nodes[:, :-1], nodes[:, 1:], jumps)
+    )
     kept = jumps > 1e-5 * size  # rounding is no change
     which, units = np.repeat(which, CLOSER), np.repeat(units, CLOSER)
-    width = 2 * reach / PIECES
-    while kept.any() and width > 1e3 * np.finfo(bases.dtype).eps * reach:
-        changes = _changes(slopes(low, low + width))
-        piece = np.argmax(changes, axis=1)
-        finer = changes.max(axis=1)
-        kept &= (finer > jumps / 2) & (finer < 2 * jumps)
-        width /= PIECES
-        low, jumps = low + piece * width, finer
+    finest = FINEST * PIECES * np.finfo(bases.dtype).eps * reach
+    while kept.any() and np.max(high - low) > finest:
+        nodes, found = followed(low, high)
+        changes = _changes(found)
+        at, piece = np.arange(len(low)), np.argmax(changes, axis=1)
+        finer = changes[at, piece]
+        kept &= (finer > 0.4 * jumps) & (finer < 2 * jumps)  # half of it, where a node is at it
+        low, high, jumps = nodes[at, piece], nodes[at, piece + 1], finer
     return bool(kept.any())
 
 

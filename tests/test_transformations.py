@@ -159,3 +159,33 @@ def test_slow_coefficients_are_told_where_values_are_known_only():
         inside = jax.jit(call)(near)
     # Terms that vanish are left out where values are known, which moves what stands for the rest.
     np.testing.assert_allclose(inside, outside, rtol=1e-8)
+
+
+DATA = nth.Dataset(X, np.arange(3.0))
+REFUSED = {
+    "gradient_flow": lambda m, d: nth.gradient_flow(m, d, [1.0], progress=False).f,
+    "hierarchy": lambda m, d: nth.hierarchy(m, d, 2, [1.0], progress=False).f,
+    "taylor": lambda m, d: nth.taylor(m, d, 1, [1.0], progress=False).f,
+    "compare": lambda m, d: nth.compare(m, d, (2,), [1.0], progress=False).exact.f,
+    "certificate": lambda m, d: nth.certificate(m, d, (2,), progress=False).slopes,
+    "perturbation": lambda m, d: nth.perturbation(m, d, [1.0], progress=False).f,
+    "limit_flow": lambda m, d: nth.limit_flow(m, d, [1.0], progress=False).f,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_everything_else_is_refused_in_a_sentence(name):
+    call, model = REFUSED[name], NETWORKS["fcn"]
+    sentence = (
+        "^`model` and `data` must hold concrete arrays, but are traced here: "
+        rf"{name} cannot be transformed by jit, grad or vmap\.$"
+    )
+    of_inputs = lambda x: call(model, nth.Dataset(x, DATA.y)).sum()  # noqa: E731
+    with pytest.raises(ValueError, match=sentence):
+        jax.jit(of_inputs)(DATA.x)
+    with pytest.raises(ValueError, match=sentence):
+        jax.grad(of_inputs)(DATA.x)
+    with pytest.raises(ValueError, match=sentence):
+        eqx.filter_grad(lambda model: call(model, DATA).sum())(model)
+    with pytest.raises(ValueError, match=sentence):
+        jax.jit(lambda: call(model, DATA))()
