@@ -39,6 +39,9 @@ BLOCK = 2**14
 #: Values at the nodes for each of some variances.
 Nodes = Float[np.ndarray | Array, "... nodes"]
 
+#: The coefficients of each.
+Terms = Float[np.ndarray | Array, "_ K"]
+
 
 class SlowDecayWarning(UserWarning):
     """The Hermite coefficients of an activation, or of its derivative, decay too slowly."""
@@ -126,7 +129,7 @@ def _tell(tail: Cross, largest: Cross, rho: Cross, name: str) -> None:
 
 def _coefficients(
     values: Nodes,
-) -> tuple[Float[np.ndarray | Array, "n K"], Variances, Variances]:
+) -> tuple[Terms, Variances, Variances]:
     r"""$a_k(s)$, the root of what their squares leave of $E\,\sigma^2$, and that."""
     xp = namespace(values)
     a = values @ xp.asarray(_weighted_polynomials(), dtype=values.dtype)
@@ -146,13 +149,13 @@ def _weighted_polynomials() -> Float[np.ndarray, "nodes K"]:
     return np.ascontiguousarray((found * WEIGHTS).T)
 
 
-def _used(a: Float[np.ndarray, "n K"], whole: Float[np.ndarray, " n"]) -> int:
+def _used(a: Terms, whole: Variances) -> int:
     """How many terms count for any of the variances."""
     counts = (a**2 > NEGLIGIBLE * whole[:, None]).any(axis=0)
     return int(np.max(np.flatnonzero(counts), initial=0)) + 1
 
 
-def _summed(a: Float[np.ndarray, "t K"], b: Float[np.ndarray, "n K"], rho: Cross) -> Cross:
+def _summed(a: Terms, b: Terms, rho: Cross) -> Cross:
     r"""$\sum_k a_k b_k \rho^k$ by Horner's rule, in blocks of rows."""
     total = np.zeros_like(rho)
     height = max(1, BLOCK // rho.shape[1])
@@ -166,11 +169,13 @@ def _summed(a: Float[np.ndarray, "t K"], b: Float[np.ndarray, "n K"], rho: Cross
     return total
 
 
-def _followed(a: Float[Array, "t K"], b: Float[Array, "n K"], rho: Float[Array, "t n"]) -> Array:
+def _followed(a: Terms, b: Terms, rho: Cross) -> Array:
     """The same of traced arrays."""
 
     def step(total: Array, terms: tuple[Array, Array]) -> tuple[Array, None]:
         left, right = terms
         return total * rho + left[:, None] * right[None], None
 
-    return jax.lax.scan(step, jnp.zeros_like(rho), (a.T, b.T), reverse=True)[0]
+    return jax.lax.scan(
+        step, jnp.zeros_like(rho), (jnp.asarray(a.T), jnp.asarray(b.T)), reverse=True
+    )[0]

@@ -88,7 +88,7 @@ def _slopes(
         return jax.grad(loss)(f, target).reshape(-1)[unit]
 
     along = jax.vmap(slope, (0, None, None, None))
-    return jax.vmap(along)(jnp.asarray(nodes), jnp.asarray(bases), targets, units)
+    return jax.vmap(along)(*map(jnp.asarray, (nodes, bases, targets, units)))
 
 
 def _changes(slopes: np.ndarray) -> np.ndarray:

@@ -92,4 +92,6 @@ def lie_kernel(
     columns = min(N, budget)
     rows = min(N ** (order - 2), max(1, budget // columns))
     forward = network.forward(theta, slots.points)
-    return LieKernel(network, slots, order, rows, columns, forward)
+    return LieKernel(
+        network=network, slots=slots, order=order, rows=rows, columns=columns, forward=forward
+    )

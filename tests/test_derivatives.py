@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -75,7 +76,7 @@ class Net(eqx.Module):
         return self.second(self.activation(self.first(x)))
 
 
-def net(activation, outputs: int | str = "scalar"):
+def net(activation, outputs: int | Literal["scalar"] = "scalar"):
     keys = jr.split(jr.key(1))
     first = eqx.nn.Linear(4, 5, key=keys[0])
     return Net(first, eqx.nn.Linear(5, outputs, key=keys[1]), activation)
@@ -178,6 +179,8 @@ def test_flow_and_tangent_kernel_do_without_further_derivatives():
     study = nth.compare(net(twofold), DATA, (2,), [0.0, 1.0], progress=False)
     expected = nth.gradient_flow(PLAIN, DATA, [0.0, 1.0], record_kernel=True, progress=False)
     np.testing.assert_allclose(study.exact.f, expected.f, rtol=1e-9)
+    assert study.exact.kernel is not None
+    assert expected.kernel is not None
     np.testing.assert_allclose(study.exact.kernel, expected.kernel, rtol=1e-9)
     with pytest.raises(ValueError, match=r"`solver` must be another .* but is Implicit"):
         nth.gradient_flow(net(twofold), DATA, [1.0], solver=Implicit(), progress=False)
@@ -195,6 +198,7 @@ def test_backward_pass_of_another_function_is_told_and_makes_the_kernel():
         run = nth.gradient_flow(net(rounded), DATA, [0.0], record_kernel=True, progress=False)
     gradients = jax.vmap(jax.grad(lambda m, x: m(x)), (None, 0))(net(rounded), X)
     rows = jnp.concatenate([a.reshape(3, -1) for a in jax.tree.leaves(gradients)], axis=1)
+    assert run.kernel is not None
     np.testing.assert_allclose(run.kernel[0], rows @ rows.T, rtol=1e-12)
 
 
