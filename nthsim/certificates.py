@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from nthsim.checks import choice
+from nthsim.checks import choice, concrete
 from nthsim.choices import METHODS, choose
 from nthsim.counts import checked_integers
 from nthsim.datasets import Dataset
@@ -18,7 +18,7 @@ from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.progress import Progress
-from nthsim.refusals import check_hierarchy
+from nthsim.refusals import check_hierarchy, check_roads
 from nthsim.schedules import Schedule
 from nthsim.solvers.explicit import Explicit
 from nthsim.trajectories import heard
@@ -82,6 +82,7 @@ def certificate(
     Raises:
         ValueError: When an argument is not as above.
     """
+    concrete("certificate", model, data)
     orders = checked_integers("orders", orders, 2)
     choice("method", method, METHODS)
     problem = pose(model, data, loss).without_test_points()
@@ -90,6 +91,7 @@ def certificate(
     size = problem_size(problem)
     check_hierarchy(size, max(orders), method, name="orders")
     roads = {p: choose(size, p, method) for p in orders}
+    check_roads(problem, roads)
     prepared = truncations(problem, roads, progress=progress)
     return certified(prepared, orders, progress=progress)
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64, Shaped
+from jaxtyping import Array, Float64, PyTree, Shaped
 
 from nthsim.counts import shown
+from nthsim.solvers.compiled import is_staged
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> str:
@@ -57,6 +58,19 @@ def finite(name: str, array: Shaped[Array | np.ndarray, "..."]) -> None:
         entry = f"{name}{index}" if index else name
         raise ValueError(
             f"`{name}` must be finite, but {entry} is {values[tuple(index)]} in {values.dtype}."
+        )
+
+
+def concrete(what: str, *arrays: PyTree) -> None:
+    """Refuse arrays that are traced, and to be called where all are.
+
+    Raises:
+        ValueError: When one is; the sentence names `what` cannot be transformed.
+    """
+    if is_staged(*arrays):
+        raise ValueError(
+            "`model` and `data` must hold concrete arrays, but are traced here: "
+            f"{what} cannot be transformed by jit, grad or vmap."
         )
 
 

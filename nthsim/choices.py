@@ -27,6 +27,8 @@ def choose(size: Size, order: int, wanted: str) -> Choice:
     """
     if wanted != "auto":
         return Choice(wanted, "as asked for")
+    if not size.forward:
+        return Choice("dense", "a custom_vjp keeps derivatives along a series away")
     free = available()
     needed = hierarchy_bytes(size, order, "dense")
     if needed > free:

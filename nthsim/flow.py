@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
+from nthsim.checks import concrete
 from nthsim.datasets import Dataset
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
@@ -61,6 +62,7 @@ def gradient_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
+    concrete("gradient_flow", model, data, ts)
     course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
     check_flow(problem_size(problem, course))
@@ -95,4 +97,6 @@ def parameter_flow(problem: Problem) -> ParameterFlow:
         theta=problem.theta,
         x=problem.x,
         x_shown=problem.x_first,
+        forward=problem.forward,
+        rough=problem.rough,
     )

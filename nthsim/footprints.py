@@ -32,7 +32,8 @@ class Size(eqx.Module):
     `road` how the network is expanded along a series. The first slot of every kernel holds the test
     points, and before them, where `joined`, the others. `recorded` counts the tangent kernels that
     every run records at its `save_times`, `stages` those of its Runge–Kutta pair, `basis` what it
-    holds for an eigenbasis.
+    holds for an eigenbasis. `forward` says
+    whether the model has derivatives in forward mode, without which there is no series.
     """
 
     n: int
@@ -48,6 +49,7 @@ class Size(eqx.Module):
     recorded: int = 0
     stages: int = STAGES
     basis: int = 0
+    forward: bool = True
 
     def entries(self, order: int) -> int:
         r"""The number of entries of $K^{(r)}$, test points in its first slot; of f for r = 1."""
@@ -82,7 +84,7 @@ def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> Siz
 def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
     """The numbers of a problem, and of its runs if they are known."""
     size = size_of(problem.network, problem.theta, problem.slots)
-    size = dataclasses.replace(size, road=problem.road)
+    size = dataclasses.replace(size, road=problem.road, forward=problem.forward)
     if course is None:
         return size
     return dataclasses.replace(

@@ -16,6 +16,7 @@ from nthsim.expectations import (
     Rows,
     Variances,
     correlation,
+    namespace,
 )
 from nthsim.models.activation import gauss_legendre
 from nthsim.solvers.compiled import compiled
@@ -36,7 +37,10 @@ BLOCK = 2**14
 
 
 #: Values at the nodes for each of some variances.
-Nodes = Float[np.ndarray, "... nodes"]
+Nodes = Float[np.ndarray | Array, "... nodes"]
+
+#: The coefficients of each.
+Terms = Float[np.ndarray | Array, "_ K"]
 
 
 class SlowDecayWarning(UserWarning):
@@ -52,6 +56,8 @@ class Hermite(AbstractExpectation):
     $|\rho|^K \sqrt{T_u T_v}$ with $T = E\,\sigma^2 - \sum_k a_k^2$; where $\rho > 0$ that much is
     added, which is exact for identical points. The derivative is JAX's.
 
+    Of traced arrays, whose values nobody knows, all terms are taken and nothing is told.
+
     Warns:
         SlowDecayWarning: When that is more than 1e-8 of $\sqrt{E\,\sigma(u)^2\, E\,\sigma(v)^2}$.
     """
@@ -60,11 +66,11 @@ class Hermite(AbstractExpectation):
 
     def mean(self, s: Variances) -> Variances:
         """By quadrature."""
-        return _values(self.activation, s)[0] @ WEIGHTS
+        return _mean(_values(self.activation, s)[0])
 
     def square(self, s: Variances) -> Variances:
         """By quadrature."""
-        return _values(self.activation, s)[0] ** 2 @ WEIGHTS
+        return _mean(_values(self.activation, s)[0] ** 2)
 
     def pair(self, rows: Rows, columns: Columns, cross: Cross) -> tuple[Cross, Cross]:
         """By the expansion of the activation and that of its derivative."""
@@ -76,6 +82,9 @@ class Hermite(AbstractExpectation):
 
 def _values(activation: Callable[..., Array], s: Variances) -> tuple[Nodes, Nodes]:
     """The activation and its derivative at the nodes of the quadrature for each variance."""
+    if isinstance(s, jax.Array):
+        nodes = jnp.broadcast_to(jnp.asarray(NODES, s.dtype), (*s.shape, len(NODES)))
+        return _evaluated(activation, jnp.sqrt(s)[..., None] * nodes)
     with jax.enable_x64(True):
         values, slopes = _evaluated(activation, jnp.asarray(np.sqrt(s)[..., None] * NODES))
         return np.asarray(values), np.asarray(slopes)
@@ -86,12 +95,25 @@ def _evaluated(activation: Callable[..., Array], z: Array) -> tuple[Array, Array
     return activation(z), jax.grad(lambda z: jnp.sum(activation(z)))(z)
 
 
+def _mean(values: Nodes) -> Variances:
+    """The expectation of what has these values at the nodes."""
+    return values @ namespace(values).asarray(WEIGHTS, dtype=values.dtype)
+
+
 def _expanded(left: Nodes, right: Nodes, rho: Cross, name: str) -> Cross:
     """From a function's values at the nodes for rows and for columns."""
     (a, rest_a, whole_a), (b, rest_b, whole_b) = _coefficients(left), _coefficients(right)
-    used = max(_used(a, whole_a), _used(b, whole_b))
-    tail = np.abs(rho) ** used * np.sqrt(rest_a[:, None] * rest_b)
-    largest = np.sqrt(whole_a[:, None] * whole_b)
+    traced = isinstance(rho, jax.Array)
+    used = TERMS if traced else max(_used(a, whole_a), _used(b, whole_b))
+    tail = abs(rho) ** used * rest_a[:, None] * rest_b[None]
+    if not traced:
+        _tell(tail, np.sqrt(whole_a[:, None] * whole_b), rho, name)
+    total = _followed(a, b, rho) if traced else _summed(a[:, :used], b[:, :used], rho)
+    return total + namespace(rho).where(rho > 0, tail, 0)
+
+
+def _tell(tail: Cross, largest: Cross, rho: Cross, name: str) -> None:
+    """Warn of what is missing."""
     # Identical points miss nothing: what is added to them is all that there is.
     doubtful = (rho < 1 - ROUNDING) & (largest > 0)
     doubt = np.divide(tail, largest, out=np.zeros_like(tail), where=doubtful).max()
@@ -103,16 +125,18 @@ def _expanded(left: Nodes, right: Nodes, rho: Cross, name: str) -> Cross:
             SlowDecayWarning,
             stacklevel=2,
         )
-    return _summed(a[:, :used], b[:, :used], rho) + np.where(rho > 0, tail, 0.0)
 
 
 def _coefficients(
     values: Nodes,
-) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    r"""$a_k(s)$, what their squares leave of $E\,\sigma^2$, and that."""
-    a = values @ _weighted_polynomials()
-    whole = values**2 @ WEIGHTS
-    return a, np.maximum(whole - np.sum(a**2, axis=1), 0.0), whole
+) -> tuple[Terms, Variances, Variances]:
+    r"""$a_k(s)$, the root of what their squares leave of $E\,\sigma^2$, and that."""
+    xp = namespace(values)
+    a = values @ xp.asarray(_weighted_polynomials(), dtype=values.dtype)
+    whole = _mean(values**2)
+    rest = whole - xp.sum(a**2, axis=1)
+    some = rest > 0
+    return a, xp.where(some, xp.sqrt(xp.where(some, rest, 1)), 0), whole
 
 
 @functools.cache
@@ -125,13 +149,13 @@ def _weighted_polynomials() -> Float[np.ndarray, "nodes K"]:
     return np.ascontiguousarray((found * WEIGHTS).T)
 
 
-def _used(a: Float[np.ndarray, "n K"], whole: Float[np.ndarray, " n"]) -> int:
+def _used(a: Terms, whole: Variances) -> int:
     """How many terms count for any of the variances."""
     counts = (a**2 > NEGLIGIBLE * whole[:, None]).any(axis=0)
     return int(np.max(np.flatnonzero(counts), initial=0)) + 1
 
 
-def _summed(a: Float[np.ndarray, "t K"], b: Float[np.ndarray, "n K"], rho: Cross) -> Cross:
+def _summed(a: Terms, b: Terms, rho: Cross) -> Cross:
     r"""$\sum_k a_k b_k \rho^k$ by Horner's rule, in blocks of rows."""
     total = np.zeros_like(rho)
     height = max(1, BLOCK // rho.shape[1])
@@ -143,3 +167,15 @@ def _summed(a: Float[np.ndarray, "t K"], b: Float[np.ndarray, "n K"], rho: Cross
             block *= power
             block += a[part, k, None] * columns[k]
     return total
+
+
+def _followed(a: Terms, b: Terms, rho: Cross) -> Array:
+    """The same of traced arrays."""
+
+    def step(total: Array, terms: tuple[Array, Array]) -> tuple[Array, None]:
+        left, right = terms
+        return total * rho + left[:, None] * right[None], None
+
+    return jax.lax.scan(
+        step, jnp.zeros_like(rho), (jnp.asarray(a.T), jnp.asarray(b.T)), reverse=True
+    )[0]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import choice, real
+from nthsim.checks import choice, concrete, real
 from nthsim.choices import METHODS, choose
 from nthsim.counts import count
 from nthsim.datasets import Dataset
@@ -18,7 +18,7 @@ from nthsim.ladders import Ladder
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.recorders import Recorded
-from nthsim.refusals import check_hierarchy
+from nthsim.refusals import check_hierarchy, check_roads
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.solver import AbstractSolver
@@ -84,6 +84,7 @@ def hierarchy(
             order up to `max_order` is within `tol`, and `throw`; its `.trajectory` holds what was
             computed.
     """
+    concrete("hierarchy", model, data, ts)
     choice("method", method, METHODS)
     course = schedule(ts, solver, record_kernel, until, checkpoint)
     found = isinstance(order, str)
@@ -100,6 +101,7 @@ def hierarchy(
         order = count("order", order, 2)
         check_hierarchy(size, order, method)
         roads = {order: choose(size, order, method)}
+        check_roads(problem, roads)
         run = truncations(problem, roads, progress=progress).integrate(
             order, course, progress=progress
         )
@@ -128,6 +130,7 @@ def _climbed(
         try:
             check_hierarchy(size, p, method, name="max_order")
             roads = {p: choose(size, p, method)}
+            check_roads(problem, roads)
             prepared = truncations(problem, roads, known=prepared, progress=progress)
             run = prepared.integrate(p, course, progress=progress)
         except (ValueError, KeyboardInterrupt) as error:

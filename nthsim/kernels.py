@@ -2,17 +2,20 @@
 
 from math import prod
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
 from nthsim.checks import choice, finite, real
 from nthsim.counts import count
+from nthsim.derivatives import check_derivatives
 from nthsim.engines import METHODS, block_kernel
 from nthsim.network import output_shape, precision, split
 from nthsim.progress import Progress
 from nthsim.refusals import check_kernel
 from nthsim.slots import Slots
+from nthsim.solvers.compiled import is_staged
 
 
 def kernel(
@@ -34,6 +37,14 @@ def kernel(
     only. ReLU and other kinked activations are differentiated as JAX does, without the delta
     functions at their kinks: for them $K^{(r)}$ with r ≥ 3 misses those terms.
 
+    A `custom_vjp` in the model makes its gradients, and all kernels are made of those: of what
+    its backward pass gives for a unit of each output, which need not be the derivative of its
+    forward pass, and of derivatives of that.
+
+    It may be transformed by `jax.jit`, `jax.grad` and `jax.vmap`, with respect to the inputs and to
+    the parameters of `model`; progress is not shown then, and `jax.grad` keeps what every chunk
+    leaves behind.
+
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector of k outputs.
         x: Inputs of all slots, shape (n, ...).
@@ -51,7 +62,8 @@ def kernel(
         vector output; the first n is the number of `x_first`, if given.
 
     Raises:
-        ValueError: When an argument is not as above, or the kernel does not fit into memory.
+        ValueError: When an argument is not as above, the kernel does not fit into memory, or the
+            model holds a `custom_vjp` that does not allow its derivatives.
 
     Warns:
         nthsim.engines.SlowKernelWarning: When "auto" must take nested derivatives for a large
@@ -74,8 +86,14 @@ def kernel(
         slots = Slots(jnp.concatenate([first, x]), (0, t), (t, t + n), prod(out_shape))
     check_kernel(network, theta, slots, order)
     evaluate = block_kernel(network, theta, slots, order, method=method, chunk_bytes=chunk_bytes)
-    with Progress(f"K^({order})", progress) as bar:
-        flat = evaluate(theta, bar)
+    if not network.forward(theta, x):
+        check_derivatives(evaluate, theta, order)
+    if is_staged(theta, slots.points):
+        with jax.default_matmul_precision("highest"):
+            flat = evaluate.traced(theta)
+    else:
+        with Progress(f"K^({order})", progress) as bar:
+            flat = evaluate(theta, bar)
     return flat.reshape(len(first), *out_shape, *(len(x), *out_shape) * (order - 1))
 
 

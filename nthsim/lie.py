@@ -11,12 +11,16 @@ from jaxtyping import Array, Float, Int, PyTree
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.network import AbstractNetwork, parameter_count
 from nthsim.slots import Slots
+from nthsim.solvers.velocities import velocity
+
+Function = Callable[[PyTree[Array]], Array]
 
 
 class LieKernel(AbstractBlockKernel):
     r"""$K^{(r)}$ of any module: jvp nested r - 1 times along $\theta \mapsto \nabla f_b(\theta)$.
 
-    The first slot is computed whole; slots 2..r-1 are cut into `rows`, the last into `columns`.
+    Where outputs have no derivatives `forward`, the innermost is made of gradients, which have. The
+    first slot is computed whole; slots 2..r-1 are cut into `rows`, the last into `columns`.
     Built by `lie_kernel`.
     """
 
@@ -25,6 +29,7 @@ class LieKernel(AbstractBlockKernel):
     order: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
     columns: int = eqx.field(static=True)
+    forward: bool = eqx.field(static=True, default=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,16 +48,25 @@ class LieKernel(AbstractBlockKernel):
         r"""Entries $K_{a\, b_2 \dots b_r}$ for all a, given $(b_2 \dots b_{r-1})$ and $b_r$."""
 
         def over_last(inner: tuple[Int[Array, ""], ...]) -> Float[Array, "columns N_first"]:
-            g = lambda at: self.network(at, self.slots.first).reshape(-1)  # noqa: E731
+            g = None
             for b in inner:
-                g = _lie_derivative(g, self._gradient(b))
+                g = self._along(g, self._gradient(b))
             # Only b_r is mapped here: what does not depend on it is computed once.
-            return jax.vmap(lambda b: _lie_derivative(g, self._gradient(b))(theta))(columns)
+            return jax.vmap(lambda b: self._along(g, self._gradient(b))(theta))(columns)
 
         if self.order == 2:
             return over_last(()).T[:, None]
         inner = jnp.unravel_index(rows, self.shape[1:-1])
         return jnp.moveaxis(jax.vmap(over_last)(inner), -1, 0)
+
+    def _along(
+        self, g: Function | None, field: Callable[[PyTree[Array]], PyTree[Array]]
+    ) -> Function:
+        """The derivative of g, or of the outputs, along a field that depends on the parameters."""
+        if g is not None:
+            return lambda at: jax.jvp(g, (at,), (field(at),))[1]
+        first, forward = self.slots.first, self.forward
+        return lambda at: velocity(self.network, at, field(at), first, forward=forward)
 
     def _gradient(self, b: Int[Array, ""]) -> Callable[[PyTree[Array]], PyTree[Array]]:
         r"""The field $\theta \mapsto \nabla f_b(\theta)$."""
@@ -77,11 +91,7 @@ def lie_kernel(
     budget = max(1, chunk_bytes // (numbers * slots.points.dtype.itemsize))
     columns = min(N, budget)
     rows = min(N ** (order - 2), max(1, budget // columns))
-    return LieKernel(network=network, slots=slots, order=order, rows=rows, columns=columns)
-
-
-def _lie_derivative(
-    g: Callable[[PyTree[Array]], Array], field: Callable[[PyTree[Array]], PyTree[Array]]
-) -> Callable[[PyTree[Array]], Array]:
-    """The derivative of g along a field that itself depends on the parameters."""
-    return lambda at: jax.jvp(g, (at,), (field(at),))[1]
+    forward = network.forward(theta, slots.points)
+    return LieKernel(
+        network=network, slots=slots, order=order, rows=rows, columns=columns, forward=forward
+    )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.checks import choice
+from nthsim.checks import choice, concrete
 from nthsim.choices import Choice
 from nthsim.datasets import Dataset
 from nthsim.footprints import problem_size
@@ -74,6 +74,7 @@ def limit_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
+    concrete("limit_flow", model, data, ts)
     choice("start", start, STARTS)
     course = schedule(ts, solver, record_kernel, until)
     check_limit(model)

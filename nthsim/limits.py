@@ -1,10 +1,12 @@
 """The kernels of infinitely wide networks."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -12,10 +14,21 @@ from numpy.typing import ArrayLike
 
 from nthsim.checks import choice, finite, real
 from nthsim.counts import count
-from nthsim.expectations import AbstractExpectation, Columns, Cross, Erf, Identity, Relu, Rows, Sin
+from nthsim.expectations import (
+    AbstractExpectation,
+    Columns,
+    Cross,
+    Erf,
+    Identity,
+    Relu,
+    Rows,
+    Sin,
+    namespace,
+)
 from nthsim.hermite import Hermite
 from nthsim.models.activation import ACTIVATIONS, resolve, resolve_c_sigma
 from nthsim.models.checks import checked_scale
+from nthsim.solvers.compiled import is_staged
 
 KINDS, KERNELS = ("fcn", "resnet"), ("ntk", "nngp")
 
@@ -67,7 +80,10 @@ def limit_kernel(
 
     The recursions are those of arXiv 1909.08156 and 2007.03714 at $w = r = 1$, but for the drift.
     Expectations are closed forms for erf, identity, relu and sin, and Hermite expansions for all
-    others. It computes in float64 whatever JAX's precision is.
+    others. It computes in float64 whatever JAX's precision is; within `jax.jit`, `jax.grad` and
+    `jax.vmap`, as which it may be transformed with respect to the inputs, in JAX's default one and
+    without warnings. Where relu meets itself its derivatives are those of identical points, and
+    derivatives at an input of zeros are NaN but for erf, identity and sin.
 
     Args:
         kind: "fcn" or "resnet".
@@ -104,19 +120,21 @@ def limit_kernel(
     r = checked_scale("readout_scale", readout_scale, zero_allowed=True)
     sigma = resolve(activation)
     expectation = CLOSED.get(sigma, Hermite(sigma))
-    columns = _inputs("x", x)
-    rows = columns if x_first is None else _inputs("x_first", x_first)
+    traced = is_staged(x, x_first)
+    columns = _inputs("x", x, traced=traced)
+    rows = columns if x_first is None else _inputs("x_first", x_first, traced=traced)
     if rows.shape[1] != columns.shape[1]:
         raise ValueError(
             f"`x_first` must hold inputs of {columns.shape[1]} numbers each, but holds such of "
             f"{rows.shape[1]}."
         )
-    layer = _Layer.of_inputs(rows, columns, joined=x_first is None)
-    for i in range(depth):
-        if i and kind == "resnet":
-            layer = layer.block(expectation, scale / depth, w)
-        else:
-            layer = layer.plain(expectation, c_sigma, w)
+    with jax.default_matmul_precision("highest"):
+        layer = _Layer.of_inputs(rows, columns, joined=x_first is None)
+        for i in range(depth):
+            if i and kind == "resnet":
+                layer = layer.block(expectation, scale / depth, w)
+            else:
+                layer = layer.plain(expectation, c_sigma, w)
     found = layer.cross + r**2 * layer.gradients if which == "ntk" else r**2 * layer.cross
     return jnp.asarray(found, jnp.result_type(float))
 
@@ -137,17 +155,21 @@ class _Layer(eqx.Module):
 
     @staticmethod
     def of_inputs(
-        rows: Float[np.ndarray, "t d"], columns: Float[np.ndarray, "n d"], *, joined: bool
+        rows: Float[np.ndarray | Array, "t d"],
+        columns: Float[np.ndarray | Array, "n d"],
+        *,
+        joined: bool,
     ) -> "_Layer":
         """Before the first layer."""
+        xp = namespace(rows)
         cross = rows @ columns.T
         return _Layer(
             cross=cross,
-            rows=np.sum(rows**2, axis=1),
-            columns=np.sum(columns**2, axis=1),
-            drift_rows=np.zeros(len(rows)),
-            drift_columns=np.zeros(len(columns)),
-            gradients=np.zeros_like(cross),
+            rows=xp.sum(rows**2, axis=1),
+            columns=xp.sum(columns**2, axis=1),
+            drift_rows=xp.zeros_like(rows[:, 0]),
+            drift_columns=xp.zeros_like(columns[:, 0]),
+            gradients=xp.zeros_like(cross),
             joined=joined,
         )._exact()
 
@@ -170,7 +192,7 @@ class _Layer(eqx.Module):
         u, v = w**2 * self.rows, w**2 * self.columns
         values, slopes = expectation.pair(u, v, w**2 * self.cross)
         b, c = expectation.mean(u), expectation.mean(v)
-        drifts = self.drift_rows[:, None] * c + b[:, None] * self.drift_columns
+        drifts = self.drift_rows[:, None] * c[None] + b[:, None] * self.drift_columns[None]
         return _Layer(
             cross=self.cross + e * drifts + e**2 * values,
             rows=self.rows + 2 * e * self.drift_rows * b + e**2 * expectation.square(u),
@@ -183,16 +205,19 @@ class _Layer(eqx.Module):
 
     def _exact(self) -> "_Layer":
         """Without rounding between a point and itself, which relu's angle would magnify."""
-        if self.joined:
-            np.fill_diagonal(self.cross, self.rows)
-        return self
+        if not self.joined:
+            return self
+        xp = namespace(self.cross)
+        diagonal = xp.eye(len(self.rows), dtype=bool)
+        exact = xp.where(diagonal, self.rows[:, None], self.cross)
+        return dataclasses.replace(self, cross=exact)
 
 
-def _inputs(name: str, value: object) -> Float[np.ndarray, "n d"]:
+def _inputs(name: str, value: object, *, traced: bool) -> Float[np.ndarray | Array, "n d"]:
     array = real(name, value)
     if array.ndim != 2 or not array.size:
         raise ValueError(
             f"`{name}` must have shape (n, d) with n and d ≥ 1, but has {array.shape}."
         )
     finite(name, array)
-    return np.asarray(array, np.float64)
+    return jnp.asarray(array, jnp.result_type(float)) if traced else np.asarray(array, np.float64)

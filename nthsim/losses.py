@@ -71,12 +71,14 @@ def loss_name(loss: Loss | str) -> str:
 class Residual(eqx.Module):
     r"""The residual $c_a = \partial \ell(f_a, y_a) / \partial f_a \,/\, n$ as a function of f.
 
-    f may come with any shape that holds one output per sample; the result has the same.
+    f may come with any shape that holds one output per sample; the result has the same. `jumps`
+    says that it is known to jump somewhere.
     """
 
     loss: Loss
     y: Float[Array, " n ..."]
     out_shape: tuple[int, ...] = eqx.field(static=True)
+    jumps: bool = eqx.field(static=True, default=False)
 
     def __call__(self, f: Array, samples: Int[Array, " s"] | None = None) -> Array:
         """Evaluate at the outputs on all training inputs, or on these samples alone."""
@@ -88,6 +90,11 @@ class Residual(eqx.Module):
     def risk(self, f: Array) -> Float[Array, ""]:
         """The mean loss, whose derivative the residual is."""
         return jnp.mean(jax.vmap(self.loss)(f.reshape(len(self.y), *self.out_shape), self.y))
+
+    @property
+    def rough(self) -> str:
+        """What keeps it from being smooth, in words; "" if nothing."""
+        return "the loss's gradient jumps" if self.jumps else ""
 
     @property
     def mark(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.models.activation import LIKE
-from nthsim.solvers.compiled import counted
+from nthsim.solvers.compiled import counted, lowers
 
 
 class Work(eqx.Module):
@@ -50,6 +50,11 @@ class AbstractNetwork(eqx.Module):
             flops=max(flops, parameters),
             written=max(touched // x.dtype.itemsize - parameters, one.size),
         )
+
+    def forward(self, theta: PyTree[Array], x: Array) -> bool:
+        """Whether there are derivatives in forward mode, which a `custom_vjp` has not."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        return _pushed(Evaluation(self, theta, one))
 
 
 class Evaluation(eqx.Module):
@@ -108,6 +113,17 @@ def _work(evaluation: Evaluation) -> tuple[int, int]:
     evaluate = lambda arguments: evaluation.network.single(*arguments)  # noqa: E731
     cost = counted(evaluate, (evaluation.theta, evaluation.one))
     return int(cost.get("flops", 0)), int(cost.get("bytes accessed", 0))
+
+
+@asked_once
+def _pushed(evaluation: Evaluation) -> bool:
+    """Whether an evaluation has derivatives in forward mode."""
+
+    def push(theta: PyTree[Array], one: Array) -> Any:
+        at = lambda theta: evaluation.network.single(theta, one)  # noqa: E731
+        return jax.jvp(at, (theta,), (theta,))[1]
+
+    return lowers(push, evaluation.theta, evaluation.one)
 
 
 def _like(leaf: object) -> object:
@@ -169,9 +185,11 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
     """The shape of one output, `()` or `(k,)`, found without computing anything.
 
     Raises:
-        ValueError: When the model rejects inputs of this shape, or returns no scalar or vector.
+        ValueError: When the model rejects inputs of this shape, or returns no scalar or vector of
+            real numbers in the precision of its parameters.
     """
-    one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
+    dtype = precision(theta)
+    one = jax.ShapeDtypeStruct(x.shape[1:], dtype)
     try:
         out = eqx.filter_eval_shape(network.single, theta, one)
     except Exception as error:  # whatever a stranger's module raises, the cause is its message
@@ -182,4 +200,9 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
     if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) > 1:
         what = f"shape {out.shape}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
         raise ValueError(f"`model` must map one input to a scalar or a vector, but returns {what}.")
+    if out.dtype != dtype:
+        raise ValueError(
+            f"`model` must return real numbers in the precision of its parameters, {dtype.name}, "
+            f"but returns {out.dtype.name}."
+        )
     return out.shape

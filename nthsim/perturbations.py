@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
+from nthsim.checks import concrete
 from nthsim.datasets import Dataset
 from nthsim.footprints import problem_size
 from nthsim.losses import Loss, loss_name, squared_error
 from nthsim.problem import Problem, pose
 from nthsim.recorders import Recorded
-from nthsim.refusals import check_perturbation
+from nthsim.refusals import check_perturbation, check_roads
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.compiled import compiled
@@ -22,7 +23,7 @@ from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 from nthsim.trajectories import Trajectory, trajectory
-from nthsim.truncations import Truncations, with_fourth
+from nthsim.truncations import FOURTH, Truncations, with_fourth
 
 
 def perturbation(
@@ -64,10 +65,12 @@ def perturbation(
     Raises:
         ValueError: When an argument is not as above, or $K^{(4)}$ does not fit into memory.
     """
+    concrete("perturbation", model, data, ts)
     course = schedule(ts, Auto(), record_kernel)
     check_quadratic(loss, "perturbation theory")
     problem = pose(model, data, loss)
     check_perturbation(problem_size(problem, course))
+    check_roads(problem, FOURTH)
     return perturbed(problem, course, progress=progress)
 
 

@@ -34,7 +34,7 @@ from nthsim.losses import Loss, squared_error
 from nthsim.memory import available, largest, memory_limit, readable
 from nthsim.problem import pose
 from nthsim.recorders import Recorded
-from nthsim.refusals import compared_bytes, orders_to
+from nthsim.refusals import check_roads, compared_bytes, orders_to
 from nthsim.schedules import schedule
 from nthsim.solvers.auto import Auto
 from nthsim.tables import COLUMNS, short, table, wrapped
@@ -177,6 +177,7 @@ def plan(
             *(_hierarchy_estimate(size, p, method) for p in chosen),
             *(_taylor_estimate(size, q) for q in degrees),
         )
+        check_roads(problem, {p: choose(size, p, method) for p in chosen}, degrees)
         certified = precision == "float64"
         together = compared_bytes(size, chosen, degrees, method, certified=certified)
     return Plan(size, precision, free, chosen, degrees, method, estimates, together)

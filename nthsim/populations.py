@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.datasets import Dataset
-from nthsim.engines import block_kernel
 from nthsim.flow import parameter_flow
 from nthsim.losses import Loss
 from nthsim.network import split
@@ -71,9 +70,7 @@ class Population(eqx.Module):
     def _block(self, problem: Problem, order: int) -> AbstractBlockKernel:
         """One member's kernel, in blocks so small that those of all fit where one's would."""
         bytes_each = max(1, CHUNK_BYTES // self.members)
-        return block_kernel(
-            problem.network, problem.theta, problem.slots, order, chunk_bytes=bytes_each
-        )
+        return problem.kernel(order, chunk_bytes=bytes_each)
 
 
 def population(models: Sequence[PyTree], data: Dataset, loss: Loss) -> Population:

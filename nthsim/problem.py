@@ -1,5 +1,7 @@
 """A model, data and a loss, checked against each other and made ready for a dynamics."""
 
+import dataclasses
+import warnings
 from math import prod
 
 import equinox as eqx
@@ -8,22 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from nthsim.blocks import AbstractBlockKernel
+from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.datasets import Dataset
+from nthsim.derivatives import backward_linear, check_derivatives
 from nthsim.engines import block_kernel
 from nthsim.expansions import AbstractExpansion
-from nthsim.losses import Loss, Residual, logistic, squared_error
+from nthsim.jumps import JumpingLossWarning, jumping
+from nthsim.losses import LOSSES, Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
 from nthsim.roads import Road, road
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
-from nthsim.solvers.compiled import compiled
+from nthsim.solvers.compiled import compiled, is_staged
 
 
 class Problem(eqx.Module):
     """The network with its initial parameters, inputs and residual, all of one precision.
 
-    `road` is how the network is expanded along a path.
+    `road` is how the network is expanded along a path, `forward` whether it has derivatives in
+    forward mode, and `linear_backward` whether its backward pass is linear.
     """
 
     network: AbstractNetwork
@@ -33,6 +38,8 @@ class Problem(eqx.Module):
     y_test: Array | None
     residual: Residual
     road: Road
+    forward: bool = eqx.field(static=True, default=True)
+    linear_backward: bool = eqx.field(static=True, default=True)
 
     @property
     def x_first(self) -> Array:
@@ -51,7 +58,7 @@ class Problem(eqx.Module):
 
     def without_test_points(self) -> "Problem":
         """The same training, with nothing else recorded."""
-        return Problem(self.network, self.theta, self.x, None, None, self.residual, self.road)
+        return dataclasses.replace(self, x_test=None, y_test=None)
 
     @property
     def slots(self) -> Slots:
@@ -64,9 +71,16 @@ class Problem(eqx.Module):
         """How many numbers one output is."""
         return prod(self.out_shape)
 
-    def kernel(self, order: int) -> AbstractBlockKernel:
-        r"""$K^{(r)}$ with its `slots`, as a function of theta."""
-        return block_kernel(self.network, self.theta, self.slots, order)
+    def kernel(self, order: int, *, chunk_bytes: int = CHUNK_BYTES) -> AbstractBlockKernel:
+        r"""$K^{(r)}$ with its `slots`, as a function of theta.
+
+        Raises:
+            ValueError: When the model does not allow the derivatives.
+        """
+        kernel = block_kernel(self.network, self.theta, self.slots, order, chunk_bytes=chunk_bytes)
+        if not self.forward:
+            check_derivatives(kernel, self.theta, order)
+        return kernel
 
     def tangent_kernel(self, theta: PyTree[Array]) -> Float[Array, "N N"]:
         r"""$K^{(2)}$ among the training points, within a compiled program."""
@@ -86,6 +100,13 @@ class Problem(eqx.Module):
         return self.road.expansion(self.network, self.theta, self.x, self.out_shape, terms)
 
     @property
+    def rough(self) -> str:
+        """What keeps the loss's gradient by the parameters from being smooth; "" if nothing."""
+        if self.residual.jumps or self.linear_backward:
+            return self.residual.rough
+        return "the model's backward pass is not linear"
+
+    @property
     def quadratic(self) -> bool:
         """Whether the loss is known to be quadratic in the outputs."""
         return self.residual.loss is squared_error
@@ -96,7 +117,13 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
 
     Raises:
         ValueError: When the model does not accept the inputs, the loss does not map one output
-            and one target to a scalar, or `logistic` meets other targets than -1 and +1.
+            and one target to a scalar, either returns other numbers than real ones in the
+            precision of the parameters, or `logistic` meets other targets than -1 and +1.
+
+    Warns:
+        nthsim.jumps.JumpingLossWarning: When the gradient of the loss jumps.
+        nthsim.derivatives.BackwardPassWarning: When a `custom_vjp` in the model is not the
+            derivative of its forward pass.
     """
     if not isinstance(data, Dataset):
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
@@ -111,7 +138,10 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         _check_signs("y", data.y)
         _check_signs("y_test", data.y_test)
     way = road(network, theta, x, prod(out_shape))
-    return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape), way)
+    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape))
+    forward = network.forward(theta, x)
+    linear = forward or is_staged(theta, x) or backward_linear(network, theta, x)
+    return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear)
 
 
 @compiled
@@ -141,6 +171,24 @@ def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
         raise ValueError(
             f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
         )
+    if value.dtype != f.dtype:
+        raise ValueError(
+            f"`loss` must return a real number in the precision of the outputs, {f.dtype.name}, "
+            f"but returns {value.dtype.name}."
+        )
+
+
+def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
+    # `nthsim plan` has no values of targets, and no other losses than these.
+    if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape):
+        return False
+    warnings.warn(
+        "`loss` has a gradient that jumps: where outputs stay at a jump, as at the end of "
+        "training, many short steps hold them there, and their errors exceed the tolerance.",
+        JumpingLossWarning,
+        stacklevel=3,
+    )
+    return True
 
 
 def _check_signs(name: str, targets: Array | None) -> None:

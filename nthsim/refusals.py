@@ -1,10 +1,11 @@
 """The refusal, before anything is allocated, of what does not fit into memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtyping import Array, PyTree
 
 from nthsim.choices import Choice, choose
+from nthsim.derivatives import check_forward
 from nthsim.footprints import (
     Size,
     comparison_bytes,
@@ -77,7 +78,7 @@ def compared_choices(
 ) -> dict[int, Choice]:
     """The road of each order; "auto" leaves dense, from the top, what does not fit together."""
     roads = {p: choose(size, p, method) for p in orders}
-    for p in sorted(orders, reverse=True) if method == "auto" else ():
+    for p in sorted(orders, reverse=True) if method == "auto" and size.forward else ():
         methods = {q: choice.method for q, choice in roads.items()}
         if comparison_bytes(size, methods, degrees, certified=certified) <= available():
             break
@@ -88,6 +89,23 @@ def compared_choices(
 def orders_to(top: int, orders: Sequence[int]) -> list[int]:
     """What is left of `orders` when the highest is to be `top`."""
     return [*(p for p in orders if p < top), top]
+
+
+def check_roads(problem: Problem, roads: Mapping[int, Choice], degrees: Sequence[int] = ()) -> None:
+    """Refuse orders and Taylor degrees whose derivatives the model does not allow.
+
+    Raises:
+        ValueError: When it holds a `custom_vjp` that stands in their way.
+    """
+    if problem.forward:
+        return
+    for p, choice in roads.items():
+        if choice.method == "series":
+            check_forward(problem.forward, f"order {p} as a series")
+        else:
+            problem.kernel(p)  # which refuses
+    for q in degrees:
+        check_forward(problem.forward, f"the Taylor model of degree {q}")
 
 
 def check_kernel(network: AbstractNetwork, theta: PyTree[Array], slots: Slots, order: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from nthsim.audits import audited
 from nthsim.bounds import bounded
 from nthsim.certificates import certified
-from nthsim.checks import choice
+from nthsim.checks import choice, concrete
 from nthsim.choices import METHODS
 from nthsim.comparison import Comparison
 from nthsim.counts import checked_integers
@@ -23,7 +23,7 @@ from nthsim.footprints import problem_size
 from nthsim.losses import Loss, squared_error
 from nthsim.problem import pose
 from nthsim.recorders import Recorded
-from nthsim.refusals import check_comparison, compared_choices
+from nthsim.refusals import check_comparison, check_roads, compared_choices
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.solver import AbstractSolver
@@ -31,7 +31,7 @@ from nthsim.solvers.until import Until
 from nthsim.taylor import taylorised
 from nthsim.theories import THEORIES, check_theories, checked_theories, predicting
 from nthsim.trajectories import SolveError, Trajectory, heard
-from nthsim.truncations import Truncations, truncations, with_fourth
+from nthsim.truncations import FOURTH, Truncations, truncations, with_fourth
 
 
 class CompareError(SolveError):
@@ -98,6 +98,7 @@ def compare(
         CompareError: When the exact flow ends early and `throw`, or at Ctrl-C; its `.comparison`
             holds what was computed.
     """
+    concrete("compare", model, data, ts)
     orders = checked_integers("orders", orders, 2)
     degrees = checked_integers("taylor", taylor, 1, empty=True)
     words = checked_theories(theories)
@@ -111,6 +112,9 @@ def compare(
     check_theories(words, model, loss, size, bounded=bounds)
     check_comparison(size, orders, degrees, method, certified=slopes)
     roads = compared_choices(size, orders, degrees, method, certified=slopes)
+    check_roads(problem, roads, degrees)
+    if bounds or "perturbation" in words:
+        check_roads(problem, FOURTH)
     bench = _Bench(
         Comparison(
             model=model,

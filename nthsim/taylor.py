@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
+from nthsim.checks import concrete
 from nthsim.counts import count
 from nthsim.datasets import Dataset
 from nthsim.flow import exact
@@ -16,7 +17,7 @@ from nthsim.losses import Loss, squared_error
 from nthsim.network import AbstractNetwork
 from nthsim.problem import Problem, pose
 from nthsim.recorders import Recorded
-from nthsim.refusals import check_taylor
+from nthsim.refusals import check_roads, check_taylor
 from nthsim.schedules import Schedule, schedule
 from nthsim.series import coefficients
 from nthsim.solvers.auto import Auto
@@ -98,10 +99,12 @@ def taylor(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
+    concrete("taylor", model, data, ts)
     degree = count("degree", degree, 1)
     course = schedule(ts, solver, record_kernel, until, checkpoint)
     problem = pose(model, data, loss)
     check_taylor(problem_size(problem, course), degree)
+    check_roads(problem, {}, (degree,))
     run = taylorised(problem, degree, course, progress=progress)
     if run.stop.failed and throw:
         raise SolveError(run)

@@ -2,6 +2,7 @@ r"""Truncations of one problem's hierarchy, each by its road, from what they sta
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import equinox as eqx
 import jax
@@ -15,6 +16,9 @@ from nthsim.schedules import Schedule
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.series_hierarchy import SeriesHierarchy
 from nthsim.trajectories import Trajectory, trajectory
+
+#: What perturbation theory and bounds start from.
+FOURTH: Mapping[int, Choice] = MappingProxyType({4: Choice("dense", "as these kernels are wanted")})
 
 
 class Truncations(eqx.Module):
@@ -75,6 +79,7 @@ class Truncations(eqx.Module):
             x_shown=problem.x_first,
             order=order,
             quadratic=problem.quadratic,
+            rough=problem.residual.rough,
         )
 
     def _tangent_kernel(self, system: DenseHierarchy | SeriesHierarchy):
@@ -114,8 +119,7 @@ def truncations(
 
 def with_fourth(known: Truncations, *, progress: bool) -> Truncations:
     r"""The same with all of $f, K^{(2)}, K^{(3)}, K^{(4)}$ at t = 0 among its `kernels`."""
-    road = {4: Choice("dense", "as these kernels are wanted")}
-    started = truncations(known.problem, road, known=known, progress=progress)
+    started = truncations(known.problem, FOURTH, known=known, progress=progress)
     return Truncations(known.problem, known.choices, started.kernels, started.seconds)
 
 
@@ -127,4 +131,5 @@ def dense_hierarchy(problem: Problem, kernels: tuple[Array, ...]) -> DenseHierar
         risk=problem.residual.risk,
         samples=len(problem.x),
         quadratic=problem.quadratic,
+        rough=problem.residual.rough,
     )

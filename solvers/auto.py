@@ -45,8 +45,9 @@ class Auto(AbstractSolver):
 
     How many explicit steps stability would ask for is known from the horizon and the fastest rate
     at t = 0, the largest eigenvalue of the tangent kernel times the loss's curvature over n. The
-    explicit pair is Tsit5 for loose and Dopri8 for tight tolerances. Where exponential steps fail,
-    explicit ones go on. The result says what was chosen and why.
+    explicit pair is Tsit5 for loose and Dopri8 for tight tolerances, and Tsit5 where the field is
+    not smooth. Where exponential steps fail, explicit ones go on. The result says what was chosen
+    and why.
 
     `rtol`, `atol` and `max_steps` are as in every solver here.
     """
@@ -66,6 +67,9 @@ class Auto(AbstractSolver):
         pair, rtol = type(explicit.method), method.tolerances.rtol
         side = f"rtol {'below' if rtol < CROSSOVER else 'not below'} {CROSSOVER:.0e}"
         exponential = Exponential(self.rtol, self.atol, self.max_steps)
+        if system.roughness():
+            rough = Explicit(self.rtol, self.atol, self.max_steps, dfx.Tsit5())
+            return rough.resolve(system, horizon, dtype)
         if not isinstance(system, AbstractDrivenSystem):
             return _said(method, side)
         N = jax.eval_shape(system.predictions, system.initial()).size

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.driven_system import AbstractDrivenSystem
-from nthsim.solvers.level_controller import LevelController, restarted
+from nthsim.solvers.level_controller import FLOOR, SLIDING_FLOOR, LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.traced_once import TracedOnce
 from nthsim.solvers.until import met
@@ -31,7 +31,8 @@ class Scheme(eqx.Module):
     ) -> LevelController:
         """For at most so many steps."""
         kinks = isinstance(self.solver, dfx.AbstractERK)
-        return LevelController(system.sizes, self.rtol, self.atol, limit, first_step, kinks)
+        floor = SLIDING_FLOOR if system.roughness() else FLOOR
+        return LevelController(system.sizes, self.rtol, self.atol, limit, first_step, kinks, floor)
 
 
 class Carry(eqx.Module):

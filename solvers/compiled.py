@@ -30,7 +30,7 @@ def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if is_traced((args, kwargs)) or is_traced(jnp.zeros(())):
+        if is_staged(args, kwargs):
             look_once()
             return part(*args, **kwargs)
         return whole()(*args, **kwargs)
@@ -38,14 +38,36 @@ def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R
     return call
 
 
-def is_traced(tree: PyTree) -> bool:
-    """Whether some array in a tree is an abstract one, of a program in the making."""
-    return any(_has_no_place(leaf) for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+def is_traced(*trees: PyTree) -> bool:
+    """Whether some array in the trees has no values yet, as within `jit`, `grad` and `vmap`."""
+    leaves = jax.tree.leaves(trees)
+    return any(_has_no_place(leaf) for leaf in leaves if isinstance(leaf, jax.Array))
+
+
+def is_staged(*trees: PyTree) -> bool:
+    """Whether what is made of these arrays becomes a part of another program.
+
+    Within `jit` no new array has values, whatever it is made of.
+    """
+    return is_traced(*trees, jnp.zeros(()))
 
 
 def counted(function: Callable[[PyTree], PyTree], arrays: PyTree) -> dict[str, float]:
     """XLA's count of the "flops" and "bytes accessed" of a program, which is not compiled."""
     return jax.jit(function).lower(arrays).cost_analysis() or {}
+
+
+def lowers(function: Callable[..., PyTree], *shapes: PyTree) -> bool:
+    """Whether a function that takes derivatives can be compiled; nothing is computed.
+
+    That derivatives of a `custom_vjp` are taken in forward mode shows when they are lowered: JAX
+    traces them without a word.
+    """
+    try:
+        jax.jit(function).lower(*shapes)
+    except (TypeError, NotImplementedError):  # of once, and of further ones
+        return False
+    return True
 
 
 def _has_no_place(array: jax.Array) -> bool:

@@ -23,7 +23,8 @@ class DenseHierarchy(AbstractDrivenSystem):
     `kernels` holds $f, K^{(2)}, \dots, K^{(p)}$ at $t = 0$ with one axis per slot, of length N
     (samples times outputs). The first slot is longer where there are test points: training points
     come first, test points follow, are carried along and never enter the residual. The state is
-    all of these but the last. `samples` is n, and `quadratic` says whether the loss is.
+    all of these but the last. `samples` is n, `quadratic` says whether the loss is, and `rough`
+    what keeps the field from being smooth.
     """
 
     kernels: tuple[Array, ...]
@@ -31,6 +32,7 @@ class DenseHierarchy(AbstractDrivenSystem):
     risk: Callable[[Array], Float[Array, ""]]
     samples: int = eqx.field(static=True)
     quadratic: bool = eqx.field(static=True)
+    rough: str = eqx.field(static=True, default="")
 
     def initial(self) -> tuple[Array, ...]:
         """All levels below the frozen one."""
@@ -61,6 +63,10 @@ class DenseHierarchy(AbstractDrivenSystem):
     def linear(self) -> bool:
         """At order 2, where the kernel is frozen."""
         return self.quadratic and len(self.kernels) == 2
+
+    def roughness(self) -> str:
+        """As told."""
+        return self.rough
 
     def sizes(self, state: tuple[Array, ...]) -> Float[Array, " levels"]:
         """The root mean square of each level."""

@@ -58,6 +58,10 @@ class Ensemble(AbstractSystem):
         shown = self.over(lambda system, y: system.outputs(y), state)
         return self.marked(state, shown)
 
+    def roughness(self) -> str:
+        """That of every member."""
+        return self.common.roughness()
+
     def escaped(self, state: PyTree[Array]) -> Bool[Array, ""]:
         """Never: the others go on."""
         del state

@@ -32,8 +32,16 @@ class Exponential(AbstractSolver):
         return COPIES * N**2
 
     def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
-        """The same for every system that has a tangent kernel."""
+        """The same for every system that has a tangent kernel, and a field that is smooth.
+
+        Raises:
+            ValueError: When the system has no tangent kernel, or its field is not smooth.
+        """
         del horizon
+        if system.roughness():
+            raise ValueError(
+                f"`solver` must be Auto or Explicit where {system.roughness()}, but is Exponential."
+            )
         if not isinstance(system, AbstractDrivenSystem):
             raise ValueError(
                 "`solver` must be explicit for a system without a tangent kernel, but is "

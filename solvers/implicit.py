@@ -1,12 +1,14 @@
 """Implicit Runge–Kutta integration, for stiff flows."""
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike, PyTree
 
+from nthsim.solvers.compiled import lowers
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
 
@@ -35,8 +37,13 @@ class Implicit(AbstractSolver):
         return 7 + RESTART
 
     def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
-        """Newton's method by the size of the state."""
+        """Newton's method by the size of the state.
+
+        Raises:
+            ValueError: When the field has no derivatives in forward mode.
+        """
         del horizon
+        _check_derivatives(system)
         state = jax.eval_shape(system.initial)
         numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
         tolerances = self.tolerances(dtype)
@@ -50,3 +57,17 @@ class Implicit(AbstractSolver):
             root_finder = optx.Newton(**within, norm=optx.rms_norm, linear_solver=linear_solver)
         solver = dfx.Kvaerno5(root_finder=root_finder)
         return Method(solver, tolerances, 7, f"Kvaerno5 with {words}, {tolerances}")
+
+
+def _check_derivatives(system: AbstractSystem) -> None:
+    """Refuse a field that has none, which shows when they are lowered."""
+    arrays, rest = eqx.partition(system, eqx.is_array)
+
+    def push(arrays: AbstractSystem, state: PyTree[Array]) -> PyTree[Array]:
+        return jax.jvp(eqx.combine(arrays, rest).field, (state,), (state,))[1]
+
+    if not lowers(push, arrays, system.initial()):
+        raise ValueError(
+            "`solver` must be another where the field has no derivatives in forward mode, as "
+            "with a custom_vjp within one, but is Implicit."
+        )

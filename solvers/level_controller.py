@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
-#: Steps at a jump of the right-hand side, against the largest step so far.
-FLOOR = 0.1
+#: Steps at a jump of the right-hand side, against the largest step so far; and where solutions may
+#: slide along a jump, to and fro across it: what they are off by is in proportion to these steps.
+FLOOR, SLIDING_FLOOR = 0.1, 0.01
 
 #: The time after which the right-hand side is looked at again is no longer than this.
 NUDGE = 1e-4
@@ -49,7 +50,7 @@ class LevelController(dfx.AbstractStepSizeController):
     as it was. A step size at the rounding of t ends the run (`dt_min_reached`). After `limit` steps
     it hands control back (`max_steps_reached`), a number that may change from call to call without
     compiling anew. And a jump of the right-hand side, as at the kinks of relu, is crossed by a step
-    of `FLOOR` times the largest one whatever its error, and counted: no step is small enough there,
+    of `floor` times the largest one whatever its error, and counted: no step is small enough there,
     and a solution that slides along a kink would never get away from it. A jump shows by an error
     that falls like the step size or its square when a step is tried again; a smooth right-hand side
     makes it fall like the step size to the method's `error_order`. Only methods whose order is at
@@ -66,6 +67,7 @@ class LevelController(dfx.AbstractStepSizeController):
     limit: Int[Array, ""]
     first_step: Float[Array, ""] | None
     kinks: bool = eqx.field(static=True)
+    floor: float = eqx.field(static=True, default=FLOOR)
 
     def wrap(self, direction: Any) -> "LevelController":
         """Nothing depends on the direction of time."""
@@ -113,7 +115,7 @@ class LevelController(dfx.AbstractStepSizeController):
         """Accept or reject by the worst level; keep the plan when the step was cut short."""
         error = self._error(y0, y1_candidate, y_error)
         step, state = t1 - t0, controller_state
-        forced = (error >= 1) & (step <= FLOOR * state.largest) & _jumps(step, error, state)
+        forced = (error >= 1) & (step <= self.floor * state.largest) & _jumps(step, error, state)
         forced &= self.kinks and error_order >= TELLING
         taken = jnp.where(forced, 0.99, error)
         zero = jnp.zeros_like(error)
@@ -123,7 +125,7 @@ class LevelController(dfx.AbstractStepSizeController):
         planned = next_t1 - next_t0
         cut_short = step < 0.99 * state.planned
         planned = jnp.where(keep & cut_short, jnp.maximum(planned, state.planned), planned)
-        planned = jnp.where(forced, jnp.maximum(planned, FLOOR * state.largest), planned)
+        planned = jnp.where(forced, jnp.maximum(planned, self.floor * state.largest), planned)
         after = LevelState(
             inner,
             planned,

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from nthsim.solvers.driven_system import AbstractDrivenSystem
+from nthsim.solvers.velocities import velocity
 
 
 class ParameterFlow(AbstractDrivenSystem):
@@ -20,6 +22,8 @@ class ParameterFlow(AbstractDrivenSystem):
     `network(theta, x)` evaluates a batch; `residual(f)` is $\partial \ell / \partial f$ divided by
     the number of samples; `x` are training inputs, `x_shown` those at which outputs are recorded.
     `kernel(theta)` is the tangent kernel on the training inputs, for integrators that ask for it.
+    `forward` says whether the network has derivatives in forward mode, `rough` what keeps the field
+    from being smooth.
     """
 
     network: Callable[[PyTree[Array], Array], Array]
@@ -29,6 +33,8 @@ class ParameterFlow(AbstractDrivenSystem):
     theta: PyTree[Array]
     x: Array
     x_shown: Array
+    forward: bool = eqx.field(static=True, default=True)
+    rough: str = eqx.field(static=True, default="")
 
     def initial(self) -> PyTree[Array]:
         """No displacement."""
@@ -50,8 +56,9 @@ class ParameterFlow(AbstractDrivenSystem):
         return pullback(cotangent.reshape(f.shape))[0]
 
     def push(self, state: PyTree[Array], direction: PyTree[Array]) -> Float[Array, " N"]:
-        """By one forward pass of derivatives."""
-        return jax.jvp(self.predictions, (state,), (direction,))[1].reshape(-1)
+        """By one forward pass of derivatives, or by gradients."""
+        network = lambda state, x: self.network(self.moved(state), x)  # noqa: E731
+        return velocity(network, state, direction, self.x, forward=self.forward)
 
     def tangent_kernel(self, state: PyTree[Array]) -> Float[Array, "N N"]:
         r"""$K^{(2)}$ of the network."""
@@ -61,6 +68,10 @@ class ParameterFlow(AbstractDrivenSystem):
     def linear(self) -> bool:
         """No: what is not known to be linear is not said to be."""
         return False
+
+    def roughness(self) -> str:
+        """As told."""
+        return self.rough
 
     def sizes(self, state: PyTree[Array]) -> Float[Array, " 1"]:
         r"""The Euclidean norm over all parameters, $\|u\|_2$."""

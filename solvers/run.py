@@ -39,6 +39,8 @@ class Run:
         self.max_steps = solver.max_steps
         self.method = solver.resolve(system, horizon, self.dtype)
         self.choice = self.method.choice
+        if system.roughness():
+            self.choice += f"; as {system.roughness()}, errors may exceed the tolerance"
         self.carry = Carry(self._number(0.0), state, None, None)
         self.started = self.fell_back = False
         self.earlier = 0.0

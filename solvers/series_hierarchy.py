@@ -35,7 +35,8 @@ class SeriesHierarchy(AbstractDrivenSystem):
     `gradients_along(path, x, residual)` is $[\epsilon^j] \sum_b \tilde c_b \nabla f_b$ for
     j = 0..p-2, where the residual belongs to the sum of the outputs along the whole path.
     `kernel(path)` is $\tilde K^{(2)}$ on the training inputs for a path of p-1 terms, for
-    integrators that ask for it; `quadratic` says whether the loss is.
+    integrators that ask for it; `quadratic` says whether the loss is, and `rough` what keeps the
+    field from being smooth.
     """
 
     outputs_along: Callable[[Path, Array], Float[Array, "p N"]]
@@ -48,6 +49,7 @@ class SeriesHierarchy(AbstractDrivenSystem):
     x_shown: Array
     order: int = eqx.field(static=True)
     quadratic: bool = eqx.field(static=True)
+    rough: str = eqx.field(static=True, default="")
 
     def initial(self) -> Path:
         """No term has moved."""
@@ -81,6 +83,10 @@ class SeriesHierarchy(AbstractDrivenSystem):
     def linear(self) -> bool:
         """At order 2, where the kernel is frozen."""
         return self.quadratic and self.order == 2
+
+    def roughness(self) -> str:
+        """As told."""
+        return self.rough
 
     def sizes(self, state: Path) -> Float[Array, " terms"]:
         r"""The Euclidean norm of each $\theta_j$ over all parameters."""

@@ -29,6 +29,10 @@ class AbstractSystem(eqx.Module):
     def outputs(self, state: PyTree[Array]) -> dict[str, Array]:
         """The named arrays that are recorded at each save time."""
 
+    def roughness(self) -> str:
+        """What keeps the field from being smooth, kinks that are crossed aside; "" if nothing."""
+        return ""
+
     @abc.abstractmethod
     def escaped(self, state: PyTree[Array]) -> Bool[Array, ""]:
         """Whether the solution has left every bound, which ends the run."""

@@ -1,5 +1,7 @@
 """Any Equinox module as a function of its parameters."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import nthsim as nth
 from nthsim.network import output_shape, parameter_count, precision, split
 
 
@@ -57,6 +60,60 @@ def test_model_that_gives_no_output_is_refused(returns, sentence):
     network, theta = split(Anything(jnp.ones(2), returns))
     with pytest.raises(ValueError, match=sentence):
         output_shape(network, theta, jnp.ones((4, 3)))
+
+
+class Cast(eqx.Module):
+    """A linear network whose output is made into something else."""
+
+    w: jax.Array
+    last: Callable = eqx.field(static=True)
+
+    def __call__(self, x):
+        return self.last(self.w @ x)
+
+
+OTHER_NUMBERS = {
+    "complex128": lambda z: jax.lax.complex(z, z),
+    "int64": lambda z: z.astype(jnp.int64),
+    "bool": lambda z: z > 0,
+    "bfloat16": lambda z: z.astype(jnp.bfloat16),
+    "float32": lambda z: z.astype(jnp.float32),
+}
+CALLS = {
+    "kernel": lambda model, data: nth.kernel(model, data.x, 2, progress=False),
+    "flow": lambda model, data: nth.gradient_flow(model, data, [1.0], progress=False),
+    "order": lambda model, data: nth.hierarchy(model, data, 3, [1.0], progress=False),
+    "plan": lambda model, data: nth.plan(model, data, (2,), [1.0]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", OTHER_NUMBERS)
+def test_outputs_other_than_real_ones_of_the_precision_are_refused(name, call):
+    data = nth.Dataset(jnp.ones((2, 3)), jnp.ones(2))
+    sentence = (
+        "^`model` must return real numbers in the precision of its parameters, float64, "
+        rf"but returns {name}\.$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        CALLS[call](Cast(jnp.ones(3), OTHER_NUMBERS[name]), data)
+
+
+@pytest.mark.parametrize("name", OTHER_NUMBERS)
+def test_losses_other_than_real_ones_of_the_precision_are_refused(name):
+    data = nth.Dataset(jnp.ones((2, 3)), jnp.ones(2))
+    sentence = (
+        "^`loss` must return a real number in the precision of the outputs, float64, "
+        rf"but returns {name}\.$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        nth.gradient_flow(
+            Cast(jnp.ones(3), jnp.tanh),
+            data,
+            [1.0],
+            loss=lambda f, y: OTHER_NUMBERS[name](f - y),
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize(

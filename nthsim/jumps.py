@@ -1,0 +1,104 @@
+"""Losses whose gradient jumps, at which solutions may slide along the jump."""
+
+from collections.abc import Callable
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nthsim.solvers.compiled import compiled
+
+#: Lines through the outputs that the gradient is followed along: so many targets, and outputs.
+TARGETS, OUTPUTS = 16, 8
+
+#: Pieces that a line is cut into, and how many of them are looked at more closely.
+PIECES, CLOSER = 256, 8
+
+#: No piece is shorter than so many roundings of the longest output.
+FINEST = 100
+
+#: Lines reach so many times as far as the largest target, or as one.
+REACH = 4.0
+
+
+class JumpingLossWarning(UserWarning):
+    """The gradient of a loss jumps, and solutions may slide along the jump."""
+
+
+def jumping(loss: Callable[[Array, Array], Array], y: Array, out_shape: tuple[int, ...]) -> bool:
+    r"""Whether $\partial\ell/\partial f$ jumps where outputs near the targets move one by one.
+
+    What changes between neighbours in a grid must change as much between neighbours in ever finer
+    ones, to the rounding of the outputs; what grows there is no jump but a pole.
+    """
+    targets = np.unique(np.asarray(y), axis=0)
+    targets = targets[_spread(len(targets), TARGETS)]
+    reach = REACH * max(1.0, float(np.abs(targets).max()))
+    k = prod(out_shape)
+    pattern = (reach / 8 * np.cos(1.0 + np.arange(k))).astype(targets.dtype)
+    at = [(pattern, target) for target in targets]
+    if targets.shape[1:] == out_shape:
+        at += [(target.reshape(-1), target) for target in targets]
+    bases, targets = (np.stack(parts) for parts in zip(*at, strict=True))
+    lines = [(a, j) for a in range(len(at)) for j in _spread(k, OUTPUTS)]
+    which, units = (np.array(parts) for parts in zip(*lines, strict=True))
+
+    def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nodes = np.linspace(low, high, PIECES + 1, axis=1).astype(bases.dtype)
+        found = _slopes(loss, out_shape, bases[which], targets[which], units, nodes)
+        return nodes, np.asarray(found)
+
+    start = -1.0137 * reach  # no target should be among the nodes, where a norm has no gradient
+    ends = np.full(len(lines), start)
+    nodes, first = followed(ends, ends + 2 * reach)
+    size = np.abs(first[np.isfinite(first)]).max(initial=0.0)
+    jumps = _changes(first)
+    pieces = np.argsort(jumps, axis=1)[:, -CLOSER:]
+    low, high, jumps = (
+        np.take_along_axis(each, pieces, axis=1).reshape(-1)
+        for each in (nodes[:, :-1], nodes[:, 1:], jumps)
+    )
+    kept = jumps > 1e-5 * size  # rounding is no change
+    which, units = np.repeat(which, CLOSER), np.repeat(units, CLOSER)
+    finest = FINEST * PIECES * np.finfo(bases.dtype).eps * reach
+    while kept.any() and np.max(high - low) > finest:
+        nodes, found = followed(low, high)
+        changes = _changes(found)
+        at, piece = np.arange(len(low)), np.argmax(changes, axis=1)
+        finer = changes[at, piece]
+        kept &= (finer > 0.4 * jumps) & (finer < 2 * jumps)  # half of it, where a node is at it
+        low, high, jumps = nodes[at, piece], nodes[at, piece + 1], finer
+    return bool(kept.any())
+
+
+@compiled
+def _slopes(
+    loss: Callable[[Array, Array], Array],
+    out_shape: tuple[int, ...],
+    bases: Float[Array | np.ndarray, "lines k"],
+    targets: Float[Array | np.ndarray, "lines ..."],
+    units: Array | np.ndarray,
+    nodes: Float[Array | np.ndarray, "lines nodes"],
+) -> Float[Array, "lines nodes"]:
+    """One entry of the loss's gradient, along the line on which that output alone changes."""
+
+    def slope(s: Array, base: Array, target: Array, unit: Array) -> Array:
+        f = base.at[unit].set(s).reshape(out_shape)
+        return jax.grad(loss)(f, target).reshape(-1)[unit]
+
+    along = jax.vmap(slope, (0, None, None, None))
+    return jax.vmap(along)(*map(jnp.asarray, (nodes, bases, targets, units)))
+
+
+def _changes(slopes: np.ndarray) -> np.ndarray:
+    """Between neighbours; none where there is no number."""
+    with np.errstate(invalid="ignore"):
+        changes = np.abs(np.diff(slopes, axis=1))
+    return np.where(np.isfinite(changes), changes, 0.0)
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """Indices of at most so many of n, evenly."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
