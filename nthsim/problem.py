@@ -14,7 +14,9 @@ from nthsim.engines import block_kernel
 from nthsim.expansions import AbstractExpansion
 from nthsim.losses import Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
+from nthsim.recompilations import hint
 from nthsim.roads import Road, road
+from nthsim.same_functions import alike
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
 
@@ -110,7 +112,9 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         _check_signs("y", data.y)
         _check_signs("y_test", data.y_test)
     way = road(network, theta, x, prod(out_shape))
-    return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape), way)
+    hint("loss", loss)
+    residual = Residual(alike(loss), y, out_shape)
+    return Problem(network, theta, x, x_test, y_test, residual, way)
 
 
 def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:

@@ -126,7 +126,7 @@ def _tapped(
 ) -> PyTree:
     index = count()
     tapped = lambda node: Tapped(node, next(index), tape) if is_layer(node) else node  # noqa: E731
-    model = eqx.combine(rest, theta, network.static)
+    model = network.model(rest, theta)
     return jax.tree.map(tapped, model, is_leaf=is_layer)
 
 
