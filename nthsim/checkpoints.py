@@ -13,6 +13,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -203,7 +204,7 @@ def digest(tree: Any, *words: str) -> str:
     for word in words:
         found.update(word.encode())
     for leaf in jax.tree.leaves(tree):
-        random = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        random = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         array = np.ascontiguousarray(jr.key_data(leaf) if random else leaf)
         found.update(f"{array.dtype.name} {array.shape}\n".encode())
         found.update(array.tobytes())

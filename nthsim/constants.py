@@ -8,8 +8,8 @@ import jax
 from jaxtyping import PyTree
 
 #: Classes that mark what they hold as constant, by package and name; none is imported for it.
-#: `parax.AbstractConstant` is what `Freeze` and `Fixed` are made of; flowjax had a `NonTrainable` of
-#: its own before paramax.
+#: `parax.AbstractConstant` is what `Freeze` and `Fixed` are made of; flowjax had its `NonTrainable`
+#: before paramax.
 MARKS = {
     ("paramax", "NonTrainable"): "paramax.NonTrainable",
     ("flowjax", "NonTrainable"): "flowjax.wrappers.NonTrainable",

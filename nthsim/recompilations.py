@@ -22,12 +22,16 @@ MOST = 256
 WRAPPED = (JITTED, jax.custom_jvp, jax.custom_vjp)
 
 
+#: Where functions were written and what they are part of, and the shapes that they came with.
+Key = tuple[Hashable, Hashable]
+
+
 class RecompilationWarning(UserWarning):
     """Programs are compiled again for a function that was made anew."""
 
 
 #: The functions that came last, by where they were written and with which shapes they came.
-_last: OrderedDict[Hashable, set[Hashable]] = OrderedDict()
+_last: OrderedDict[Key, set[Hashable]] = OrderedDict()
 _told: set[Hashable] = set()
 
 
@@ -38,12 +42,12 @@ def hint(name: str, tree: PyTree) -> None:
     """
     arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
     shapes = tuple((array.shape, array.dtype) for array in arrays)
-    found: dict[Hashable, set[Hashable]] = {}
-    reasons: dict[Hashable, str] = {}
+    found: dict[Key, set[Hashable]] = {}
+    reasons: dict[Key, str] = {}
     for function in nodes(tree, _may_be_new):
         reason = _reason(function)
         if reason is not None:
-            key = (name, _origin(function), shapes)
+            key = ((name, _origin(function)), shapes)
             found.setdefault(key, set()).add(_token(function))
             reasons[key] = f"{_place(function)}, {reason}"
     for key, tokens in found.items():
@@ -51,8 +55,8 @@ def hint(name: str, tree: PyTree) -> None:
         _last[key] = tokens
         if len(_last) > MOST:
             _last.popitem(last=False)
-        if not tokens & before and key[:2] not in _told:
-            _told.add(key[:2])
+        if not tokens & before and key[0] not in _told:
+            _told.add(key[0])
             warnings.warn(
                 f"`{name}` holds a function that was made anew, {reasons[key]}, so that all is "
                 "compiled again and stays in memory: make it once, outside of loops, or make what "
