@@ -117,7 +117,11 @@ def test_array_in_a_static_field_is_told():
     model = eqx.nn.Sequential([eqx.nn.Linear(4, 2, key=jr.key(0)), eqx.nn.Lambda(jnp.tanh)])
     with_it = eqx.tree_at(lambda m: m.layers[1].fn, model, held)
     (only,) = nth.parameters(with_it).left
-    assert (only.path, only.shape, only.note) == (".layers[1].fn.fixed", (2, 3), "in a static field")
+    assert (only.path, only.shape, only.note) == (
+        ".layers[1].fn.fixed",
+        (2, 3),
+        "in a static field",
+    )
 
 
 def test_numpy_array_trains_and_later_changes_to_it_do_nothing():
