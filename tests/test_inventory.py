@@ -246,5 +246,7 @@ def test_plan_lists_what_trains_when_asked(capsys):
     assert "trains" not in capsys.readouterr().out
     assert main(["plan", *tiny, "--parameters"]) == 0
     listed = capsys.readouterr().out
-    assert "trains" in listed and "5 x 5" in listed and "all in float64" in listed
+    assert "trains" in listed
+    assert "5 x 5" in listed
+    assert "all in float64" in listed
     assert str(nth.plan(features(), data(), (2,), [0.0, 1.0]).parameters).startswith("trains")

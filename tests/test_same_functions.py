@@ -94,7 +94,8 @@ def _helped(z):
 )
 def test_functions_made_anew_are_equal_where_all_that_they_read_is(make):
     first, second = make(), make()
-    assert first is not second and first != second
+    assert first is not second
+    assert first != second
     assert alike(first) == alike(second)
     assert hash(alike(first)) == hash(alike(second))
 
@@ -187,8 +188,11 @@ def test_module_gets_its_own_functions_back_from_leaves_and_static_fields():
     one, other = scaled(1.0), scaled(2.0)
     network, theta = split(chosen(one, other))
     model = network.model(theta)
-    assert model.one is one and model.other is other and model.pair == (one, 3)
-    assert type(model) is Chosen and network.static.other is not other
+    assert model.one is one
+    assert model.other is other
+    assert model.pair == (one, 3)
+    assert type(model) is Chosen
+    assert network.static.other is not other
 
 
 def test_two_equal_functions_of_one_module_stay_two():
@@ -233,7 +237,8 @@ def test_functions_that_cannot_be_compared_get_a_hint_once():
         warnings.simplefilter("always")
         for _ in range(4):
             hint("model", mlp(scaled([1.0])))
-    assert len(told) == 1 and told[0].category is RecompilationWarning
+    assert len(told) == 1
+    assert told[0].category is RecompilationWarning
     sentence = str(told[0].message)
     assert sentence.startswith("`model` holds a function that was made anew, scaled.<locals>")
     assert "which depends on k, so that all is compiled again" in sentence
