@@ -100,21 +100,21 @@ class Certificate(eqx.Module):
 
     def verdicts(self) -> list[str]:
         """A sentence on the orders with slopes too small, one on those too large, or without."""
-        slopes = dict(zip(self.orders, self.slopes, strict=True))
-        reached = dict(zip(self.orders, np.isfinite(self.errors).any(axis=1), strict=True))
-        ends = dict(zip(self.orders, self.windows[:, 1], strict=True))
+        slopes: dict[int, float] = dict(zip(self.orders, self.slopes.tolist(), strict=True))
+        ends: dict[int, float] = dict(zip(self.orders, self.windows[:, 1].tolist(), strict=True))
+        reached = [p for p, row in zip(self.orders, self.errors, strict=True) if any(row >= 0)]
         far = [p for p, s in slopes.items() if abs(s - p) > NEAR]
-        late = [p for p in far if ends[p] > SOON * self.ts[-1]]
-        larger = [p for p in far if p not in late and p not in self.broken]
+        late = [p for p in far if not ends[p] <= SOON * self.ts[-1]]
+        larger = [p for p in far if p not in (*late, *self.broken)]
         missing = [p for p, s in slopes.items() if np.isnan(s)]
-        early = [p for p in missing if not reached[p]]
-        exact = [p for p in missing if reached[p]]
+        early = [p for p in missing if p not in reached]
+        exact = [p for p in missing if p in reached]
         found = [(self.broken, BROKEN), (larger, LARGER), (late, LATE), (early, EARLY)]
         return [f"{self._listed(ps)}: {said}" for ps, said in [*found, (exact, EXACT)] if ps]
 
     def _listed(self, orders: Sequence[int]) -> str:
         """Orders with their slopes, as far as they have any."""
-        slopes = dict(zip(self.orders, self.slopes, strict=True))
+        slopes: dict[int, float] = dict(zip(self.orders, self.slopes.tolist(), strict=True))
         shown = [f"slope {slopes[p]:.2f} at order {p}" for p in orders if not np.isnan(slopes[p])]
         return ", ".join(shown or [f"order {p}" for p in orders])
 

@@ -220,7 +220,7 @@ class Comparison(eqx.Module):
         found = self.certificate
         if found is None:
             return {}
-        slopes = dict(zip(found.orders, found.slopes, strict=True))
+        slopes: dict[int, float] = dict(zip(found.orders, found.slopes.tolist(), strict=True))
         return {f"order {p}": f"slope {slopes[p]:.1f}, not {p}" for p in found.broken}
 
     def _wanted_further(self) -> list[str]:

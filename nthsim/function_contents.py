@@ -52,14 +52,14 @@ class Names(NamedTuple):
     imports: bool
 
 
-class _Is:
+class Is:
     """An object that equals itself alone; held, so that no other one can come in its place."""
 
     def __init__(self, thing: object) -> None:
         self.thing = thing
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Is) and self.thing is other.thing
+        return isinstance(other, Is) and self.thing is other.thing
 
     def __hash__(self) -> int:
         return id(self.thing)
@@ -108,17 +108,17 @@ class _Reader:
             return self._function(value)
         if not (isinstance(value, types.ModuleType) or _stays(value)):
             self.unknown.append(name)
-        return _Is(value)
+        return Is(value)
 
     def _values(self, name: str, values: Mapping[str, Any]) -> Hashable:
         return tuple((key, self.value(key or name, one)) for key, one in sorted(values.items()))
 
     def _array(self, name: str, array: Any) -> Hashable:
         try:
-            values = np.ascontiguousarray(array)
+            values = np.asarray(array)
         except (TypeError, jax.errors.TracerArrayConversionError):  # random keys; what is traced
             self.unknown.append(name)
-            return _Is(array)
+            return Is(array)
         if values.dtype.hasobject:
             self.unknown.append(name)
         self.arrays.append(name)
@@ -134,14 +134,14 @@ class _Reader:
         names = _names(code)
         if names.imports or len(self._places) > MOST:
             self.unknown.append(function.__qualname__)
-            return _Is(function)
+            return Is(function)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         called = sorted(name for name, value in list(found.items()) if value is function)
         return (
             code,
             function.__module__,
             function.__qualname__,
-            _Is(found),
+            Is(found),
             tuple(called),  # as somebody may ask whether a function `is` that of a name
             self.value("defaults", function.__defaults__),
             self._values("defaults", function.__kwdefaults__ or {}),

@@ -3,7 +3,6 @@
 import functools
 import types
 import warnings
-import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
@@ -12,7 +11,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from nthsim.function_contents import JITTED, contents, in_library
+from nthsim.function_contents import JITTED, Is, contents, in_library
 from nthsim.same_functions import is_made, nodes
 
 #: Kinds of functions that are remembered.
@@ -96,8 +95,7 @@ def _token(function: Any) -> Hashable:
         held = contents(function)
         if not held.unknown:
             return hash(held.known)
-    method = isinstance(function, types.MethodType)
-    return id(function.__self__) if method else weakref.ref(function)
+    return Is(function.__self__ if isinstance(function, types.MethodType) else function)
 
 
 def _place(function: Any) -> str:

@@ -110,6 +110,8 @@ def test_functions_made_anew_are_equal_where_all_that_they_read_is(make):
         (scaled(np.arange(3.0)), scaled(np.arange(3.0) + 1e-16 * np.ones(3) * 2**52)),
         (scaled(jnp.arange(3.0)), scaled(np.arange(3.0))),
         (scaled(jnp.ones(3)), scaled(jnp.ones((3, 1)))),
+        (scaled(np.ones(())), scaled(np.ones(1))),
+        (scaled(np.arange(6).reshape(2, 3)), scaled(np.arange(6).reshape(3, 2).T)),
         (called(scaled(1.0)), called(scaled(2.0))),
         (by_default(1.0), by_default(2.0)),
         (by_keyword(1.0), by_keyword(2.0)),
