@@ -76,6 +76,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/killed.py
 	.venv/bin/python benchmarks/scaling.py
 	.venv/bin/python benchmarks/limits.py
+	.venv/bin/python benchmarks/repeated.py
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info

@@ -9,6 +9,8 @@ from .flow import gradient_flow as gradient_flow
 from .hierarchies import hierarchy as hierarchy
 from .images import digits as digits
 from .images import mnist as mnist
+from .inventory import Parameters as Parameters
+from .inventory import parameters as parameters
 from .kernels import kernel as kernel
 from .limit_flows import limit_flow as limit_flow
 from .limits import limit_kernel as limit_kernel

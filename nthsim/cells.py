@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from nthsim.checkpoints import ADDRESS, digest
+from nthsim.checkpoints import digest, network_digest
 from nthsim.datasets import Dataset
 from nthsim.losses import Loss
 from nthsim.measurements import measured
@@ -129,8 +129,7 @@ class Study(eqx.Module):
         return {f: describe(self.model(f, self.sizes[0], self.seeds[0])) for f in self.families}
 
     def _mark(self, family: str, size: int) -> str:
-        network, theta = split(self.model(family, size, 0))
-        return digest(theta, ADDRESS.sub("", str(network)))
+        return network_digest(*split(self.model(family, size, 0)))
 
 
 def slug(family: str) -> str:

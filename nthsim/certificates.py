@@ -1,5 +1,6 @@
 """The small-time certificate: the error of order p must vanish like t to the p."""
 
+import warnings
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from nthsim.progress import Progress
 from nthsim.refusals import check_hierarchy, check_roads
 from nthsim.schedules import Schedule
 from nthsim.solvers.explicit import Explicit
+from nthsim.tables import wrapped
 from nthsim.trajectories import heard
 from nthsim.truncations import Truncations, truncations
 
@@ -30,12 +32,46 @@ TIMES, FROM, TO = 49, 1e-4, 1.0
 #: A slope is fitted where the error has just left rounding, over this factor in time.
 WINDOW = 4.0
 
+#: Slopes of sound networks of all kinds came within 0.2 of the order where they were fitted before
+#: `SOON` of the last time, and those of functions whose derivatives are not their own were whole
+#: numbers below it: half a power tells them apart. Later, further powers of t have a part in it:
+#: half a power at a third of the last time, two at the last.
+NEAR, SOON = 0.5, 0.1
+
 #: Errors below this many roundings of f are noise.
 ROUNDINGS = 200.0
 
 
+#: What is said of slopes, and of their absence.
+BROKEN = (
+    "not the order, which a truncation of this network's hierarchy must give: its field and its "
+    "kernels do not belong together (a function whose derivative is not its own, kinks that are "
+    "crossed at once, a method that is wrong for it); do not trust this order"
+)
+LARGER = (
+    "larger than the order: the term of the error in t^order vanishes or is small, or the error "
+    "jumps within these times, as at a kink"
+)
+LATE = (
+    "says little, as the error leaves rounding too late for a single power of t to be seen; higher "
+    "orders, and weak non-linearity, are hard to certify"
+)
+EARLY = "no slope, as it was not integrated to the first of the small times"
+EXACT = (
+    "no slope, as the error hardly leaves rounding at small times: the order is exact there, or as "
+    "good as exact"
+)
+
+
+class SlopeWarning(UserWarning):
+    """An order leaves exact training sooner than a truncation of its hierarchy can."""
+
+
 class Certificate(eqx.Module):
     r"""Fitted slopes of log error of f against log t, one per order; order p must give about p.
+
+    A smaller slope says that the order is no truncation of the network's own hierarchy; a larger
+    one that the next term of the error vanishes, or is hidden at small times by a later one.
 
     `errors` (orders, T) are root mean squares over the training points at times `ts`; `windows`
     (orders, 2) are the times between which each slope was fitted. A slope is NaN where the error
@@ -49,12 +85,38 @@ class Certificate(eqx.Module):
     windows: Float[np.ndarray, "orders 2"]
 
     def __str__(self) -> str:
-        """One line per order."""
+        """One line per order, and one for each slope that is not near it."""
         lines = ["small-time certificate: error of f ~ t^slope"]
         for p, slope, (low, high) in zip(self.orders, self.slopes, self.windows, strict=True):
             fitted = f"{slope:.3f}  (t = {low:.2e} to {high:.2e})"
             lines.append(f"  order {p}: {fitted if np.isfinite(slope) else 'below rounding'}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(wrapped, self.verdicts())])
+
+    @property
+    def broken(self) -> tuple[int, ...]:
+        """The orders whose slope is clearly smaller than it must be."""
+        rows = zip(self.orders, self.slopes, self.windows[:, 1], strict=True)
+        return tuple(p for p, s, end in rows if s < p - NEAR and end <= SOON * self.ts[-1])
+
+    def verdicts(self) -> list[str]:
+        """A sentence on the orders with slopes too small, one on those too large, or without."""
+        slopes: dict[int, float] = dict(zip(self.orders, self.slopes.tolist(), strict=True))
+        ends: dict[int, float] = dict(zip(self.orders, self.windows[:, 1].tolist(), strict=True))
+        reached = [p for p, row in zip(self.orders, self.errors, strict=True) if any(row >= 0)]
+        far = [p for p, s in slopes.items() if abs(s - p) > NEAR]
+        late = [p for p in far if not ends[p] <= SOON * self.ts[-1]]
+        larger = [p for p in far if p not in (*late, *self.broken)]
+        missing = [p for p, s in slopes.items() if np.isnan(s)]
+        early = [p for p in missing if p not in reached]
+        exact = [p for p in missing if p in reached]
+        found = [(self.broken, BROKEN), (larger, LARGER), (late, LATE), (early, EARLY)]
+        return [f"{self._listed(ps)}: {said}" for ps, said in [*found, (exact, EXACT)] if ps]
+
+    def _listed(self, orders: Sequence[int]) -> str:
+        """Orders with their slopes, as far as they have any."""
+        slopes: dict[int, float] = dict(zip(self.orders, self.slopes.tolist(), strict=True))
+        shown = [f"slope {slopes[p]:.2f} at order {p}" for p in orders if not np.isnan(slopes[p])]
+        return ", ".join(shown or [f"order {p}" for p in orders])
 
 
 def certificate(
@@ -81,6 +143,9 @@ def certificate(
 
     Raises:
         ValueError: When an argument is not as above.
+
+    Warns:
+        nthsim.certificates.SlopeWarning: When a slope is clearly smaller than the order.
     """
     concrete("certificate", model, data)
     orders = checked_integers("orders", orders, 2)
@@ -121,7 +186,10 @@ def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool)
     noise = ROUNDINGS * np.finfo(errors.dtype).eps * (start + moved)
     fits = [_fit(ts, row, noise) for row in errors]
     slopes, windows = (np.array(column) for column in zip(*fits, strict=True))
-    return Certificate(orders, ts, errors, slopes, windows)
+    found = Certificate(orders, ts, errors, slopes, windows)
+    if found.broken:
+        warnings.warn(found.verdicts()[0], SlopeWarning, stacklevel=3)
+    return found
 
 
 def fastest_time(problem: Problem, kernel: Float[np.ndarray, "n ..."]) -> float:

@@ -13,8 +13,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
+from jaxtyping import Array, PyTree
 
+from nthsim.network import AbstractNetwork
 from nthsim.outputs import made_folder, replacing
 from nthsim.problem import Problem
 from nthsim.recipes import store_solver
@@ -181,12 +185,17 @@ def subject_of(
     settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
     return {
         "precision": problem.x.dtype.name,
-        "model": digest(problem.theta, ADDRESS.sub("", str(problem.network))),
+        "model": network_digest(problem.network, problem.theta),
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
         "solver": {"class": stored["class"], **settings},
         "save times": digest((ts, kernel_ts)),
     }
+
+
+def network_digest(network: AbstractNetwork, theta: PyTree[Array]) -> str:
+    """A fingerprint of a network: its parameters, its constants, and what it is made of."""
+    return digest(eqx.filter((theta, network), eqx.is_array), ADDRESS.sub("", str(network)))
 
 
 def digest(tree: Any, *words: str) -> str:
@@ -195,7 +204,8 @@ def digest(tree: Any, *words: str) -> str:
     for word in words:
         found.update(word.encode())
     for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(leaf)
+        random = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.ascontiguousarray(jr.key_data(leaf) if random else leaf)
         found.update(f"{array.dtype.name} {array.shape}\n".encode())
         found.update(array.tobytes())
     return found.hexdigest()

@@ -217,7 +217,10 @@ def _plan(command: settings.Plan) -> int:
         record_kernel=command.record_kernel,
     )
     # Traced, the network has shapes but no weights, which might not fit.
-    print(eqx.filter_eval_shape(estimate))
+    planned = eqx.filter_eval_shape(estimate)
+    print(planned)
+    if command.parameters:
+        print(f"\n{planned.parameters}")
     return 0
 
 

@@ -12,6 +12,7 @@ from nthsim.bounds import Bounds
 from nthsim.certificates import Certificate
 from nthsim.datasets import Dataset
 from nthsim.errors import Errors, Series, drift, errors
+from nthsim.inventory import Parameters, parameters
 from nthsim.losses import Loss, loss_name
 from nthsim.recipes import describe
 from nthsim.records import origin
@@ -103,6 +104,11 @@ class Comparison(eqx.Module):
         found = self.further
         return named | {name: found[name] for name in self._wanted_further() if name in found}
 
+    @property
+    def parameters(self) -> Parameters | None:
+        """What of `model` trains, array by array, to be printed; None where it is unknown."""
+        return None if self.model is None else parameters(self.model)
+
     def drift(self) -> Series | None:
         r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,).
 
@@ -172,7 +178,9 @@ class Comparison(eqx.Module):
 
         if path is not None:
             check_suffix(path)
-        shown = panels(self.exact, self.runs(), self.drift(), self.floors(), self.bounds)
+        shown = panels(
+            self.exact, self.runs(), self.drift(), self.floors(), self.bounds, self._broken()
+        )
         figure = draw(shown, title="\n".join(self._heading()[:2]))
         if path is not None:
             save(figure, path)
@@ -188,8 +196,9 @@ class Comparison(eqx.Module):
         every = {"exact flow": self.exact, **runs}
         blocks = [
             self._heading(),
-            [error_table(found, named, self.floors())],
+            [error_table(found, named, self.floors(), self._broken())],
             [work_table(every, self._kernel_seconds())],
+            [] if slopes is None else [wrapped(said) for said in slopes.verdicts()],
             [*notes(every, drift), *self._left_out()],
             [] if self.bounds is None else bound_notes(self.bounds, found.get("order 2"), drift),
         ]
@@ -205,6 +214,14 @@ class Comparison(eqx.Module):
         found = {f"order {p}": sum(self.kernel_seconds[: p - 1]) for p in dense}
         theory = THEORIES["perturbation"]
         return found | ({theory: sum(self.kernel_seconds[:3])} if theory in self.further else {})
+
+    def _broken(self) -> dict[str, str]:
+        """What is said beside the curves of orders whose slopes are clearly too small."""
+        found = self.certificate
+        if found is None:
+            return {}
+        slopes: dict[int, float] = dict(zip(found.orders, found.slopes.tolist(), strict=True))
+        return {f"order {p}": f"slope {slopes[p]:.1f}, not {p}" for p in found.broken}
 
     def _wanted_further(self) -> list[str]:
         """The names of all but the orders."""

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from nthsim.constants import stopped, trained, warn_of_tied
 from nthsim.models.activation import LIKE
+from nthsim.recompilations import hint
+from nthsim.same_functions import alike, originals
 from nthsim.solvers.compiled import counted, lowers
 
 
@@ -74,9 +77,9 @@ class Network(AbstractNetwork):
         """The output for one input."""
         return self.model(theta)(x)
 
-    def model(self, theta: PyTree[Array]) -> PyTree:
-        """The module with these parameters."""
-        return eqx.combine(theta, self.static)
+    def model(self, theta: PyTree[Array], *others: PyTree[Array]) -> PyTree:
+        """The module with these parameters, each of which is in one of the trees."""
+        return stopped(originals(eqx.combine(theta, *others, self.static)))
 
     def expandable(self) -> "Network":
         """The same, with JAX's activations replaced by ours."""
@@ -130,12 +133,19 @@ def _like(leaf: object) -> object:
     return next((ours for theirs, ours in LIKE.items() if leaf is theirs), leaf)
 
 
-def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
+def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Array]]:
     """Split a model into the network as a function and its parameters, its real floating arrays.
+
+    State of layers and what is marked as constant is none of them (`trained`), unless `constants`,
+    which get no gradient, are to be handed over beside them.
 
     Raises:
         ValueError: When the model is not callable, has no parameters, complex ones, parameters that
             are not finite, or parameters of several precisions.
+
+    Warns:
+        TiedWeightsWarning: When one array stands in two places.
+        RecompilationWarning: When functions of the model are made anew again and again.
     """
     if isinstance(model, type):
         raise ValueError(
@@ -146,7 +156,10 @@ def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
             f"`model` must be an Equinox module that maps one input to its output, "
             f"but is {type(model).__name__}."
         )
-    theta, static = eqx.partition(model, eqx.is_inexact_array)
+    model = alike(model)
+    theta, static = eqx.partition(model, eqx.is_inexact_array if constants else trained(model))
+    warn_of_tied(theta)
+    theta = jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, theta)
     leaves = jax.tree.leaves(theta)
     if not leaves and not isinstance(model, eqx.Module):
         raise ValueError(
@@ -154,13 +167,16 @@ def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
             f"but is of type {type(model).__name__}."
         )
     if not leaves:
-        raise ValueError("`model` must have at least one floating-point array, but has none.")
+        raise ValueError(
+            "`model` must have at least one floating-point array that trains, but has none."
+        )
     dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1 or any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
         names = ", ".join(sorted(d.name for d in dtypes))
         raise ValueError(f"`model` must hold real parameters of one precision, but holds {names}.")
     if not all(map(_is_finite, leaves)):
         raise ValueError("`model` must hold finite parameters, but some are NaN or infinite.")
+    hint("model", model)
     return Network(static), theta
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,10 +28,12 @@ def panels(
     movement: Series | None,
     floors: Mapping[str, Series],
     bounds: Bounds | None = None,
+    broken: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Panel, ...]:
     """Losses; errors of f on training and, if there are any, test points; errors of the kernel.
 
-    Bounds are dashed lines beside what they bound.
+    Bounds are dashed lines beside what they bound. `broken` are the orders whose
+    slopes are clearly too small, with what is said of that beside their curves.
     """
     found = {name: errors(run, exact) for name, run in others.items()}
     tested = exact.f_test is not None
@@ -40,7 +43,7 @@ def panels(
         where = {"train": "training", "test": "test"}[points]
         curves = _along(others, series)
         if points == "train":
-            curves = tuple(_doubted(curve, floors) for curve in curves)
+            curves = tuple(_noted(_doubted(curve, floors), broken) for curve in curves)
             if bounds is not None:
                 label = "a-priori bound, order 2"
                 look = int("order 2" in others)  # which is the first of all where it is there
@@ -99,6 +102,10 @@ def _doubted(curve: Curve, floors: Mapping[str, Series]) -> Curve:
         return curve
     below = floors[curve.label][-len(curve.x) :] >= curve.values
     return dataclasses.replace(curve, doubtful=below)
+
+
+def _noted(curve: Curve, notes: Mapping[str, str]) -> Curve:
+    return dataclasses.replace(curve, note=notes.get(curve.label, ""))
 
 
 def _started(curve: Curve) -> Curve:

@@ -30,6 +30,7 @@ from nthsim.footprints import (
     problem_size,
     taylor_bytes,
 )
+from nthsim.inventory import Parameters, parameters
 from nthsim.losses import Loss, squared_error
 from nthsim.memory import available, largest, memory_limit, readable
 from nthsim.problem import pose
@@ -76,7 +77,8 @@ class Estimate(eqx.Module):
 class Plan(eqx.Module):
     """What exact flow and each order will take, and what of it does not fit into `memory` bytes.
 
-    `together` is the peak in bytes of all of them in one `compare`.
+    `together` is the peak in bytes of all of them in one `compare`; `parameters` is what trains,
+    array by array.
     """
 
     size: Size
@@ -87,6 +89,7 @@ class Plan(eqx.Module):
     method: str
     estimates: tuple[Estimate, ...]
     together: int
+    parameters: Parameters
 
     @property
     def fits(self) -> bool:
@@ -180,7 +183,8 @@ def plan(
         check_roads(problem, {p: choose(size, p, method) for p in chosen}, degrees)
         certified = precision == "float64"
         together = compared_bytes(size, chosen, degrees, method, certified=certified)
-    return Plan(size, precision, free, chosen, degrees, method, estimates, together)
+    listed = parameters(model)
+    return Plan(size, precision, free, chosen, degrees, method, estimates, together, listed)
 
 
 def _flow_estimate(size: Size) -> Estimate:

@@ -1,5 +1,6 @@
 """Many networks of one structure on one problem, evaluated together."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.datasets import Dataset
 from nthsim.flow import parameter_flow
 from nthsim.losses import Loss
-from nthsim.network import split
+from nthsim.network import Network, split
 from nthsim.problem import Problem, pose
 from nthsim.recorders import KernelRecorder
 from nthsim.solvers.compiled import compiled
@@ -82,15 +83,22 @@ def population(models: Sequence[PyTree], data: Dataset, loss: Loss) -> Populatio
     """
     problem = pose(models[0], data, loss)
     parts = [split(model) for model in models]
-    first = (problem.network, _shapes(problem.theta))
-    for network, theta in parts[1:]:
-        if not eqx.tree_equal((network, _shapes(theta)), first):
+    if not _alike(parts):  # in their constants, perhaps
+        parts = [split(model, constants=True) for model in models]
+        problem = dataclasses.replace(problem, network=parts[0][0], theta=parts[0][1])
+        if not _alike(parts):
             raise ValueError(
                 "`make_model` must return models of one structure for all seeds of a size, but "
                 "they differ in more than the numbers of their parameters."
             )
     thetas = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(theta for _, theta in parts))
     return Population(problem, thetas)
+
+
+def _alike(parts: list[tuple[Network, PyTree[Array]]]) -> bool:
+    """Whether networks and the shapes of their parameters are those of the first."""
+    shaped = [(network, _shapes(theta)) for network, theta in parts]
+    return all(bool(eqx.tree_equal(one, shaped[0])) for one in shaped[1:])
 
 
 def _shapes(theta: PyTree[Array]) -> PyTree:

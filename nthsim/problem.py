@@ -18,7 +18,9 @@ from nthsim.expansions import AbstractExpansion
 from nthsim.jumps import JumpingLossWarning, jumping
 from nthsim.losses import LOSSES, Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
+from nthsim.recompilations import hint
 from nthsim.roads import Road, road
+from nthsim.same_functions import alike
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
 from nthsim.solvers.compiled import compiled, is_staged
@@ -138,6 +140,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         _check_signs("y", data.y)
         _check_signs("y_test", data.y_test)
     way = road(network, theta, x, prod(out_shape))
+    hint("loss", loss)
+    loss = alike(loss)
     residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape))
     forward = network.forward(theta, x)
     linear = forward or is_staged(theta, x) or backward_linear(network, theta, x)

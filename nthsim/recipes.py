@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from nthsim.constants import trained
 from nthsim.losses import LOSSES, Loss, loss_name
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
@@ -72,7 +73,7 @@ def restore(record: Record, like: PyTree = None) -> PyTree:
 
 def describe(model: PyTree) -> str:
     """One line on a model: class, width, depth, activation, number and precision of parameters."""
-    theta = eqx.filter(model, eqx.is_inexact_array)
+    theta = eqx.filter(model, trained(model))
     parts = [type(model).__name__]
     for name, word in (("width", "width"), ("width_size", "width"), ("depth", "depth")):
         size = getattr(model, name, None)

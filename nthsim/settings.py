@@ -235,6 +235,9 @@ class Scaling(Solved):
 class Plan(Ordered):
     """Print what a comparison would take in memory and work, without starting it."""
 
+    parameters: bool = False
+    """Whether to list what trains too, array by array, and what does not."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Show:

@@ -1,6 +1,6 @@
 """A comparison in words and numbers, for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -21,16 +21,23 @@ AUDITED = (
 )
 MARK = "*"
 
+#: Beside a slope that is clearly too small.
+WRONG = "!"
+
 #: A run with no more steps than this per interval between save times would need fewer by itself.
 FEW = 1.5
 
 
 def error_table(
-    errors: Mapping[str, Errors], slopes: Mapping[str, float], floors: Mapping[str, Series]
+    errors: Mapping[str, Errors],
+    slopes: Mapping[str, float],
+    floors: Mapping[str, Series],
+    broken: Collection[str] = (),
 ) -> str:
     """A row per dynamics: errors of f, of the training loss and of the kernel, and the slope.
 
-    `floors` are the solver errors of those that were audited; what lies below is marked.
+    `floors` are the solver errors of those that were audited; what lies below is marked, and so are
+    the slopes of what is `broken`.
     """
     if not errors:
         return ""
@@ -52,7 +59,8 @@ def error_table(
             for i, at in ((0, worst), (2, -1)):
                 numbers[i] += MARK if low[at] >= e.train_rms[at] and e.ts[at] > 0 else ""
         solving = [scientific(_largest(low))] if floors else []
-        rows.append([name, *numbers, fixed(slopes.get(name), 3), *solving])
+        slope = f"{fixed(slopes.get(name), 3)}{WRONG * (name in broken)}"
+        rows.append([name, *numbers, slope, *solving])
     caption = f"{CAPTION}{AUDITED}" if floors else CAPTION
     return f"{caption}\n{table(rows)}"
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.certificates import certified
+from nthsim.certificates import SlopeWarning, certified
 from nthsim.choices import Choice
+from nthsim.jumps import JumpingLossWarning
 from nthsim.models import FCN, ResNet
 from nthsim.problem import pose
 from nthsim.truncations import truncations
@@ -63,8 +64,64 @@ def test_truncation_that_is_exact_has_no_slope():
 def test_loss_without_curvature_has_a_time_scale_all_the_same():
     # |f - y| pulls with constant force: f moves along straight lines until the kernel drifts.
     absolute = lambda f, y: jnp.abs(f - y)  # noqa: E731
-    found = nth.certificate(FCN(4, 6, 1, key=jr.key(8)), data(), (2, 3), loss=absolute)
+    with pytest.warns(JumpingLossWarning):
+        found = nth.certificate(FCN(4, 6, 1, key=jr.key(8)), data(), (2, 3), loss=absolute)
     np.testing.assert_allclose(found.slopes, [2, 3], atol=0.15)
+
+
+@jax.custom_jvp
+def half_wrong(z):
+    """The sine with the right derivative and a wrong second one, zero."""
+    return jnp.sin(z)
+
+
+half_wrong.defjvp(lambda at, by: (half_wrong(at[0]), jax.lax.stop_gradient(jnp.cos(at[0])) * by[0]))
+
+
+def test_function_whose_derivative_is_not_its_own_is_told_by_its_slope():
+    model = eqx.nn.MLP(4, "scalar", 6, 1, activation=half_wrong, key=jr.key(1))
+    with pytest.warns(SlopeWarning, match=r"slope 2.00 at order 3: not the order, which"):
+        found = nth.certificate(model, data(), (2, 3), method="dense")
+    # Kernels differentiate once more than the field: from order 3 on they are another network's.
+    np.testing.assert_allclose(found.slopes, [2, 2], atol=0.05)
+    assert found.broken == (3,)
+
+
+def certificate_of(orders, slopes, ends, reached=True):
+    """A certificate with these slopes, fitted up to these parts of the last time."""
+    ts = np.geomspace(1e-4, 1.0, 5)
+    errors = np.full((len(orders), 5), 1.0 if reached else np.nan)
+    windows = np.stack([np.array(ends) / 4, np.array(ends)], axis=1)
+    return nth.Certificate(orders, ts, errors, np.array(slopes), windows)
+
+
+def test_slopes_near_their_orders_say_nothing():
+    found = certificate_of((2, 3, 4, 5), [1.99, 3.0, 4.2, 4.6], [0.01] * 4)
+    assert found.verdicts() == []
+    assert found.broken == ()
+
+
+@pytest.mark.parametrize(
+    ("slope", "end", "said"),
+    [
+        (2.0, 0.01, "slope 2.00 at order 4: not the order"),
+        (6.0, 0.01, "slope 6.00 at order 4: larger than the order"),
+        (3.0, 0.5, "slope 3.00 at order 4: says little"),
+        (5.0, 0.5, "slope 5.00 at order 4: says little"),
+        (np.nan, np.nan, "order 4: no slope, as the error hardly leaves rounding"),
+    ],
+)
+def test_slope_that_is_not_near_its_order_is_told_in_words(slope, end, said):
+    found = certificate_of((2, 4), [2.0, slope], [0.01, end])
+    (verdict,) = found.verdicts()
+    assert verdict.startswith(said)
+    assert " ".join(verdict.split()[:6]) in " ".join(str(found).split())
+    assert found.broken == ((4,) if "not the order" in said else ())
+
+
+def test_order_that_did_not_reach_small_times_has_no_slope_and_says_why():
+    (verdict,) = certificate_of((3,), [np.nan], [np.nan], reached=False).verdicts()
+    assert verdict.startswith("order 3: no slope, as it was not integrated")
 
 
 def test_interrupt_is_passed_on(monkeypatch):

@@ -355,3 +355,17 @@ def test_comparison_that_ended_early_is_shown_and_kept(reached, tmp_path):
     loaded = nth.Comparison.load(tmp_path / "a.nc")
     assert studies.same(loaded, study)
     assert str(loaded) == str(study)
+
+
+def test_slope_that_is_too_small_is_told_in_table_and_figure():
+    study = studies.scalar()
+    fits = study.certificate
+    assert fits is not None
+    early = fits.ts[-1] * np.array([[0.001, 0.004], [0.001, 0.004]])
+    broken = dataclasses.replace(fits, slopes=np.array([2.0, 2.0]), windows=early)
+    doubted = dataclasses.replace(study, certificate=broken)
+    assert re.search(r"^order 3 .* 2\.000!", str(doubted), re.MULTILINE)
+    assert "slope 2.00 at order 3: not the order" in str(doubted)
+    notes = [text.get_text() for ax in doubted.plot().axes for text in ax.texts]
+    assert notes == ["slope 2.0, not 3"]
+    assert not re.search(r"\d!", str(study))
