@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from nthsim.models.activation import LIKE
+from nthsim.models.plain import PLAIN
 
 
 class Work(eqx.Module):
@@ -100,7 +100,7 @@ def _counted(evaluation: Evaluation) -> tuple[int, int]:
 
 
 def _like(leaf: object) -> object:
-    return next((ours for theirs, ours in LIKE.items() if leaf is theirs), leaf)
+    return next((ours for theirs, ours in PLAIN.items() if leaf is theirs), leaf)
 
 
 def split(model: PyTree) -> tuple[Network, PyTree[Array]]:
