@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5netcdf
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -220,7 +221,12 @@ def _content(path: str | os.PathLike[str]) -> io.BytesIO:
     h5netcdf failed on it and until that is collected, and go by what it read then: damage done in
     between would pass.
     """
-    return io.BytesIO(Path(path).read_bytes())
+    content = io.BytesIO(Path(path).read_bytes())
+    with h5py.File(content, "r") as root:
+        # The first that h5netcdf reads. Should it fail there, what it leaves cannot even be closed,
+        # and complains when it is collected.
+        root.attrs.get("_nc3_strict")
+    return content
 
 
 def _dataset(name: str, record: Record) -> xr.Dataset:

@@ -144,8 +144,6 @@ def test_further_cells_extend_a_folder_and_leave_others_alone(study, tmp_path):
     assert manifest["cells"] == [f"number-{i}" for i in range(4)]
 
 
-# h5netcdf stumbles over a file that it could open and not read, once more when it is collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cell_damaged_anywhere_is_refused_or_whole(study, tmp_path):
     (record,) = run(study, pieces(1), folder=tmp_path / "a")
     store, path = Store(tmp_path / "a", SUBJECT), tmp_path / "a" / "number-0.nc"
