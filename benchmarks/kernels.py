@@ -16,6 +16,7 @@ from nthsim.engines import block_kernel
 from nthsim.models import FCN
 from nthsim.network import split
 from nthsim.slots import Slots
+from nthsim.solvers.xla import guard_process
 
 IN_SIZE = 64
 
@@ -124,6 +125,7 @@ def main() -> None:
     """Measure, print a table, and write it."""
     arguments = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
+    guard_process()
     quick = arguments.quick
 
     print(

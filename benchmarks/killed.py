@@ -161,6 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quick = arguments.quick
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     if arguments.sweep:
         study = told(*arguments.sweep, quick)
         run(study, study.study.cells(), folder=arguments.sweep[0], progress=False)

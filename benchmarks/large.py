@@ -41,6 +41,7 @@ def measured(name: str, quick: bool) -> dict:
     order, load, n, precision, t1 = CASES[name]
     n, width = (60, 32) if quick else (n, WIDTH)
     jax.config.update("jax_enable_x64", precision == "float64")
+    nth.guard_process()
     data = load(n_train=n, n_test=0)
     size = data.x.shape[1:]
     flat = nth.Dataset(data.x.reshape(n, -1), data.y)

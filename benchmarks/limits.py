@@ -108,6 +108,7 @@ def main() -> None:
     """Measure, print tables, and write them."""
     arguments = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     quick = arguments.quick
     worst = check_known()
     print(f"values known from elsewhere: off by {worst:.1e} at most, relative")

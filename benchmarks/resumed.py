@@ -51,6 +51,7 @@ def solved(kind: str, folder: Path | None) -> Trajectory:
 def alone(kind: str, folder: str) -> None:
     """In a process of its own: compute, and print the end as JSON."""
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     run.CALL_SECONDS, checkpoints.LEAST_SECONDS, checkpoints.PART = 2e-2, 0.0, 1.0
     flow = solved(kind, Path(folder) if folder else None)
     print(json.dumps({"f": flow.f[-1].tolist(), "steps": flow.stats.steps}))

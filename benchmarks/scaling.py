@@ -165,6 +165,7 @@ def main() -> None:
     """Measure, print and write everything."""
     chosen = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     jnp.zeros(1).block_until_ready()  # the start of JAX is nobody's
     parts = (race, widths, moments, depths)
     record = {part.__name__: part(quick=chosen.quick) for part in parts}

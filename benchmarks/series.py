@@ -177,6 +177,7 @@ def main() -> None:
     """Measure, print tables, and write them."""
     arguments = settings(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     quick = arguments.quick
 
     worst = agreement([2, 3] if quick else [2, 3, 4, 5])

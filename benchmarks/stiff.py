@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     quick, out, parts = arguments.quick, arguments.out, arguments.parts
     record: dict[str, Any] = {}
     for n in ((20,) if quick else (100, 350)) if "flows" in parts else ():

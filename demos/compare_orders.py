@@ -26,6 +26,7 @@ def main() -> None:
     settings = parser.parse_args()
 
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     data = nth.digits(3, 8, n_train=settings.n_train, n_test=settings.n_test)
     net = ResNet(in_size=64, width=settings.width, depth=3, key=jr.key(0))
     study = nth.compare(net, data, (2, 3, 4), jnp.linspace(0.0, 15.0, 61))

@@ -26,6 +26,7 @@ def main() -> None:
     settings = parser.parse_args()
 
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     data = nth.Dataset(jnp.eye(4)[:2], jnp.array([1.0, -1.0]))
     m = settings.width
     families = {

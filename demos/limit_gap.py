@@ -47,6 +47,7 @@ def main() -> None:
     settings = parser.parse_args()
 
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     data = nth.digits(3, 8, n_train=settings.n_train, n_test=settings.n_test)
     ts = np.linspace(0.0, 20.0, 41)
     shown = []

@@ -43,6 +43,7 @@ def main() -> None:
     settings = parser.parse_args()
 
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     data = nth.sphere(3, 0, dim=4)
     medians = []
     for m in settings.widths:

@@ -26,6 +26,7 @@ def main() -> None:
     settings = parser.parse_args()
 
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()
     # Orthonormal inputs, as the theory of Huang and Yau asks for.
     data = nth.Dataset(jnp.eye(4)[:3], jnp.array([1.0, -1.0, 1.0]))
 

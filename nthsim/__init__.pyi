@@ -23,6 +23,8 @@ from .scaling import Scaling as Scaling
 from .scaling_studies import depth_scaling as depth_scaling
 from .scaling_studies import width_scaling as width_scaling
 from .solvers import Until as Until
+from .solvers.xla import MiscompilationWarning as MiscompilationWarning
+from .solvers.xla import guard_process as guard_process
 from .studies import CompareError as CompareError
 from .studies import compare as compare
 from .sweeps import SweepError as SweepError

@@ -1,6 +1,7 @@
 """A kernel computed block by block into one buffer."""
 
 import abc
+import functools
 
 import equinox as eqx
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nthsim.progress import Progress
+from nthsim.solvers.compiled import compiled
 
 #: Working memory of one block of kernel entries, in bytes.
 CHUNK_BYTES = 2**28
@@ -80,7 +82,7 @@ class AbstractBlockKernel(eqx.Module):
         ]
 
 
-@eqx.filter_jit(donate="all-except-first")
+@functools.partial(compiled, donate="all-except-first")
 def _written(
     task: tuple[AbstractBlockKernel, PyTree[Array], Int[Array, ""], Int[Array, ""]],
     buffer: Array | None,

@@ -39,6 +39,7 @@ from nthsim.problem import pose
 from nthsim.refusals import check_kernels
 from nthsim.saved import CELLS, loaded, results_in
 from nthsim.scaling_studies import depth_scaling, width_scaling
+from nthsim.solvers.xla import guard_process
 from nthsim.stores import MANIFEST
 from nthsim.studies import CompareError, compare
 from nthsim.sweeps import SweepError
@@ -55,6 +56,7 @@ def run(command: settings.Command) -> int:
     Raises:
         ValueError: When an argument is wrong or something does not fit into memory.
     """
+    guard_process()
     double = isinstance(command, settings.Show) or command.precision == "float64"
     jax.config.update("jax_enable_x64", double)  # of the command's own process
     out = getattr(command, "out", None)

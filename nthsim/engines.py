@@ -6,6 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, PyTree
 
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
+from nthsim.calls import Obstacle
 from nthsim.layers import outside_layers
 from nthsim.lie import lie_kernel
 from nthsim.network import AbstractNetwork, Network, parameter_count
@@ -116,8 +117,6 @@ def taken_apart(
     network: AbstractNetwork, theta: PyTree[Array], one: Array, outputs: int
 ) -> TappedNetwork | str:
     """The network with its layers tapped, or the sentence that says what stands in the way."""
-    if not isinstance(network, Network):
-        return "`model` must be evaluated as it is to be taken apart, but is expanded."
     outside = outside_layers(theta)
     if sum(outside.values()) > ELSEWHERE * parameter_count(theta):
         largest = max(outside, key=lambda name: outside[name])
@@ -127,8 +126,8 @@ def taken_apart(
         )
     try:
         return tap(network, theta, one, outputs)
-    except ValueError as error:
-        return str(error)
+    except Obstacle as obstacle:
+        return str(obstacle)
 
 
 def _work(

@@ -75,7 +75,7 @@ def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> Siz
         itemsize=slots.points.dtype.itemsize,
         activations=network.work(theta, slots.points).written,
         work=kernel_work(network, theta, slots),
-        road=Road((), None, units=False),  # a kernel takes none
+        road=Road((), None, None, units=False),  # a kernel takes none
     )
 
 

@@ -4,7 +4,6 @@ import functools
 import warnings
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from nthsim.expectations import (
     correlation,
 )
 from nthsim.models.activation import gauss_legendre
+from nthsim.solvers.compiled import compiled
 
 #: Terms of the expansion at most; those below `NEGLIGIBLE` of the whole at its end are left out.
 TERMS, NEGLIGIBLE = 512, 1e-18
@@ -81,7 +81,7 @@ def _values(activation: Callable[..., Array], s: Variances) -> tuple[Nodes, Node
         return np.asarray(values), np.asarray(slopes)
 
 
-@eqx.filter_jit
+@compiled
 def _evaluated(activation: Callable[..., Array], z: Array) -> tuple[Array, Array]:
     return activation(z), jax.grad(lambda z: jnp.sum(activation(z)))(z)
 

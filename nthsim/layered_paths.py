@@ -22,6 +22,7 @@ from nthsim.layers import (
 )
 from nthsim.opened import Batches, OpenedNetwork, Point, elsewhere_of
 from nthsim.series import Terms, coefficients, pulled
+from nthsim.solvers.compiled import compiled
 
 Path = tuple[PyTree[Array], ...]
 
@@ -197,7 +198,7 @@ def layered_path(
     return LayeredPath(opened, layers, [elsewhere_of(theta) for theta in path], x, rest)
 
 
-@eqx.filter_jit
+@compiled
 def at_rest(opened: OpenedNetwork, x: Float[Array, "n ..."], *, units: bool, chunk: int) -> AtRest:
     """Evaluate the network once, and unit signals if asked for, `chunk` inputs together."""
 

@@ -4,6 +4,7 @@ A linear layer applies its matrix to its input, a convolution to each patch of i
 way a call returns $z = h W^\top$ plus a bias, with one row of h (T, in) for each position.
 """
 
+from collections.abc import Iterable
 from functools import reduce
 from itertools import product
 from math import prod
@@ -30,25 +31,38 @@ def is_layer(node: Any) -> bool:
     if type(node) not in (eqx.nn.Linear, *CONVOLUTIONS):
         return False
     whole = isinstance(node, eqx.nn.Linear) or node.groups == 1
-    return whole and jax.tree_util.all_leaves([node.weight])  # no wrapped weight
+    held = [node.weight] if node.bias is None else [node.weight, node.bias]
+    return whole and jax.tree_util.all_leaves(held)  # nothing is wrapped
 
 
-def layers_of(theta: PyTree[Array]) -> list[Layer]:
+def layers_of(theta: PyTree) -> list[Layer]:
     """The layers of a model, in the order of its leaves."""
     return [node for node in jax.tree.leaves(theta, is_leaf=is_layer) if is_layer(node)]
 
 
-def outside_layers(theta: PyTree[Array]) -> dict[str, int]:
+def outside_layers(theta: PyTree) -> dict[str, int]:
     """The number of parameters of each array that is in no layer, by its name in the model."""
     nodes = jax.tree.leaves_with_path(theta, is_leaf=is_layer)
     outside = [(path, node) for path, node in nodes if not is_layer(node)]
     return {f"model{jax.tree_util.keystr(path)}": node.size for path, node in outside}
 
 
-def layer_names(theta: PyTree[Array]) -> list[str]:
-    """The name of each layer in the model."""
+def with_layers(theta: PyTree, layers: Iterable[Layer]) -> PyTree:
+    """The parameters with others in the layers, in the order of `layers_of`."""
+    others = iter(layers)
+    replaced = lambda node: next(others) if is_layer(node) else node  # noqa: E731
+    return jax.tree.map(replaced, theta, is_leaf=is_layer)
+
+
+def layer_paths(theta: PyTree) -> list[tuple[Any, ...]]:
+    """Where in the model each layer is, in the order of `layers_of`."""
     nodes = jax.tree.leaves_with_path(theta, is_leaf=is_layer)
-    return [f"model{jax.tree_util.keystr(path)}" for path, node in nodes if is_layer(node)]
+    return [path for path, node in nodes if is_layer(node)]
+
+
+def layer_names(theta: PyTree) -> list[str]:
+    """The name of each layer in the model."""
+    return [f"model{jax.tree_util.keystr(path)}" for path in layer_paths(theta)]
 
 
 def matrix_shape(layer: Layer) -> tuple[int, int]:

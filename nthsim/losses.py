@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from nthsim.solvers.compiled import compiled
+
 Loss = Callable[[Array, Array], Array]
 
 
@@ -82,7 +84,7 @@ class Residual(eqx.Module):
         c = jax.vmap(jax.grad(self.loss))(f.reshape(len(y), *self.out_shape), y) / len(self.y)
         return c.reshape(f.shape)
 
-    @eqx.filter_jit
+    @compiled
     def risk(self, f: Array) -> Float[Array, ""]:
         """The mean loss, whose derivative the residual is."""
         return jnp.mean(jax.vmap(self.loss)(f.reshape(len(self.y), *self.out_shape), self.y))
@@ -95,7 +97,7 @@ class Residual(eqx.Module):
         return f"{loss_name(self.loss)}, {float(self.risk(somewhere)):.5g} at some outputs"
 
 
-@eqx.filter_jit
+@compiled
 def mean_loss(loss: Loss, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) -> Array:
     """The mean over samples at each time, shape (T,)."""
     return jax.vmap(lambda f_t: jnp.mean(jax.vmap(loss)(f_t, y)))(f)

@@ -2,7 +2,8 @@
 
 import abc
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.models.plain import PLAIN
+from nthsim.solvers.compiled import counted
 
 
 class Work(eqx.Module):
@@ -24,7 +26,7 @@ class AbstractNetwork(eqx.Module):
     """Outputs as a function of parameters and inputs."""
 
     @abc.abstractmethod
-    def single(self, theta: PyTree[Array], x: Array) -> Any:
+    def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input, whatever the model makes of it: see `output_shape`."""
 
     @abc.abstractmethod
@@ -42,11 +44,7 @@ class AbstractNetwork(eqx.Module):
     def work(self, theta: PyTree[Array], x: Array) -> Work:
         """Count the work of one evaluation, by XLA's own count; nothing is computed."""
         one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        evaluation = jax.tree.map(_described, Evaluation(self, theta, one))
-        try:
-            flops, touched = _counted(evaluation)
-        except TypeError:  # some part of a stranger's module has no hash
-            flops, touched = _counted.__wrapped__(evaluation)
+        flops, touched = _work(Evaluation(self, theta, one))
         parameters = parameter_count(theta)
         return Work(
             flops=max(flops, parameters),
@@ -55,7 +53,7 @@ class AbstractNetwork(eqx.Module):
 
 
 class Evaluation(eqx.Module):
-    """A network, parameters and one input, to be compared by all but the arrays' values."""
+    """A network, parameters and one input, of which the values do not count but the shapes."""
 
     network: AbstractNetwork
     theta: PyTree
@@ -67,7 +65,7 @@ class Network(AbstractNetwork):
 
     static: PyTree
 
-    def single(self, theta: PyTree[Array], x: Array) -> Any:
+    def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
         return self.model(theta)(x)
 
@@ -80,22 +78,35 @@ class Network(AbstractNetwork):
         return Network(jax.tree.map(_like, self.static))
 
 
-def _described(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    return leaf
+T = TypeVar("T")
 
 
-@functools.lru_cache(maxsize=256)
-def _counted(evaluation: Evaluation) -> tuple[int, int]:
-    """Flops and bytes of an evaluation, asked for several times on the way to one run."""
-    shapes, rest = eqx.partition(evaluation, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+def asked_once(question: Callable[[Evaluation], T]) -> Callable[[Evaluation], T]:
+    """A question on the shapes in an evaluation, which is asked once for each of them."""
+    known = functools.lru_cache(maxsize=256)(question)
 
-    def evaluate(arrays: PyTree) -> Any:
-        whole = eqx.combine(arrays, rest)
-        return whole.network.single(whole.theta, whole.one)
+    @functools.wraps(question)
+    def ask(evaluation: Evaluation) -> T:
+        theta, one = jax.tree.map(_described, (evaluation.theta, evaluation.one))
+        shapes = Evaluation(evaluation.network, theta, one)
+        try:
+            hash(shapes)
+        except TypeError:  # some part of a stranger's module has no hash, as arrays have none
+            return question(shapes)
+        return known(shapes)
 
-    cost = jax.jit(evaluate).lower(shapes).cost_analysis() or {}
+    return ask
+
+
+def _described(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+@asked_once
+def _work(evaluation: Evaluation) -> tuple[int, int]:
+    """Flops and bytes of an evaluation."""
+    evaluate = lambda arguments: evaluation.network.single(*arguments)  # noqa: E731
+    cost = counted(evaluate, (evaluation.theta, evaluation.one))
     return int(cost.get("flops", 0)), int(cost.get("bytes accessed", 0))
 
 
@@ -144,7 +155,7 @@ def _is_finite(leaf: Array) -> bool:
         return True
 
 
-def precision(theta: PyTree[Array]) -> jnp.dtype:
+def precision(theta: PyTree) -> jnp.dtype:
     """The one dtype of all parameters; inputs are cast to it."""
     return jnp.result_type(*jax.tree.leaves(theta))
 

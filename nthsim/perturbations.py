@@ -17,6 +17,7 @@ from nthsim.recorders import Recorded
 from nthsim.refusals import check_perturbation
 from nthsim.schedules import Schedule, schedule
 from nthsim.solvers.auto import Auto
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
@@ -183,13 +184,13 @@ def _turned(modes: Float[Array, "N N"], tensor: Float[Array, "N ..."]) -> Float[
     return jnp.tensordot(modes.T, tensor, axes=1)
 
 
-@eqx.filter_jit
+@compiled
 def _mapped(expansion: _Expansion, taus: Float[Array, " T"]) -> tuple[Array, Array]:
     """The expansion at each time in turn."""
     return jax.lax.map(expansion, taus)
 
 
-@eqx.filter_jit
+@compiled
 def _kernels(
     third: Float[Array, "N_first N N"],
     fourth: Float[Array, "N_first N N N"],

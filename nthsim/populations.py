@@ -16,6 +16,7 @@ from nthsim.losses import Loss
 from nthsim.network import split
 from nthsim.problem import Problem, pose
 from nthsim.recorders import KernelRecorder
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.ensemble import Ensemble, ensemble
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.solution import Solution
@@ -99,25 +100,25 @@ def _shapes(theta: PyTree[Array]) -> PyTree:
     return jax.tree.map(lambda a: (a.shape, a.dtype.name), theta)
 
 
-@eqx.filter_jit
+@compiled
 def _outputs(problem: Problem, thetas: PyTree[Array]) -> Array:
     with jax.default_matmul_precision("highest"):
         return jax.vmap(lambda theta: problem.network(theta, problem.x_first).reshape(-1))(thetas)
 
 
-@eqx.filter_jit
+@compiled
 def _kernels(kernel: AbstractBlockKernel, thetas: PyTree[Array]) -> Array:
     with jax.default_matmul_precision("highest"):
         return jax.vmap(kernel.traced)(thetas)
 
 
-@eqx.filter_jit
+@compiled
 def _tangent_kernels(members: Ensemble, kernel: AbstractBlockKernel, state: PyTree[Array]) -> Array:
     with jax.default_matmul_precision("highest"):
         thetas = members.over(lambda system, u: system.moved(u), state)
         return members.marked(state, jax.vmap(kernel.traced)(thetas))
 
 
-@eqx.filter_jit
+@compiled
 def _frozen_kernels(members: Ensemble, state: PyTree[Array]) -> Array:
     return members.marked(state, members.over(lambda system, y: system.tangent_kernel(y), state))

@@ -17,6 +17,7 @@ from nthsim.network import AbstractNetwork, output_shape, precision, split
 from nthsim.roads import Road, road
 from nthsim.series_kernels import SeriesKernel, series_kernel
 from nthsim.slots import Slots
+from nthsim.solvers.compiled import compiled
 
 
 class Problem(eqx.Module):
@@ -46,7 +47,7 @@ class Problem(eqx.Module):
     def outputs(self) -> Float[Array, " N_first"]:
         """The outputs at t = 0 on all of `x_first`, in one row."""
         with jax.default_matmul_precision("highest"):  # as everything that is compared with it
-            return eqx.filter_jit(self.network)(self.theta, self.x_first).reshape(-1)
+            return _outputs(self.network, self.theta, self.x_first).reshape(-1)
 
     def without_test_points(self) -> "Problem":
         """The same training, with nothing else recorded."""
@@ -111,6 +112,11 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         _check_signs("y_test", data.y_test)
     way = road(network, theta, x, prod(out_shape))
     return Problem(network, theta, x, x_test, y_test, Residual(loss, y, out_shape), way)
+
+
+@compiled
+def _outputs(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> Array:
+    return network(theta, x)
 
 
 def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:

@@ -31,19 +31,22 @@ KEPT_CHUNKS = 4
 class Road(eqx.Module):
     """How a network is expanded: through these `calls` of its layers, or as a whole.
 
-    There are no calls where the network cannot be taken apart, or has too many. `obstacle` says
-    of the network what keeps Taylor arithmetic away, in which case derivatives are nested, else
-    None; `units` that outputs are scalars, of which signals are unit signals.
+    There are no calls where the network cannot be taken apart, or has too many, and `aside` says
+    why. `obstacle` says of the network what keeps Taylor arithmetic away, in which case derivatives
+    are nested, else None; `units` that outputs are scalars, of which signals are unit signals.
     """
 
     calls: tuple[Call, ...]
+    aside: str | None
     obstacle: str | None
     units: bool
 
     def __str__(self) -> str:
         if self.obstacle is not None:
             return f"nested derivatives, as the network {self.obstacle}"
-        return "layer by layer" if self.calls else "Taylor arithmetic all through"
+        if self.aside is not None:
+            return f"Taylor arithmetic all through ({self.aside.rstrip('.')})"
+        return "layer by layer"
 
     def numbers(self, terms: int, written: int) -> int:
         """About how many numbers one input takes, when an evaluation at it writes so many.
@@ -113,8 +116,10 @@ def road(
     """Find the road of a network with so many outputs; nothing is computed."""
     obstacle, units = taylor_obstacle(network, theta, x), outputs == 1
     if obstacle is not None:
-        return Road((), obstacle, units)
+        return Road((), None, obstacle, units)
     tapped = taken_apart(network, theta, x[0], outputs)
-    if isinstance(tapped, str) or len(tapped.calls) > MOST_CALLS:
-        return Road((), None, units)
-    return Road(tapped.calls, None, units)
+    if isinstance(tapped, str):
+        return Road((), tapped, None, units)
+    if len(tapped.calls) > MOST_CALLS:
+        return Road((), f"more than {MOST_CALLS} calls of layers", None, units)
+    return Road(tapped.calls, None, None, units)

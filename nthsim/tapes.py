@@ -1,6 +1,8 @@
-"""A record of the calls of a model's layers, made while it is evaluated."""
+"""Stand-ins for a model's layers, which hand their calls to a tape while it is evaluated."""
 
-from itertools import count
+import abc
+import dataclasses
+import functools
 from math import prod
 from typing import Any, NamedTuple
 
@@ -8,7 +10,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
-from nthsim.layers import Layer, applied, is_layer, layers_of
+from nthsim.layers import Layer, applied, is_layer, layer_paths, layers_of
 from nthsim.network import Network
 
 
@@ -25,31 +27,58 @@ class Call(NamedTuple):
         return prod(self.returned[1:])
 
 
-class ChangedWeight(Exception):
-    """A layer is called with another weight than the model's."""
+class ChangedLayer(Exception):
+    """A layer is called with another weight or bias than the model's."""
 
-    def __init__(self, layer: int) -> None:
-        super().__init__(layer)
-        self.layer = layer
+    def __init__(self, layer: int, part: str) -> None:
+        super().__init__(layer, part)
+        self.layer, self.part = layer, part
 
 
-class Tape:
-    """Visits the calls of the layers in one evaluation: records inputs, adds to outputs."""
+class AbstractTape(abc.ABC):
+    """Answers the calls of the layers in one evaluation."""
 
-    def __init__(self, weights: list[Array], additions: tuple[Array, ...] | None = None) -> None:
-        """Expect layers with these weights, and add `additions`, one per call."""
-        self.weights, self.additions = weights, additions
-        self.calls: list[Call] = []
+    @abc.abstractmethod
+    def visit(self, index: int, layer: Layer, x: Array) -> Array:
+        """Answer one call."""
+
+
+class Listener(AbstractTape):
+    """Has each call answered by the layer itself, and keeps which they are and what they take.
+
+    The model holds the arrays `shown` in the place of those of the `layers`: what it does with
+    them besides calling the layers can be told from the calls.
+    """
+
+    def __init__(self, layers: list[Layer], shown: list[Layer]) -> None:
+        """Expect layers that hold what is shown."""
+        self.layers, self.shown = layers, shown
+        self.calls: tuple[Call, ...] = ()
+        self.inputs: list[Array] = []
+
+    def visit(self, index: int, layer: Layer, x: Array) -> Array:
+        """Evaluate one call as the layer does."""
+        for part in ("weight", "bias"):
+            if getattr(layer, part) is not getattr(self.shown[index], part):
+                raise ChangedLayer(index, part)
+        z = self.layers[index](x)
+        self.calls = (*self.calls, Call(index, x.shape, z.shape))
+        self.inputs.append(x)
+        return z
+
+
+class Tape(AbstractTape):
+    """Adds to the outputs, one of `additions` per call, and records inputs."""
+
+    def __init__(self, layers: list[Layer], additions: tuple[Array, ...]) -> None:
+        """Expect as many calls of the layers as there are additions."""
+        self.layers, self.additions = layers, additions
         self.inputs: list[Array] = []
 
     def visit(self, index: int, layer: Layer, x: Array) -> Array:
         """Evaluate one call."""
-        if layer.weight is not self.weights[index]:
-            raise ChangedWeight(index)
-        z = applied(layer, x)
-        if self.additions is not None:
-            z = z + self.additions[len(self.calls)]
-        self.calls.append(Call(index, x.shape, z.shape))
+        del layer
+        z = applied(self.layers[index], x) + self.additions[len(self.inputs)]
         self.inputs.append(x)
         return z
 
@@ -58,8 +87,8 @@ class Reached(Exception):
     """An evaluation has come to the first call whose output is not given."""
 
 
-class Playback:
-    """Visits the calls of the layers in one evaluation: returns what is given, records inputs."""
+class Playback(AbstractTape):
+    """Returns what is given, and records inputs."""
 
     def __init__(self, outputs: tuple[Array, ...]) -> None:
         """Return these, one per call, and stop at the call after them."""
@@ -75,17 +104,44 @@ class Playback:
         return self.outputs[len(self.inputs) - 1]
 
 
-class Tapped(eqx.Module):
-    """A layer that tells a tape of its calls."""
+@functools.cache
+def _stand_ins(kind: type) -> type:
+    """The class of the stand-ins for layers of one class, of which they are too.
 
-    layer: Layer
-    index: int = eqx.field(static=True)
-    tape: Tape | Playback = eqx.field(static=True)
+    A model that asks a stand-in for what it is or has is told what the layer would tell.
+    """
 
-    def __call__(self, x: Array, *, key: Any = None) -> Array:
-        """Evaluate by the tape."""
-        del key
-        return self.tape.visit(self.index, self.layer, x)
+    class StandIn(kind):
+        tape: AbstractTape = eqx.field(static=True)
+        index: int = eqx.field(static=True)
+
+        def __init__(self, layer: Layer, index: int, tape: AbstractTape) -> None:
+            for field in dataclasses.fields(layer):
+                setattr(self, field.name, getattr(layer, field.name))
+            self.tape, self.index = tape, index
+
+        def __call__(self, x: Array, *, key: Any = None) -> Array:
+            del key
+            return self.tape.visit(self.index, self, x)
+
+    StandIn.__name__, StandIn.__qualname__ = kind.__name__, kind.__qualname__
+    return StandIn
+
+
+def taped(
+    network: Network, theta: PyTree[Array], tape: AbstractTape, *, alone: int | None = None
+) -> PyTree:
+    """The model with stand-ins for all its layers, or for one `alone`."""
+    paths = layer_paths(theta)
+    index = {path: i for i, path in enumerate(paths) if alone in (None, i)}
+
+    def standing_in(path: tuple[Any, ...], node: Any) -> Any:
+        if path not in index:
+            return node
+        return _stand_ins(type(node))(node, index[path], tape)
+
+    model = network.model(theta)
+    return jax.tree.map_with_path(standing_in, model, is_leaf=is_layer)
 
 
 def recorded(
@@ -93,11 +149,16 @@ def recorded(
     theta: PyTree[Array],
     rest: PyTree[Array],
     x: Array,
-    additions: tuple[Array, ...] | None = None,
-) -> tuple[Any, Tape]:
-    """The output for one input and its calls, with `rest` for what is no layer's weight."""
-    tape = Tape([layer.weight for layer in layers_of(theta)], additions)
-    return _tapped(network, theta, rest, tape)(x), tape
+    additions: tuple[Array, ...],
+) -> tuple[Any, list[Array]]:
+    """The output for one input and what the calls take, once they return so much more.
+
+    With `rest` for what is no layer's weight.
+    """
+    whole = eqx.combine(rest, theta)
+    tape = Tape(layers_of(whole), additions)
+    out = taped(network, whole, tape)(x)
+    return out, tape.inputs
 
 
 def played_back(
@@ -115,19 +176,10 @@ def played_back(
     """
     tape = Playback(outputs)
     try:
-        out = _tapped(network, theta, elsewhere, tape)(x)
+        out = taped(network, eqx.combine(elsewhere, theta), tape)(x)
     except Reached:
         out = None
     return tape.inputs, out
-
-
-def _tapped(
-    network: Network, theta: PyTree[Array], rest: PyTree[Array], tape: Tape | Playback
-) -> PyTree:
-    index = count()
-    tapped = lambda node: Tapped(node, next(index), tape) if is_layer(node) else node  # noqa: E731
-    model = eqx.combine(rest, theta, network.static)
-    return jax.tree.map(tapped, model, is_leaf=is_layer)
 
 
 def rest_of(theta: PyTree[Array]) -> PyTree[Array]:

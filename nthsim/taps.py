@@ -3,20 +3,19 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.calls import calls_of
 from nthsim.layers import (
     Layer,
-    layer_names,
     layers_of,
     matrix_shape,
     rows,
     vectors,
     way_back,
 )
-from nthsim.network import Network, precision
-from nthsim.tapes import Call, ChangedWeight, Tape, recorded, rest_of
+from nthsim.network import AbstractNetwork, Network
+from nthsim.tapes import Call, recorded, rest_of
 
 
 class Signals(eqx.Module):
@@ -115,8 +114,8 @@ class TappedNetwork(eqx.Module):
         """Those of one input."""
 
         def evaluate(additions: tuple[Array, ...], rest: PyTree[Array]) -> tuple:
-            out, tape = recorded(self.network, theta, rest, x, additions)
-            return out.reshape(-1), tuple(tape.inputs)
+            out, inputs = recorded(self.network, theta, rest, x, additions)
+            return out.reshape(-1), tuple(inputs)
 
         (_, inputs), pull = jax.vjp(evaluate, motion.additions, motion.rest)
         units = jnp.eye(self.outputs, dtype=x.dtype)
@@ -134,77 +133,19 @@ class TappedNetwork(eqx.Module):
         )
 
 
-def tap(network: Network, theta: PyTree[Array], one: Array, outputs: int) -> TappedNetwork:
-    """Find the calls of the layers by evaluating shapes.
+def tap(network: AbstractNetwork, theta: PyTree[Array], one: Array, outputs: int) -> TappedNetwork:
+    """Take a network apart.
 
     Raises:
-        ValueError: When the model cannot be taken apart; names what stands in the way.
+        Obstacle: When the model cannot be taken apart; names what stands in the way.
     """
-    if any(_is_shared(m) for m in jax.tree.leaves(network.static, is_leaf=_is_shared)):
-        raise ValueError("`model` must not share parameters by `eqx.nn.Shared` to be taken apart.")
-    layers, names = layers_of(theta), layer_names(theta)
-    if not layers:
-        raise ValueError("`model` must have linear or convolutional layers to be taken apart.")
-    calls = _calls(network, theta, one)
-    for i, name in enumerate(names):
-        if i not in {call.layer for call in calls}:
-            raise ValueError(f"`model` must call `{name}` to be taken apart, but does not.")
+    calls, layers = calls_of(network, theta, one), layers_of(theta)
+    assert isinstance(network, Network)  # no other has calls
     positions = [sum(c.positions for c in calls if c.layer == i) for i in range(len(layers))]
     formed = map(_smaller_formed, layers, positions)
     return TappedNetwork(network, outputs, calls, tuple(positions), tuple(formed))
 
 
-def _calls(network: Network, theta: PyTree[Array], one: Array) -> tuple[Call, ...]:
-    tapes: list[Tape] = []
-
-    def probe(theta: PyTree[Array], x: Array) -> tuple:
-        out, tape = recorded(network, theta, rest_of(theta), x)
-        tapes.append(tape)
-        return out, tape.inputs
-
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (theta, one))
-    names = layer_names(theta)
-    try:
-        constants = jax.make_jaxpr(probe)(*shapes).consts
-    except ChangedWeight as error:
-        raise ValueError(
-            f"`model` must call `{names[error.layer]}` as it is to be taken apart, "
-            "but changes its weight before."
-        ) from error
-    except Exception as error:  # whatever a stranger's module does with its layers
-        raise ValueError(
-            "`model` must do nothing with its linear and convolutional layers but call them to be "
-            f"taken apart, but fails on it with {type(error).__name__}."
-        ) from error
-    (tape,) = tapes
-    # What was recorded inside of vmap, scan or jit has no value outside: there it is a constant.
-    escaped = [constant for constant in constants if not _has_value(constant)]
-    for call, taken in zip(tape.calls, tape.inputs, strict=True):
-        if any(taken is constant for constant in escaped):
-            raise ValueError(
-                f"`model` must call `{names[call.layer]}` on one input at a time and outside of "
-                "scan, jit and checkpoint to be taken apart, but does not."
-            )
-        if taken.dtype != precision(theta):
-            raise ValueError(
-                f"`model` must call `{names[call.layer]}` in the precision of its parameters to be "
-                f"taken apart, but does so in {taken.dtype}."
-            )
-    return tuple(tape.calls)
-
-
-def _has_value(constant: Array) -> bool:
-    try:
-        np.asarray(constant)
-    except jax.errors.TracerArrayConversionError:
-        return False
-    return True
-
-
 def _smaller_formed(layer: Layer, T: int) -> bool:
     out, inner = matrix_shape(layer)
     return T**2 * (out + inner) > 2 * out * inner
-
-
-def _is_shared(node: object) -> bool:
-    return isinstance(node, eqx.nn.Shared)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.expansions import AbstractExpansion, Path
 from nthsim.problem import Problem
 from nthsim.roads import Road
+from nthsim.solvers.compiled import compiled
 
 #: Terms of the path that is tried: what order 3 takes. Nesting one more costs three times as much,
 #: and the rules for higher coefficients are those for the second, applied again.
@@ -49,17 +50,25 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
     way = problem.road
     if way.obstacle is not None:
         return problem
-    nested = Road((), "is its own reference", way.units)
-    expected = _found(problem, nested)
-    ways = [dataclasses.replace(way, calls=())]
-    if way.calls and not whole:
-        ways.insert(0, way)
+    expected = _found(problem, _nested(way, "is its own reference"))
     fault = _singular(problem, expected)
-    for tried in ways if fault is None else ():
-        fault = _fault(_found(problem, tried), expected)
-        if fault is None:
-            return dataclasses.replace(problem, road=tried)
-    return dataclasses.replace(problem, road=Road((), fault, way.units))
+    if fault is None:
+        ways = [way] if way.calls and not whole else []
+        for tried in (*ways, _all_through(way)):
+            fault = _fault(_found(problem, tried), expected)
+            if fault is None:
+                return dataclasses.replace(problem, road=tried)
+    assert fault is not None
+    return dataclasses.replace(problem, road=_nested(way, fault))
+
+
+def _nested(way: Road, obstacle: str) -> Road:
+    return dataclasses.replace(way, calls=(), obstacle=obstacle)
+
+
+def _all_through(way: Road) -> Road:
+    aside = "not layer by layer" if way.aside is None else way.aside
+    return dataclasses.replace(way, calls=(), aside=aside)
 
 
 def _found(problem: Problem, way: Road) -> Found:
@@ -68,7 +77,7 @@ def _found(problem: Problem, way: Road) -> Found:
     return jax.tree.map(np.asarray, _evaluated(along, theta, x, problem.x_first))
 
 
-@eqx.filter_jit
+@compiled
 def _evaluated(along: AbstractExpansion, theta: PyTree[Array], x: Array, x_first: Array) -> Found:
     leaves, structure = jax.tree.flatten(theta)
     keys = jr.split(jr.key(0), (TERMS - 1, len(leaves)))

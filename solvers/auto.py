@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
+from nthsim.solvers.compiled import compiled, counted
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.exponential import Exponential
@@ -95,7 +96,7 @@ def _said(method: Method, why: str) -> Method:
     return eqx.tree_at(lambda m: m.choice, method, f"{method.choice} ({why})")
 
 
-@eqx.filter_jit
+@compiled
 def _fastest_rate(system: AbstractDrivenSystem) -> Float[Array, ""]:
     """The largest eigenvalue of the linear part at t = 0, from below, by power iteration."""
     state = system.initial()
@@ -120,5 +121,4 @@ def _basis_cost(system: AbstractDrivenSystem, N: int) -> float:
         system = eqx.combine(arrays, rest)
         return system.field(system.initial())
 
-    counted = jax.jit(field).lower(arrays).cost_analysis() or {}
-    return EIGENBASIS * N**3 / max(counted.get("flops", 0.0), 1.0)
+    return EIGENBASIS * N**3 / max(counted(field, arrays).get("flops", 0.0), 1.0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.level_controller import LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
@@ -52,21 +53,21 @@ class Outcome(eqx.Module):
     exhausted: Bool[Array, ""]
 
 
-@eqx.filter_jit
+@compiled
 def outputs(system: AbstractSystem, state: PyTree[Array]) -> dict[str, Array]:
     """What a system shows of itself."""
     with jax.default_matmul_precision("highest"):
         return system.outputs(state)
 
 
-@eqx.filter_jit
+@compiled
 def loss(system: AbstractDrivenSystem, state: PyTree[Array]) -> Float[Array, ""]:
     """The loss that drives a system."""
     with jax.default_matmul_precision("highest"):
         return system.loss(state)
 
 
-@eqx.filter_jit
+@compiled
 def start(
     system: AbstractSystem,
     scheme: Scheme,
@@ -97,7 +98,7 @@ def start(
     return Carry(carry.t, carry.state, solver_state, controller_state), finite
 
 
-@eqx.filter_jit
+@compiled
 def advance(
     system: AbstractSystem,
     scheme: Scheme,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.system import AbstractSystem
 
 #: In float32 the step size reaches the rounding of t before a blow-up has left every bound; there a
@@ -89,7 +90,7 @@ def ensemble(
     return _checked(Ensemble(varying, common, everyone))
 
 
-@eqx.filter_jit
+@compiled
 def _checked(unchecked: Ensemble) -> Ensemble:
     """The same, told which members are sound."""
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import diffrax as dfx
-import equinox as eqx
 from jaxtyping import PyTree
 
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.system import AbstractSystem
 
 
@@ -44,7 +44,7 @@ class TracedOnce(dfx.AbstractWrappedSolver):
         """As within."""
         return self.solver.func(terms, t0, y0, args)
 
-    @eqx.filter_jit
+    @compiled
     def step(
         self,
         terms: PyTree,

@@ -242,7 +242,7 @@ def test_products_are_those_that_gradients_take(terms, outputs):
 def test_road_is_that_of_the_layers_where_they_are_few(model, words):
     network, theta = split(model)
     outputs = jax.eval_shape(model, X[0]).size
-    assert str(road(network, theta, X, outputs)) == words
+    assert str(road(network, theta, X, outputs)).partition(" (")[0] == words
 
 
 def test_layer_that_is_called_in_another_precision_is_no_step_of_a_road():

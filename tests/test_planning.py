@@ -37,7 +37,7 @@ def small(**changes) -> Size:
         itemsize=8,
         activations=50,
         work=KernelWork(200, None),
-        road=Road((), None, units=True),
+        road=Road((), None, None, units=True),
         save_times=3,
         recorded=3,
     )

@@ -135,7 +135,7 @@ class Unsuited(eqx.Module):
         ("gradient", "`model.linear` on one input at a time"),
         ("frozen", "`model.linear` as it is"),
         ("doubled", "`model.linear` as it is"),
-        ("weight", "fails on it with AttributeError"),
+        ("weight", "`model.linear`"),
         ("unused", "`model.spare`"),
     ],
 )

@@ -1,0 +1,95 @@
+"""What keeps XLA's CPU backend from compiling some products of matrices into wrong programs.
+
+From jaxlib 0.10.1 on that backend hands fusions of a product and a reduction to a library that gets
+some of them wrong, among them z · (A x) with a matrix A of equal entries, and the squared length of
+W x at thousands of x (https://github.com/jax-ml/jax/issues/39103). Handing it single products only
+is right.
+"""
+
+import functools
+import importlib.metadata
+import os
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+OPTION = "xla_cpu_experimental_ynn_fusion_type"
+
+#: The releases whose XLA is known to know the option: others end the process at a flag they lack.
+KNOWN = ((0, 10, 1), (0, 13))
+
+FLAG = f"--{OPTION}=individual_dot"
+
+#: Rows and sides of the product that is tried: wrong at these in all releases that go wrong.
+ROWS, IN, OUT = 300, 3, 16
+
+
+class MiscompilationWarning(UserWarning):
+    """This process compiles wrong programs."""
+
+
+def guard_process() -> None:
+    """Have the whole process compile right programs, if it has not computed anything by JAX yet.
+
+    nthsim's own programs are right without it; this is for those that you compile yourself. It adds
+    a flag to `XLA_FLAGS` in the environment, which JAX reads at its first computation and which
+    the processes that this one starts will find too. What a user set there already stays.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    version = tuple(map(int, re.findall(r"\d+", importlib.metadata.version("jaxlib"))))
+    if OPTION not in flags and KNOWN[0] <= version < KNOWN[1]:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """The options that programs are compiled by; none where XLA does not know them."""
+    options = {OPTION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    try:
+        with jax.ensure_compile_time_eval():  # the first use may be inside of a trace
+            jax.jit(jnp.negative, compiler_options=options)(np.zeros(()))
+    except Exception:  # its type is not public
+        return {}
+    return options
+
+
+@functools.cache
+def look_once() -> None:
+    """Try whether this process compiles right programs, and say so if it does not.
+
+    Warns:
+        MiscompilationWarning: When it does not, with the cure.
+    """
+    if _is_right(None):
+        return
+    version = jax.__version__
+    if _is_right(compiler_options()):
+        words = (
+            f"JAX {version} compiles some products of matrices into wrong programs here. nthsim's "
+            "own are compiled so that they are right; those that you compile yourself are right "
+            f"once the environment has XLA_FLAGS={FLAG} before JAX computes anything, which "
+            "`nthsim.guard_process()` sees to."
+        )
+    else:
+        words = (
+            f"JAX {version} compiles some products of matrices into wrong programs here, nthsim's "
+            "own too: do not trust any number, and install another version of JAX."
+        )
+    warnings.warn(words, MiscompilationWarning, stacklevel=2)
+
+
+def _is_right(options: dict[str, str] | None) -> bool:
+    """Whether z · (A x) comes out right for many z and x, where A holds ones."""
+    z = np.sin(np.arange(1.0 * ROWS * OUT, dtype=np.float32)).reshape(ROWS, OUT)
+    x = np.cos(np.arange(1.0 * ROWS * IN, dtype=np.float32)).reshape(ROWS, IN)
+    with jax.ensure_compile_time_eval():
+        found = np.asarray(jax.jit(_product, compiler_options=options)(z, x))
+    return np.allclose(found, np.sum(z, axis=1) * np.sum(x, axis=1), rtol=1e-3, atol=1e-3)
+
+
+def _product(z: Float[Array, "rows out"], x: Float[Array, "rows in"]) -> Float[Array, " rows"]:
+    return jnp.sum(z * (x @ jnp.ones((IN, OUT), x.dtype)), axis=1)
