@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nthsim.models.checks import checked_scale
+from nthsim.models.plain import PLAIN, relu, softplus
 
 
 def identity(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -19,17 +20,6 @@ def identity(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def gelu(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     r"""Return the exact $z\,\Phi(z)$; JAX's own default is a tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
-
-
-def relu(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return `z` where it is positive, else zero; unlike JAX's own, it has Taylor coefficients."""
-    return jnp.where(z > 0, z, jnp.zeros_like(z))
-
-
-def softplus(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    r"""Return $\log(1 + e^z)$; unlike JAX's own, it has Taylor coefficients."""
-    magnitude = jnp.where(z > 0, z, -z)
-    return relu(z) + jnp.log1p(jnp.exp(-magnitude))
 
 
 ACTIVATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
@@ -47,14 +37,8 @@ ACTIVATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
 )
 
 
-#: Activations of JAX without Taylor coefficients, and the same functions with them.
-LIKE: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyType(
-    {jax.nn.relu: relu, jax.nn.softplus: softplus}
-)
-
-
 def resolve(activation: str | Callable[..., Array]) -> Callable[..., Array]:
-    """Look an activation up by its name in `ACTIVATIONS`; a callable stays, or is one of `LIKE`.
+    """Look an activation up by its name in `ACTIVATIONS`; a callable stays, or is one of `PLAIN`.
 
     Raises:
         ValueError: if the name is unknown, or if the callable cannot be hashed, as a static field
@@ -68,7 +52,7 @@ def resolve(activation: str | Callable[..., Array]) -> Callable[..., Array]:
             f"but is {activation!r}."
         )
     try:
-        return LIKE.get(activation, activation)
+        return PLAIN.get(activation, activation)
     except TypeError:
         raise ValueError(
             "`activation` must be hashable, hence without parameters of its own, "

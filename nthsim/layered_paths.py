@@ -1,7 +1,7 @@
 """A batch of inputs along a path of parameters, followed through the layers of a network."""
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
@@ -20,8 +20,8 @@ from nthsim.layers import (
     weight_gradients,
     without_bias,
 )
-from nthsim.opened import OpenedNetwork, Point, elsewhere_of
-from nthsim.series import Terms, coefficients
+from nthsim.opened import Batches, OpenedNetwork, Point, elsewhere_of
+from nthsim.series import Terms, coefficients, pulled
 from nthsim.solvers.compiled import compiled
 
 Path = tuple[PyTree[Array], ...]
@@ -98,9 +98,9 @@ class LayeredPath(eqx.Module):
         shares: list[list[Terms]] = []
         r: list[Terms] = []
         for call in reversed(range(len(self.opened.calls))):
-            points = self._points(forward.z, r, terms)
-            signal = lambda at: self.opened.signal(at, seed, self.x)  # noqa: E731
-            delta.insert(0, coefficients(signal, points))
+            later = partial(self._later, call)
+            points, cotangents = self._points(forward.z, terms), _cotangents(r, seed, terms)
+            delta.insert(0, pulled(later, forward.z[call][:terms], points, cotangents))
             shares.insert(0, self._shares(call, delta[0]))
             if c is None and self.rest is not None:
                 shares[0][0][0] = self.rest.r[call]
@@ -132,8 +132,9 @@ class LayeredPath(eqx.Module):
         terms = len(backward.delta[0])
         elsewhere = self.elsewhere
         if jax.tree.leaves(elsewhere):
-            gradient = lambda at: self.opened.gradient_elsewhere(at, c, self.x)  # noqa: E731
-            elsewhere = coefficients(gradient, self._points(forward.z, backward.r, terms))
+            by = lambda at, z: self.opened.elsewhere(at, z, self.x)  # noqa: E731
+            z = [_order(forward.z, j) for j in range(terms)]
+            elsewhere = pulled(by, elsewhere[:terms], z, _cotangents(backward.r, c, terms))
         return tuple(self._assembled(_order(by_call, j), elsewhere[j]) for j in range(terms))
 
     def _taken(self, z: list[Terms], terms: int, beyond: bool) -> Terms:
@@ -141,11 +142,14 @@ class LayeredPath(eqx.Module):
         taken = lambda at: self.opened.taken(at, self.x)  # noqa: E731
         if not z and not jax.tree.leaves(self.elsewhere):
             return [taken(Point((), self.elsewhere[0])), *[None] * (terms - 1 + beyond)]
-        points = self._points(z, (), terms)
+        points = self._points(z, terms)
         if beyond:
             cut = tuple(jnp.zeros_like(one[0]) for one in z)
             points.append(Point(cut, self.elsewhere[terms]))
         return coefficients(taken, points)
+
+    def _later(self, call: int, z: Array, others: Point) -> tuple[Batches, Array]:
+        return self.opened.later(call, z, others, self.x)
 
     def _returned(self, call: int, j: int, h: Terms) -> Float[Array, "s ..."]:
         if j == 0 and self.rest is not None:
@@ -161,9 +165,9 @@ class LayeredPath(eqx.Module):
             for i in range(len(delta))
         ]
 
-    def _points(self, z: list[Terms], r: Sequence[Terms], terms: int) -> list[Point]:
+    def _points(self, z: list[Terms], terms: int) -> list[Point]:
         """Order by order."""
-        return [Point(_order(z, j), self.elsewhere[j], _order(r, j)) for j in range(terms)]
+        return [Point(_order(z, j), self.elsewhere[j]) for j in range(terms)]
 
     def _assembled(
         self, by_call: tuple[tuple[Array, Any], ...], elsewhere: PyTree[Array]
@@ -206,6 +210,14 @@ def at_rest(opened: OpenedNetwork, x: Float[Array, "n ..."], *, units: bool, chu
 
     with jax.default_matmul_precision("highest"):  # as the run that it is part of
         return jax.lax.map(each, x, batch_size=chunk)
+
+
+def _cotangents(
+    r: Sequence[Terms], c: Float[Array, "s k"], terms: int
+) -> list[tuple[tuple[Any, ...], Array]]:
+    """Those of inputs of calls and of the outputs, order by order; c does not change."""
+    still = [c, *[jnp.zeros_like(c)] * (terms - 1)]
+    return [(_order(r, j), still[j]) for j in range(terms)]
 
 
 def _order(terms: Sequence[Terms], j: int) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.constants import stopped, trained, warn_of_tied
-from nthsim.models.activation import LIKE
+from nthsim.models.plain import PLAIN
 from nthsim.recompilations import hint
 from nthsim.same_functions import alike, originals
 from nthsim.solvers.compiled import counted, lowers
@@ -130,7 +130,7 @@ def _pushed(evaluation: Evaluation) -> bool:
 
 
 def _like(leaf: object) -> object:
-    return next((ours for theirs, ours in LIKE.items() if leaf is theirs), leaf)
+    return next((ours for theirs, ours in PLAIN.items() if leaf is theirs), leaf)
 
 
 def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Array]]:

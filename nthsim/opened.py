@@ -15,14 +15,10 @@ Batches = tuple[Float[Array, "s ..."], ...]
 
 
 class Point(NamedTuple):
-    """What the first calls return, the parameters outside of layers, and what the last receive.
-
-    Received by the input of a call is the derivative of c f by it.
-    """
+    """What the first calls return, and the parameters outside of layers."""
 
     z: Batches
     elsewhere: PyTree[Array]
-    received: Batches = ()
 
 
 class OpenedNetwork(eqx.Module):
@@ -31,7 +27,7 @@ class OpenedNetwork(eqx.Module):
     Call c takes $h_c = g_c(z_1, \dots, z_{c-1})$ and returns $z_c = W h_c + b$; the network returns
     $f = g(z_1, \dots, z_C)$. The functions g hold no layer, so that they cost next to nothing.
 
-    All methods act on a batch x of inputs, with one row of outputs each, whose cotangents are c.
+    All methods act on a batch x of inputs, with one row of outputs each.
     `theta` are the parameters at rest; its layers keep their places, and are not evaluated.
     """
 
@@ -44,24 +40,18 @@ class OpenedNetwork(eqx.Module):
         inputs, f = self._played(at.z, at.elsewhere, x)
         return inputs[-1] if f is None else f
 
-    def signal(
-        self, at: Point, c: Float[Array, "s k"], x: Float[Array, "s ..."]
-    ) -> Float[Array, "s ..."]:
-        r"""The derivative by z of the call before those whose inputs have received."""
-        i = len(self.calls) - len(at.received) - 1
+    def later(
+        self, i: int, z: Float[Array, "s ..."], others: Point, x: Float[Array, "s ..."]
+    ) -> tuple[Batches, Array]:
+        """What the calls after call i take once that returns z, and f."""
+        inputs, f = self._played((*others.z[:i], z, *others.z[i + 1 :]), others.elsewhere, x)
+        return inputs[i + 1 :], f
 
-        def later(z: Array) -> tuple[Batches, Array]:
-            inputs, f = self._played((*at.z[:i], z, *at.z[i + 1 :]), at.elsewhere, x)
-            return inputs[i + 1 :], f
-
-        return jax.vjp(later, at.z[i])[1]((at.received, c))[0]
-
-    def gradient_elsewhere(
-        self, at: Point, c: Float[Array, "s k"], x: Float[Array, "s ..."]
-    ) -> PyTree[Array]:
-        """The derivative by the parameters outside of layers, summed over the batch."""
-        pull = jax.vjp(lambda elsewhere: self._played(at.z, elsewhere, x), at.elsewhere)[1]
-        return pull((at.received, c))[0]
+    def elsewhere(
+        self, elsewhere: PyTree[Array], z: Batches, x: Float[Array, "s ..."]
+    ) -> tuple[Batches, Array]:
+        """What all calls take, and f, by the parameters outside of layers."""
+        return self._played(z, elsewhere, x)
 
     def _played(self, z: Batches, elsewhere: PyTree[Array], x: Array) -> tuple[Batches, Any]:
         """What is taken by all calls up to the first without an output, and f if there is none."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5netcdf
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -129,8 +130,8 @@ def write(
     # By way of memory: HDF5 takes the whole process down when the disk fills up under it.
     whole = io.BytesIO()
     tree.to_netcdf(whole, engine="h5netcdf", encoding=encoding)
-    with replacing(path) as part:
-        part.write_bytes(whole.getbuffer())
+    with replacing(path) as part, whole.getbuffer() as content:  # which keeps `whole` from closing
+        part.write_bytes(content)
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Record]]:
@@ -168,7 +169,7 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
     if not _is_netcdf(path):
         return None
     # Without xarray, which looks at all variables, and stumbles over what strangers keep in them.
-    with decoding(path), h5netcdf.File(path, "r") as root:
+    with decoding(path), h5netcdf.File(_content(path), "r") as root:
         stamp = json.loads(root.attrs.get(ATTRIBUTE, "{}"))
         return stamp.get("kind") if stamp.get("format") == "nthsim" else None
 
@@ -205,8 +206,27 @@ def _is_netcdf(path: str | os.PathLike[str]) -> bool:
 def _opened(path: str | os.PathLike[str]) -> xr.DataTree:
     # Nothing is decoded, so that no number changes: there are no dates and no missing values.
     return xr.open_datatree(
-        path, engine="h5netcdf", decode_times=False, mask_and_scale=False, decode_coords=False
+        _content(path),
+        engine="h5netcdf",
+        decode_times=False,
+        mask_and_scale=False,
+        decode_coords=False,
     )
+
+
+def _content(path: str | os.PathLike[str]) -> io.BytesIO:
+    """What is in a file now.
+
+    By a path HDF5 would look whether this process has the file open already, as it has after
+    h5netcdf failed on it and until that is collected, and go by what it read then: damage done in
+    between would pass.
+    """
+    content = io.BytesIO(Path(path).read_bytes())
+    with h5py.File(content, "r") as root:
+        # The first that h5netcdf reads. Should it fail there, what it leaves cannot even be closed,
+        # and complains when it is collected.
+        root.attrs.get("_nc3_strict")
+    return content
 
 
 def _dataset(name: str, record: Record) -> xr.Dataset:

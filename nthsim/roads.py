@@ -32,8 +32,8 @@ class Road(eqx.Module):
     """How a network is expanded: through these `calls` of its layers, or as a whole.
 
     There are no calls where the network cannot be taken apart, or has too many, and `aside` says
-    why. `obstacle` says what keeps Taylor arithmetic away, in which case derivatives are nested,
-    else None; `units` that outputs are scalars, of which signals are unit signals.
+    why. `obstacle` says of the network what keeps Taylor arithmetic away, in which case derivatives
+    are nested, else None; `units` that outputs are scalars, of which signals are unit signals.
     """
 
     calls: tuple[Call, ...]
@@ -43,7 +43,7 @@ class Road(eqx.Module):
 
     def __str__(self) -> str:
         if self.obstacle is not None:
-            return f"nested derivatives, as Taylor arithmetic met {self.obstacle}"
+            return f"nested derivatives, as the network {self.obstacle}"
         if self.aside is not None:
             return f"Taylor arithmetic all through ({self.aside.rstrip('.')})"
         return "layer by layer"
@@ -97,7 +97,8 @@ class Road(eqx.Module):
         chunk_bytes = self.chunk_bytes if chunk_bytes is None else chunk_bytes
         numbers = self.numbers(terms, network.work(theta, x).written)
         chunk = min(max(1, chunk_bytes // (numbers * x.dtype.itemsize)), len(x))
-        network = network.expandable()
+        if self.obstacle is None:
+            network = network.expandable()
         if not self.calls:
             return TaylorExpansion(network=network, chunk=chunk, obstacle=self.obstacle)
         assert isinstance(network, Network)  # no other has calls

@@ -1,6 +1,6 @@
 r"""Taylor coefficients of a function along a polynomial path."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import factorial
 from typing import Any
 
@@ -36,14 +36,63 @@ def coefficients(
     return _by_nesting(function, path) if nested else _by_jet(function, path)
 
 
+def pulled(
+    function: Callable[[PyTree, PyTree], PyTree],
+    path: Sequence[PyTree],
+    held: Sequence[PyTree],
+    cotangents: Sequence[PyTree],
+) -> list[PyTree]:
+    r"""The coefficients of $(\partial F / \partial \theta)^\top c$ along a path, for j = 0..q.
+
+    With $\phi = \langle c, F \rangle$, whose coefficient q is $\phi_q = \sum_j \langle c_{q-j}, F_j
+    \rangle$, coefficient j is $\partial \phi_q / \partial \theta_{q-j}$. So Taylor arithmetic is
+    transposed rather than applied to a transpose: it sees F and none of its derivatives, which JAX
+    may write with what Taylor arithmetic does not get through (that of erf, from 0.12 on).
+
+    Args:
+        function: F, from two trees of arrays, $\theta$ and what is held, to a tree of arrays.
+        path: $\theta_0, \dots, \theta_q$, trees of one structure.
+        held: The coefficients of what moves along with $\theta$ and is not differentiated by.
+        cotangents: $c_0, \dots, c_q$, trees of F's structure.
+
+    Returns:
+        q + 1 trees of the structure of $\theta$.
+    """
+
+    def along(*terms: PyTree) -> list[PyTree]:
+        return coefficients(lambda at: function(*at), list(zip(terms, held, strict=True)))
+
+    pull = jax.vjp(along, *path)[1]
+    return list(reversed(pull(list(reversed(cotangents)))))
+
+
 def obstacle(function: Function, theta: PyTree) -> str | None:
-    """What keeps Taylor arithmetic from a function, None if nothing does; nothing is computed."""
+    """Why Taylor arithmetic fails on a function, None if it does not; nothing is computed.
+
+    Said of the function: it "holds ...".
+    """
     try:
         jax.eval_shape(lambda at: coefficients(function, [at, at, at]), theta)
-    except Exception as error:  # jet raises whatever a missing rule leads to
+    except KeyError as error:  # the table of rules has none for this
+        return f"holds an operation without Taylor arithmetic, {error.args[0]}"
+    except Exception as error:  # jet raises whatever it runs into
+        own = sorted(set(_with_own_derivatives(jax.make_jaxpr(function)(theta))))
+        if own:
+            return f"holds a function with a derivative of its own, {' and '.join(own)}"
         words = (str(error).strip().splitlines() or [""])[0]
-        return f"{type(error).__name__}: {words}" if words else type(error).__name__
+        return f"holds what Taylor arithmetic fails on, {type(error).__name__}: {words}"
     return None
+
+
+def _with_own_derivatives(jaxpr: Any) -> Iterator[str]:
+    """The names of functions under `custom_jvp` or `custom_vjp` in a jaxpr."""
+    for equation in jaxpr.jaxpr.eqns:
+        inner = [a for a in jax.tree.leaves(equation.params) if isinstance(a, type(jaxpr))]
+        if equation.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+            yield from (one.jaxpr.debug_info.func_src_info.split(" at ")[0] for one in inner)
+        else:
+            for one in inner:
+                yield from _with_own_derivatives(one)
 
 
 def _by_jet(function: Function, path: Sequence[PyTree]) -> list[PyTree]:

@@ -23,6 +23,7 @@ from nthsim.series import coefficients
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
+from nthsim.taylor_proof import proven
 from nthsim.trajectories import SolveError, Trajectory
 
 
@@ -113,9 +114,10 @@ def taylor(
 
 def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: bool) -> Trajectory:
     """Integrate the gradient flow of the Taylor polynomial."""
-    network = problem.network.expandable()
-    way = problem.road
+    problem = proven(problem, whole=True)
+    way, network = problem.road, problem.network
+    network = network if way.obstacle else network.expandable()
     polynomial = TaylorNetwork(network, problem.theta, degree, way.obstacle is not None)
-    whole = dataclasses.replace(way, calls=())
-    expanded = dataclasses.replace(problem, network=polynomial, road=whole)
-    return exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)
+    expanded = dataclasses.replace(problem, network=polynomial)
+    run = exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)
+    return dataclasses.replace(run, method=str(way))

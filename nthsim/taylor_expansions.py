@@ -38,11 +38,20 @@ class TaylorExpansion(AbstractExpansion):
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
     ) -> Path:
-        """Coefficients of one backward pass, after those of the outputs are known."""
+        r"""Coefficients of one backward pass, after those of the outputs are known.
+
+        Taylor arithmetic is transposed: $\partial f_{p-1} / \partial \theta_{p-1-j}$ is coefficient
+        j of the derivative of f, as `series.pulled` explains.
+        """
         del samples
-        c = residual(jnp.sum(self.batch_outputs(path, x), axis=0))
-        pulled = lambda at: jax.vjp(lambda t: self.network(t, x), at)[1](c)[0]  # noqa: E731
-        return tuple(coefficients(pulled, path[:-1], nested=self._nested(path)))
+        if self._nested(path):
+            c = residual(jnp.sum(self.batch_outputs(path, x), axis=0))
+            back = lambda at: jax.vjp(lambda t: self.network(t, x), at)[1](c)[0]  # noqa: E731
+            return tuple(coefficients(back, path[:-1], nested=True))
+        along = lambda *later: self.batch_outputs((path[0], *later), x)  # noqa: E731
+        parts, pull = jax.vjp(along, *path[1:])
+        c = residual(jnp.sum(parts, axis=0))
+        return tuple(reversed(pull(jnp.zeros_like(parts).at[-1].set(c))))
 
     def _nested(self, path: Path) -> bool:
         # Two terms take one derivative, whose evaluation XLA merges with that of the gradient.
@@ -50,14 +59,9 @@ class TaylorExpansion(AbstractExpansion):
 
 
 def taylor_obstacle(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> str | None:
-    """What keeps Taylor arithmetic from a network and its gradient; nothing is computed."""
+    """What keeps Taylor arithmetic from a network; nothing is computed."""
     network, one = network.expandable(), x[:1]
-
-    def both(at: PyTree[Array]) -> tuple[PyTree, PyTree]:
-        f = network(at, one)  # by itself too: differentiated, it is made of other operations
-        return f, jax.vjp(lambda theta: network(theta, one), at)[1](f)
-
-    return obstacle(both, theta)
+    return obstacle(lambda at: network(at, one), theta)
 
 
 def expanded_numbers(written: int, terms: int, *, nested: bool) -> int:

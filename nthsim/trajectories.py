@@ -120,8 +120,10 @@ class SolveError(RuntimeError):
         """Say why and where it ended."""
         ladder = trajectory.ladder
         missed = ladder is not None and not trajectory.stop.failed
+        singular = trajectory.stop.reason == "non-finite" and trajectory.method is not None
+        by = f", by {trajectory.method}" if singular else ""  # which names what is not finite
         super().__init__(
-            f"{trajectory.name}: {ladder if missed else trajectory.stop}; "
+            f"{trajectory.name}: {ladder if missed else trajectory.stop}{by}; "
             f"{len(trajectory.ts)} save times are kept in `.trajectory`"
         )
         self.trajectory = trajectory

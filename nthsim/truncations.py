@@ -15,6 +15,7 @@ from nthsim.progress import Progress
 from nthsim.schedules import Schedule
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.series_hierarchy import SeriesHierarchy
+from nthsim.taylor_proof import proven
 from nthsim.trajectories import Trajectory, trajectory
 
 #: What perturbation theory and bounds start from.
@@ -105,6 +106,8 @@ def truncations(
     Those of `known`, the same problem at other orders, are not computed again.
     """
     top = max((p for p, choice in choices.items() if choice.method == "dense"), default=0)
+    if any(choice.method == "series" for choice in choices.values()):
+        problem = proven(problem)
     kernels = [] if known is None else list(known.kernels)
     seconds = [] if known is None else list(known.seconds)
     if top and not kernels:

@@ -60,10 +60,10 @@ def _series(z: list[Array]) -> Array:
     m, centre = len(z) - 1, (z[0] + z[-1]) / 2
     y = [jnp.clip(node - centre, -0.5, 0.5) for node in z]
     h = [jnp.ones_like(centre)] * (m + 1)  # h_k of the first node, of the first two, ...
-    total = h[-1] / factorial(m)
+    total = h[-1] / float(factorial(m))
     for k in range(1, TERMS):
         h[0] = y[0] * h[0]
         for j in range(1, m + 1):
             h[j] = h[j - 1] + y[j] * h[j]
-        total = total + h[-1] / factorial(k + m)
+        total = total + h[-1] / float(factorial(k + m))  # which passes int32
     return jnp.exp(centre) * total

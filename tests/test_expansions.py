@@ -211,7 +211,7 @@ def test_gradients_layer_by_layer_have_the_derivatives_that_those_all_through_ha
 @pytest.mark.parametrize("terms", [2, 3, 4])
 def test_products_are_those_that_gradients_take(terms, outputs):
     """Counted in flops, of which wide layers and few inputs leave hardly any to all else."""
-    width, hidden = 200, 3
+    width, hidden = 300, 3
     model = FCN(4, width, hidden + 1, out_size=outputs, key=jr.key(0))
     network, out_shape, path, residual = setting(model, terms)
     way = road(network, path[0], X, outputs)

@@ -86,3 +86,13 @@ def test_nothing_moves_where_nothing_is_to_be_learnt():
     start = nth.kernel(NET, DATA.x, 2, progress=False)
     assert theory.kernel is not None
     np.testing.assert_allclose(theory.kernel, np.stack([start] * 2), rtol=1e-12)
+
+
+def test_single_precision_without_double_at_hand_stays_near_the_double_one():
+    expected = nth.perturbation(FCN(4, 8, 1, key=jr.key(1)), DATA, TS_WIDE, progress=False)
+    with jax.enable_x64(False):
+        data = nth.Dataset(*(np.asarray(a, np.float32) for a in (DATA.x, DATA.y)))
+        found = nth.perturbation(FCN(4, 8, 1, key=jr.key(1)), data, TS_WIDE, progress=False)
+    assert found.f.dtype == np.float32
+    # The parameters are other ones, drawn in single precision: only the size can be compared.
+    assert np.abs(found.f).max() < 3 * np.abs(expected.f).max()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from networks import Recurrent
 
-from nthsim.models.activation import relu, softplus
+from nthsim.models.activation import ACTIVATIONS
+from nthsim.models.plain import PLAIN
 from nthsim.network import split
-from nthsim.series import coefficients
+from nthsim.series import coefficients, obstacle, pulled
 from nthsim.taylor_expansions import taylor_obstacle
 
 
@@ -33,21 +34,64 @@ def test_coefficients_along_a_curved_path_are_those_of_the_composition(nested):
     np.testing.assert_allclose(found, [s, c, -2 * c - s / 2, cubic], rtol=1e-13)
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(jax.nn.relu, relu), (jax.nn.softplus, softplus)])
-def test_our_activations_are_those_of_jax(theirs, ours):
-    z = jnp.array([-40.0, -1.5, -1e-9, 0.0, 1e-9, 0.7, 40.0])
-    slope = lambda f: jax.vmap(jax.grad(f))  # noqa: E731
-    np.testing.assert_allclose(ours(z), theirs(z), rtol=1e-14)
-    np.testing.assert_allclose(slope(ours)(z), slope(theirs)(z), rtol=1e-14)
-    np.testing.assert_allclose(slope(jax.grad(ours))(z), slope(jax.grad(theirs))(z), atol=1e-14)
+@pytest.mark.parametrize("theirs", PLAIN, ids=lambda f: f.__name__)
+def test_plain_activations_are_those_of_jax(theirs):
+    """With two derivatives, away from kinks."""
+    z = jnp.array([-40.0, -2.9, -1.5, -1e-9, 1e-9, 0.7, 1.1, 5.9, 40.0])
+    if theirs is jax.nn.log1mexp:
+        z = z[z > 0]
+    binary = theirs is jnp.logaddexp
+    functions = [
+        (lambda a, f=f: f(a, jnp.sin(a))) if binary else f for f in (PLAIN[theirs], theirs)
+    ]
+    with jax.numpy_dtype_promotion("standard"):  # which JAX's own take for granted
+        for _ in range(3):
+            one, other = (jax.vmap(f)(z) for f in functions)
+            # Rounding, relative to numbers of size one.
+            np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-14)
+            functions = [jax.grad(f) for f in functions]
 
 
-@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.softplus])
-def test_activations_of_jax_are_replaced_by_ours(activation):
-    network, theta = split(eqx.nn.MLP(3, 2, 4, 2, activation=activation, key=jr.key(0)))
-    x = jr.normal(jr.key(1), (2, 3))
-    assert taylor_obstacle(network, theta, x) is None
-    np.testing.assert_allclose(network.expandable()(theta, x), network(theta, x), rtol=1e-14)
+def test_plain_activations_have_the_slopes_of_jax_at_their_kinks():
+    kinks = jnp.array([-3.0, 0.0, 3.0, 6.0])
+    for theirs in (jax.nn.relu, jax.nn.relu6, jax.nn.hard_sigmoid, jax.nn.hard_silu, jax.nn.celu):
+        with jax.numpy_dtype_promotion("standard"):
+            expected = jax.vmap(jax.grad(theirs))(kinks)
+        np.testing.assert_array_equal(jax.vmap(jax.grad(PLAIN[theirs]))(kinks), expected)
+
+
+@pytest.mark.parametrize("theirs", [f for f in PLAIN if f is not jnp.logaddexp])
+def test_activations_of_jax_are_replaced_by_plain_ones(theirs):
+    network, theta = split(eqx.nn.MLP(3, 2, 4, 2, activation=theirs, key=jr.key(0)))
+    assert taylor_obstacle(network, theta, jr.normal(jr.key(1), (2, 3))) is None
+
+
+@pytest.mark.parametrize("function", [jax.scipy.special.erf, ACTIVATIONS["gelu"], jnp.tanh])
+def test_transposed_taylor_arithmetic_is_that_of_the_transpose(function):
+    """Of c(e) f'(z(e)), by derivatives by e that are nested here; JAX's erf' has one of its own."""
+    path = [jnp.array([0.3, -0.7]), jnp.array([1.0, 0.4]), jnp.array([-0.2, 0.9])]
+    weights = [jnp.array([0.5, 1.1]), jnp.array([0.3, -1.0]), jnp.array([0.7, 0.2])]
+    held = [jnp.array([1.2, 0.8]), jnp.array([0.1, 0.6]), jnp.array([-0.4, 0.3])]
+    found = pulled(lambda z, g: function(g * z), path, held, weights)
+
+    def moved(terms, e):
+        return terms[0] + e * terms[1] + e**2 * terms[2]
+
+    def pull(e):
+        gained = lambda z: function(moved(held, e) * z)  # noqa: E731
+        return jax.vjp(gained, moved(path, e))[1](moved(weights, e))[0]
+
+    first = jax.jacfwd(pull)
+    expected = [pull(0.0), first(0.0), jax.jacfwd(first)(0.0) / 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(jax.nn.relu6, "relu6"), (jax.nn.mish, "logaddexp")]
+)
+def test_function_with_a_derivative_of_its_own_is_named(function, name):
+    words = f"holds a function with a derivative of its own, {name}"
+    assert obstacle(lambda z: jax.vmap(function)(z), jnp.ones(3)) == words
 
 
 def test_what_keeps_taylor_arithmetic_away_is_named():

@@ -144,21 +144,20 @@ def test_further_cells_extend_a_folder_and_leave_others_alone(study, tmp_path):
     assert manifest["cells"] == [f"number-{i}" for i in range(4)]
 
 
-# h5netcdf stumbles over a file that it could open and not read, once more when it is collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cell_damaged_anywhere_is_refused_or_whole(study, tmp_path):
     (record,) = run(study, pieces(1), folder=tmp_path / "a")
     store, path = Store(tmp_path / "a", SUBJECT), tmp_path / "a" / "number-0.nc"
     whole, refused = path.read_bytes(), 0
     for place in np.linspace(0, len(whole) - 1, 25).astype(int):
-        flipped = whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
-        for torn in (whole[:place], flipped):
-            path.write_bytes(torn)
-            try:
-                same([store.found("number-0")], [record])  # some bytes of HDF5 mean nothing
-            except ValueError as error:
-                refused += "delete it to compute it anew" in str(error)
-    assert refused > 25  # all that were cut, and more
+        path.write_bytes(whole[:place])
+        with pytest.raises(ValueError, match="delete it to compute it anew"):
+            store.found("number-0")
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            same([store.found("number-0")], [record])  # some bytes of HDF5 mean nothing
+        except ValueError as error:
+            refused += "delete it to compute it anew" in str(error)
+    assert refused > 5
     path.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match=r"must hold whole cells .*number-0.nc cannot be used"):
         run(study, pieces(1), folder=tmp_path / "a")
