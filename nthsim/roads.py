@@ -44,9 +44,10 @@ class Road(eqx.Module):
     def __str__(self) -> str:
         if self.obstacle is not None:
             return f"nested derivatives, as the network {self.obstacle}"
-        if self.aside is not None:
-            return f"Taylor arithmetic all through ({self.aside.rstrip('.')})"
-        return "layer by layer"
+        if self.calls:
+            return "layer by layer"
+        why = "" if self.aside is None else f" ({self.aside.rstrip('.')})"
+        return f"Taylor arithmetic all through{why}"
 
     def numbers(self, terms: int, written: int) -> int:
         """About how many numbers one input takes, when an evaluation at it writes so many.

@@ -54,12 +54,13 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
     if way.obstacle is not None:
         return problem
     if has_right_rules(Evaluation(problem.network.expandable(), problem.theta, problem.x[0])):
-        return dataclasses.replace(problem, road=_all_through(way)) if whole else problem
+        return dataclasses.replace(problem, road=_all_through(way, None)) if whole else problem
     expected = _found(problem, _nested(way, "is its own reference"))
     fault = _singular(problem, expected)
     if fault is None:
         ways = [way] if way.calls and not whole else []
-        for tried in (*ways, _all_through(way)):
+        aside = "layer by layer it comes out otherwise" if ways else way.aside
+        for tried in (*ways, _all_through(way, aside)):
             fault = _fault(_found(problem, tried), expected)
             if fault is None:
                 return dataclasses.replace(problem, road=tried)
@@ -71,8 +72,7 @@ def _nested(way: Road, obstacle: str) -> Road:
     return dataclasses.replace(way, calls=(), obstacle=obstacle)
 
 
-def _all_through(way: Road) -> Road:
-    aside = "not layer by layer" if way.aside is None else way.aside
+def _all_through(way: Road, aside: str | None) -> Road:
     return dataclasses.replace(way, calls=(), aside=aside)
 
 

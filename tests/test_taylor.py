@@ -38,7 +38,7 @@ def test_comparison_carries_taylor_models_along(tmp_path):
     assert list(study.further) == ["Taylor 1", "Taylor 2"]
     np.testing.assert_allclose(study.taylor_model(1).f, study.truncation(2).f, atol=1e-4)
     for name in ("Taylor 1", "Taylor 2"):
-        assert str(study).count(f"\n{name}") == 2
+        assert str(study).count(f"\n{name}") == 3
     labels = [text.get_text() for text in study.plot().legends[0].get_texts()]
     assert {"Taylor 1", "Taylor 2", "order 2", "exact flow"} < set(labels)
     study.save(tmp_path / "study.nc")

@@ -31,7 +31,7 @@ FUNCTIONS = {
     "choice": lambda z: jnp.where((z > 0) & ~(z >= 2) | (z == 1), z * z, jnp.sin(z)),
     "choices": lambda z: jnp.where((z < 0) | (z <= -1) | (z != 1), z * z, lax.iota(z.dtype, 6)),
     "whole numbers": lambda z: jnp.zeros(6).at[0].get() + lax.convert_element_type(z, float) * z,
-    "broadcast": lambda z: jnp.squeeze(z[None] * jnp.broadcast_to(z, (2, 6))[:1] * jnp.copy(z)),
+    "broadcast": lambda z: jnp.squeeze(jnp.broadcast_to(z, (2, 6))[:1]) * jnp.copy(z),
     "held": lambda z: lax.stop_gradient(z) * z,
 }
 OF_POSITIVE = {
