@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from canary.reference import Reference
 
 import nthsim
+from canary.reference import Reference
 
 
 class Subject(NamedTuple):
@@ -122,9 +124,7 @@ def limit(subject: Subject, depth: int) -> list[Found]:
 
 def certificate(subject: Subject) -> list[Found]:
     """The errors of orders 2 and 3 at the latest of its times up to a tenth of the last."""
-    got = nthsim.certificate(
-        subject.model, subject.data, (2, 3), loss=subject.loss, progress=False
-    )
+    got = nthsim.certificate(subject.model, subject.data, (2, 3), loss=subject.loss, progress=False)
     at = int(np.searchsorted(got.ts, 0.1 * got.ts[-1]))
     reference, t = subject.reference, float(got.ts[at])
     exact = reference.trained("flow", 0, t)[0][: reference.n]
@@ -166,10 +166,36 @@ def scaling(subject: Subject, axis: str, size: int) -> list[Found]:
 
 
 def bare(subject: Subject) -> list[Found]:
-    """No nthsim: outputs and a gradient from `jax.jit` as it is, to see what XLA does alone."""
-    reference = subject.reference
-    f = jax.jit(lambda model, x: jax.vmap(model)(x))(subject.model, subject.data.x)
-    return [Found("jax.jit: f", np.asarray(f), reference.outputs()[: reference.n])]
+    """No nthsim, but `jax.jit` as it is: outputs, a gradient, a polynomial of degree 2."""
+    data, n = subject.data, subject.reference.n
+    reference = subject.reference._replace(x=subject.reference.x[:n])
+    theta, rest = eqx.partition(subject.model, eqx.is_array)
+    f, pull = reference.evaluated([reference.theta], 0)
+    slope = reference.flat(pull(reference.seed(f)))
+    move = reference.shaped(-20 * reference.horizon() * slope)
+    v = jax.tree.unflatten(jax.tree.structure(theta), [jnp.asarray(a, data.x.dtype) for a in move])
+    move = [np.asarray(a, np.float64) for a in jax.tree.leaves(v)]
+
+    def outputs(theta: Any) -> jax.Array:
+        return jax.vmap(eqx.combine(theta, rest))(data.x)
+
+    def risk(theta: Any) -> jax.Array:
+        return jnp.mean(jax.vmap(subject.loss)(outputs(theta), data.y))
+
+    def polynomial(theta: Any, v: Any) -> jax.Array:
+        push = lambda at: jax.jvp(outputs, (at,), (v,))[1]  # noqa: E731
+        first, second = jax.jvp(push, (theta,), (v,))
+        return outputs(theta) + first + second / 2
+
+    gradient = np.concatenate(
+        [np.ravel(a) for a in jax.tree.leaves(jax.jit(jax.grad(risk))(theta))]
+    )
+    moved = reference.evaluated([reference.theta, move], 2)[0]
+    return [
+        Found("jax.jit: f", np.asarray(jax.jit(outputs)(theta)), f),
+        Found("jax.jit: gradient", gradient, slope),
+        Found("jax.jit: polynomial", np.asarray(jax.jit(polynomial)(theta, v)), moved, f),
+    ]
 
 
 def arrays(model: Any) -> list[np.ndarray]:

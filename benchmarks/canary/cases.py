@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from scipy.special import logsumexp
+
+import nthsim
 from canary import calls, forms, networks
 from canary.calls import Found, Subject
 from canary.functions import ACTIVATIONS
 from canary.reference import Loss, Reference
-from scipy.special import logsumexp
-
-import nthsim
 from nthsim.models import FCN
 from nthsim.solvers import Auto, Explicit, Exponential, Implicit
 
@@ -77,21 +77,27 @@ LOSSES: dict[str, tuple[Callable[..., jax.Array], Loss]] = {
 
 def run(number: int, *, unprotected: bool = False) -> dict[str, Any]:
     """Draw a case, call nthsim, and judge what it returns."""
-    rng = np.random.default_rng(number)
-    call = str(rng.choice(list(CALLS), p=np.array(list(CALLS.values())) / sum(CALLS.values())))
-    dtype = "float64" if call == "certificate" or rng.random() < 0.55 else "float32"
+    record = about(number)
+    call, dtype = record["call"], record["precision"]
+    rng = np.random.default_rng([number, 1])
     jax.config.update("jax_enable_x64", dtype == "float64")
-    about: dict[str, Any] = {"case": number, "call": call, "precision": dtype}
-    about["jax"] = jax.__version__
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             subject, facts = drawn(number, rng, call, dtype)
-            about |= facts
+            record |= facts
             found = calls.bare(subject) if unprotected else called(subject, facts, rng)
     except Exception as error:
-        return about | {"verdict": "raised", "reason": f"{type(error).__name__}: {error}"[:300]}
-    return about | judged(found, dtype)
+        return record | {"verdict": "raised", "reason": f"{type(error).__name__}: {error}"[:300]}
+    return record | judged(found, dtype)
+
+
+def about(number: int) -> dict[str, Any]:
+    """The call and the precision of a case."""
+    rng = np.random.default_rng(number)
+    call = str(rng.choice(list(CALLS), p=np.array(list(CALLS.values())) / sum(CALLS.values())))
+    dtype = "float64" if call == "certificate" or rng.random() < 0.55 else "float32"
+    return {"case": number, "call": call, "precision": dtype, "jax": jax.__version__}
 
 
 def drawn(

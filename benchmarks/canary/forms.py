@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from canary import functions
 from canary.functions import ACTIVATIONS
 from canary.jets import Node, apply, einsum, total
@@ -40,7 +41,7 @@ def _attention(theta: list[Node], x: Node, tokens: int) -> Node:
     weights = apply(functions.exponential, einsum("nto,nso->nts", q, k))
     sums = apply(functions.power(-1.0), total("nts->nt", weights))
     mixed = einsum("nts,nso->nto", einsum("nts,nt->nts", weights, sums), v)
-    return einsum("nto,o->n", mixed, theta[3]) * (1 / tokens)
+    return einsum("no,o->n", total("nto->no", mixed), theta[3]) * (1 / tokens)
 
 
 def _attend(x: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, a: jax.Array) -> jax.Array:
@@ -61,9 +62,7 @@ def form(kind: str, name: str, sizes: tuple[int, int, int], rng: np.random.Gener
         "|Wx|² vector": (
             [many],
             lambda x, W: jnp.sum((W @ x) ** 2, axis=-1),
-            lambda p, x: total(
-                "nkj->nk", apply(functions.square, einsum("ni,kji->nkj", x, p[0]))
-            ),
+            lambda p, x: total("nkj->nk", apply(functions.square, einsum("ni,kji->nkj", x, p[0]))),
         ),
         "x·Ax": ([(d, d)], lambda x, A: x @ (A @ x), lambda p, x: _dot(x, _map(p[0], x))),
         "Ax·Bx": (

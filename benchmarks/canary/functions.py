@@ -42,7 +42,7 @@ def error(u: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def gelu(u: np.ndarray, count: int) -> list[np.ndarray]:
-    """u times the normal distribution function, by the product rule."""
+    """U times the normal distribution function, by the product rule."""
     r = np.sqrt(0.5)
     phi = [0.5 * r**k * e for k, e in enumerate(error(r * u, count))]
     phi[0] = phi[0] + 0.5
@@ -50,7 +50,7 @@ def gelu(u: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def silu(u: np.ndarray, count: int) -> list[np.ndarray]:
-    """u times the sigmoid."""
+    """U times the sigmoid."""
     return _times(u, sigmoid(u, count))
 
 

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
+
 from canary import functions
 from canary.functions import ACTIVATIONS
 from canary.jets import Node, apply, einsum, total
-
 from nthsim.models import FCN, ResNet
 
 #: Parameters and inputs (n, d) to outputs, (n,) or (n, k).
@@ -110,9 +110,7 @@ def normed(name: str, sizes: Sizes, key: jax.Array):
     sigma, derivatives = ACTIVATIONS[name]
     keys = jr.split(key, 3)
     first, second = (eqx.nn.Linear(a, m, key=one) for a, one in ((d, keys[0]), (m, keys[1])))
-    model = Normed(
-        first, eqx.nn.LayerNorm(m), second, eqx.nn.Linear(m, k, key=keys[2]), sigma
-    )
+    model = Normed(first, eqx.nn.LayerNorm(m), second, eqx.nn.Linear(m, k, key=keys[2]), sigma)
 
     def twin(theta: list[Node], x: Node) -> Node:
         h = _linear(theta[:2], x)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.integrate import solve_ivp
+
 from canary.jets import Jet, Tape
 from canary.networks import Twin
-from scipy.integrate import solve_ivp
 
 
 class Loss(NamedTuple):
@@ -69,7 +70,7 @@ class Reference(NamedTuple):
 
         def right(_: float, state: np.ndarray) -> np.ndarray:
             f, gradients = self._at(kind, p, state)
-            found = gradients(self._seed(f))
+            found = gradients(self.seed(f))
             if kind == "order":
                 terms = [_power(found, j, self.theta) for j in range(copies)]
             else:
@@ -90,7 +91,12 @@ class Reference(NamedTuple):
             return self.evaluated([moved], 0)
         return self.evaluated([self.theta, *terms], p if kind == "taylor" else p - 1)
 
-    def _seed(self, f: np.ndarray) -> np.ndarray:
+    def flat(self, gradients: list[Jet]) -> np.ndarray:
+        """The first terms of gradients, as one vector."""
+        return _power(gradients, 0, self.theta)
+
+    def seed(self, f: np.ndarray) -> np.ndarray:
+        """The slope of the mean loss in the outputs; zero at test points."""
         seed = np.zeros_like(f)
         seed[: self.n] = self.loss.slope(f[: self.n], self.y) / self.n
         return seed
@@ -107,7 +113,7 @@ class Reference(NamedTuple):
     def horizon(self) -> float:
         """A twentieth of the fastest time scale, by two turns of a power iteration."""
         f, gradients = self.evaluated([self.theta], 0)
-        seed, rates = self._seed(f), []
+        seed, rates = self.seed(f), []
         for _ in range(3):
             direction = self.shaped(_power(gradients(seed), 0, self.theta))
             moved = self.evaluated([self.theta, direction], 1)[0] - f
