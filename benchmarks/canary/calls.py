@@ -176,25 +176,25 @@ def bare(subject: Subject) -> list[Found]:
     v = jax.tree.unflatten(jax.tree.structure(theta), [jnp.asarray(a, data.x.dtype) for a in move])
     move = [np.asarray(a, np.float64) for a in jax.tree.leaves(v)]
 
-    def outputs(theta: Any) -> jax.Array:
-        return jax.vmap(eqx.combine(theta, rest))(data.x)
+    def outputs(theta: Any, x: jax.Array) -> jax.Array:
+        return jax.vmap(eqx.combine(theta, rest))(x)
 
-    def risk(theta: Any) -> jax.Array:
-        return jnp.mean(jax.vmap(subject.loss)(outputs(theta), data.y))
+    def risk(theta: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(subject.loss)(outputs(theta, x), y))
 
-    def polynomial(theta: Any, v: Any) -> jax.Array:
-        push = lambda at: jax.jvp(outputs, (at,), (v,))[1]  # noqa: E731
+    def polynomial(theta: Any, v: Any, x: jax.Array) -> jax.Array:
+        push = lambda at: jax.jvp(lambda at: outputs(at, x), (at,), (v,))[1]  # noqa: E731
         first, second = jax.jvp(push, (theta,), (v,))
-        return outputs(theta) + first + second / 2
+        return outputs(theta, x) + first + second / 2
 
     gradient = np.concatenate(
-        [np.ravel(a) for a in jax.tree.leaves(jax.jit(jax.grad(risk))(theta))]
+        [np.ravel(a) for a in jax.tree.leaves(jax.jit(jax.grad(risk))(theta, data.x, data.y))]
     )
     moved = reference.evaluated([reference.theta, move], 2)[0]
     return [
-        Found("jax.jit: f", np.asarray(jax.jit(outputs)(theta)), f),
+        Found("jax.jit: f", np.asarray(jax.jit(outputs)(theta, data.x)), f),
         Found("jax.jit: gradient", gradient, slope),
-        Found("jax.jit: polynomial", np.asarray(jax.jit(polynomial)(theta, v)), moved, f),
+        Found("jax.jit: polynomial", np.asarray(jax.jit(polynomial)(theta, v, data.x)), moved, f),
     ]
 
 

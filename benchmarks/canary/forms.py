@@ -55,7 +55,7 @@ def form(kind: str, name: str, sizes: tuple[int, int, int], rng: np.random.Gener
     sigma, slopes = ACTIVATIONS[name]
     fixed = {"ones": np.ones((m, d)), "eye": np.eye(m, d), "fixed": rng.normal(size=(m, d))}
     c = fixed.get(kind)
-    even = d - d % 2
+    even, half = d - d % 2, d // 2 if d > 1 else 1
     one, many = (m, d), (k, m, d)
     table = {
         "|Wx|²": ([one], lambda x, W: jnp.sum((W @ x) ** 2), lambda p, x: _norm(p[0], x)),
@@ -63,6 +63,14 @@ def form(kind: str, name: str, sizes: tuple[int, int, int], rng: np.random.Gener
             [many],
             lambda x, W: jnp.sum((W @ x) ** 2, axis=-1),
             lambda p, x: total("nkj->nk", apply(functions.square, einsum("ni,kji->nkj", x, p[0]))),
+        ),
+        "az·1x": (  # a matrix of equal entries between two inputs
+            [(half,)],
+            lambda x, a: jnp.sum(a * x[:half] * (jnp.ones((half, d - half), x.dtype) @ x[half:])),
+            lambda p, x: _dot(
+                einsum("nj,j->nj", x[np.arange(half)], p[0]),
+                _map(x.tape.constant(np.ones((half, d - half))), x[np.arange(half, d)]),
+            ),
         ),
         "x·Ax": ([(d, d)], lambda x, A: x @ (A @ x), lambda p, x: _dot(x, _map(p[0], x))),
         "Ax·Bx": (
@@ -128,8 +136,9 @@ def _bells(W: Node, x: Node, d: int) -> Node:
     return apply(functions.exponential, total("nji->nj", apply(functions.square, moved)) * (-1 / d))
 
 
-#: Those with a scalar output; "|Wx|² vector" has k.
+#: As drawn, the suspect ones more often; "|Wx|² vector" has k outputs, the others one.
 FORMS = (
-    *("|Wx|²", "|Wx|² vector", "x·Ax", "Ax·Bx", "gated", "(a·σ(Wx))²", "Gaussians", "log Σ exp"),
-    *("low rank", "attention", "Σ σ(Wx)", "ones", "eye", "fixed"),
+    *("|Wx|²", "|Wx|²", "|Wx|²", "|Wx|² vector", "az·1x", "az·1x", "x·Ax", "Ax·Bx", "gated"),
+    *("(a·σ(Wx))²", "Gaussians", "log Σ exp", "low rank", "attention", "Σ σ(Wx)"),
+    *("ones", "ones", "eye", "fixed"),
 )
