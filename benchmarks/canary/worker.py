@@ -75,6 +75,6 @@ def finished(workers: Sequence[Worker]) -> list[Worker]:
 
 
 def _serve(pipe: Connection, unprotected: bool) -> None:
-    with contextlib.suppress(EOFError, KeyboardInterrupt):  # whoever asked is gone
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # whoever asked is gone
         while True:
             pipe.send(run(pipe.recv(), unprotected=unprotected))
