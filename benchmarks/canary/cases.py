@@ -90,6 +90,9 @@ def run(number: int, *, unprotected: bool = False) -> dict[str, Any]:
             subject, facts = drawn(number, rng, call, dtype)
             record |= facts
             found = calls.bare(subject) if unprotected else called(subject, facts, rng)
+    except nthsim.SolveError as error:
+        verdict = "not finite" if error.trajectory.stop.reason == "non-finite" else "raised"
+        return record | {"verdict": verdict, "reason": str(error)}
     except Exception as error:
         return record | {"verdict": "raised", "reason": f"{type(error).__name__}: {error}"[:300]}
     return record | judged(found, dtype)
