@@ -86,14 +86,14 @@ def _flags() -> argparse.Namespace:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """What earlier runs wrote; a line that was cut off is computed again."""
+    """What earlier runs wrote; cut lines and cases that timed out are computed again."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
             continue
-    return records
+    return [record for record in records if record["verdict"] != "timed out"]
 
 
 def _summary(records: list[dict[str, Any]], version: str) -> str:
