@@ -2,6 +2,7 @@
 # PYTHON is the interpreter that the environments are made with.
 PYTHON ?= python3
 WORKERS ?= 2
+CASES ?= 1000
 
 # What the package is built from; its folders too, so that a removed file counts.
 SOURCES := pyproject.toml README.md LICENSE nthsim models solvers \
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Python compiles what it imports, a small part of what is installed.
 export PIP_NO_COMPILE = 1
 
-.PHONY: help demo test lint test-checkout test-wheel bench clean
+.PHONY: help demo test lint test-checkout test-wheel bench canaries clean
 
 help:
 	@echo "make demo           draw the first figure, into results/"
@@ -23,6 +24,7 @@ help:
 	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
 	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
 	@echo "make bench          time and memory, side by side with other roads; takes long"
+	@echo "make canaries       search for programs that XLA compiles wrongly; goes on for hours"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package
@@ -77,6 +79,10 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/scaling.py
 	.venv/bin/python benchmarks/limits.py
 	.venv/bin/python benchmarks/repeated.py
+
+# Another Python brings another JAX: make clean canaries PYTHON=python3.13
+canaries: .venv/.package
+	.venv/bin/python benchmarks/canaries.py --workers $(WORKERS) --cases $(CASES)
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info

@@ -1,0 +1,1 @@
+"""What `benchmarks/canaries.py` draws, computes and compares."""
