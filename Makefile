@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Python compiles what it imports, a small part of what is installed.
 export PIP_NO_COMPILE = 1
 
-.PHONY: help demo test lint test-checkout test-wheel bench clean
+.PHONY: help demo test lint test-checkout test-wheel bench foreign clean
 
 help:
 	@echo "make demo           draw the first figure, into results/"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
 	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
 	@echo "make bench          time and memory, side by side with other roads; takes long"
+	@echo "make foreign        modules that others wrote, into docs/modules.md; takes a quarter of an hour"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package
@@ -77,6 +78,10 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/scaling.py
 	.venv/bin/python benchmarks/limits.py
 
+# Fails where a number is wrong in silence, or where an error is not nthsim's own sentence.
+foreign: benchmarks/.venv-modules/.package
+	benchmarks/.venv-modules/bin/python benchmarks/modules/run.py --workers $(WORKERS) --out docs/modules.md
+
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
 	rm -rf .jax_cache .pytest_cache .ruff_cache benchmarks/.venv-*
@@ -106,4 +111,10 @@ clean:
 	@.venv-wheel/bin/python -m pip wheel -q --no-deps --wheel-dir build/wheel .
 	@.venv-wheel/bin/python -m pip install -q --no-deps --force-reinstall build/wheel/*.whl
 	@.venv-wheel/bin/python -m pip install -q build/wheel/*.whl --group test
+	@touch $@
+
+benchmarks/.venv-modules/.package: pyproject.toml benchmarks/modules/requirements.txt | benchmarks/.venv-modules/bin/pip
+	@echo "Installing packages with Equinox modules into benchmarks/.venv-modules; this happens once"
+	@benchmarks/.venv-modules/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@benchmarks/.venv-modules/bin/python -m pip install -q -r benchmarks/modules/requirements.txt --editable .
 	@touch $@

@@ -133,10 +133,10 @@ WAYS: dict[str, Callable[[Linear, Array], Array]] = {
     "__call__ of its type": lambda layer, x: type(layer).__call__(layer, x),
     "Linear.__call__": lambda layer, x: Linear.__call__(layer, x),
     "partial": lambda layer, x: functools.partial(layer, key=None)(x),
-    "by keyword": lambda layer, x: layer(x=x),  # pyright: ignore[reportCallIssue]
+    "by keyword": lambda layer, x: layer(x=x),
     "a key": lambda layer, x: layer(x, key=jr.key(0)),
     "copy": lambda layer, x: copy.copy(layer)(x),
-    "by hand": lambda layer, x: layer.weight @ x + layer.bias,
+    "by hand": lambda layer, x: layer.weight @ x + jnp.asarray(layer.bias),
     "in Sequential": lambda layer, x: Sequential([layer, Lambda(jnp.asarray)])(x),
     "vmap": lambda layer, x: jax.vmap(layer)(x[None])[0],
     "filter_jit": lambda layer, x: eqx.filter_jit(layer)(x),

@@ -101,6 +101,7 @@ class Stateful(eqx.Module):
     state: nn.State
 
     def __call__(self, x):
+        """Evaluate at one input; the state does not change."""
         h, _ = self.stateful(self.first(x), self.state)
         return self.last(jnp.tanh(h))
 

@@ -102,6 +102,7 @@ def main() -> None:
         return
     name, out = rest
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_traceback_filtering", "off")  # the last line tells whose error it is
     # "auto" takes nested derivatives for anything as small as these modules: without this it would
     # never choose the way that it takes for large ones.
     engines.QUICK = 0

@@ -1,17 +1,13 @@
 """What one computation of nthsim turned out to be, beside the truth."""
 
-import inspect
 import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 import nthsim
-
-HOME = Path(inspect.getfile(nthsim)).parent.resolve()
 
 
 class Verdict(NamedTuple):
@@ -29,7 +25,7 @@ def judged(call: Callable[[], float], tolerance: float) -> Verdict:
             error = call()
         except Exception as raised:  # whatever it is, it is what this table is about
             return _refusal(raised)
-    ours = [w for w in caught if w.category.__module__.split(".")[0] == "nthsim"]
+    ours = [w for w in caught if _package(w.category.__module__) == "nthsim"]
     if not error <= tolerance:  # NaN is wrong too
         return Verdict("WRONG", f"{error:.0e}")
     if ours:
@@ -44,10 +40,13 @@ def relative_error(actual: np.ndarray, expected: np.ndarray, scale: float) -> fl
 
 def _refusal(raised: Exception) -> Verdict:
     """A sentence is an error that one of nthsim's own lines raises, of the kinds it documents."""
-    last = traceback.extract_tb(raised.__traceback__)[-1].filename
-    inside = HOME.parent in Path(last).resolve().parents
-    documented = isinstance(raised, ValueError | nthsim.SolveError)
+    *_, (frame, _) = traceback.walk_tb(raised.__traceback__)
+    ours = _package(frame.f_globals["__name__"]) == "nthsim"
     sentence = (str(raised).splitlines() or [""])[0]
-    if inside and documented:
+    if ours and isinstance(raised, ValueError | nthsim.SolveError):
         return Verdict("says so", sentence)
     return Verdict("raw", f"{type(raised).__name__}: {sentence[:160]}")
+
+
+def _package(module: str) -> str:
+    return module.split(".")[0]
