@@ -23,7 +23,7 @@ help:
 	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
 	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
 	@echo "make bench          time and memory, side by side with other roads; takes long"
-	@echo "make foreign        modules that others wrote, into docs/modules.md; takes a quarter of an hour"
+	@echo "make foreign        modules that others wrote, into docs/modules.md; takes long"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package

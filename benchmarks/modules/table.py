@@ -47,7 +47,7 @@ def _head(rows: list[Row]) -> str:
     return f"""# Modules
 
 What `make foreign` prints: {len(rows)} Equinox modules, {_by_others(rows)} of them from
-{len(foreign)} packages that others wrote, in float64 on {taken}, Python
+{len(foreign)} packages by others, in float64 on {taken}, Python
 {platform.python_version()}. Each computation is compared with nested derivatives of the script's
 own on the module's plain parameters (`benchmarks/modules/oracle.py`): the kernels $K^{{(2)}}$ and
 $K^{{(3)}}$ by each method, exact gradient flow, and order 3 of the hierarchy as dense tensors and
