@@ -15,16 +15,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Python compiles what it imports, a small part of what is installed.
 export PIP_NO_COMPILE = 1
 
-.PHONY: help demo test lint test-checkout test-wheel bench canaries clean
+.PHONY: help demo test lint test-checkout test-compiled test-wheel bench canaries foreign clean
 
 help:
 	@echo "make demo           draw the first figure, into results/"
-	@echo "make test           every check: lint, test-checkout, test-wheel"
+	@echo "make test           every check: lint, test-checkout, test-compiled, test-wheel"
 	@echo "make lint           ruff and pyright"
 	@echo "make test-checkout  the tests on this checkout, with array shapes checked"
+	@echo "make test-compiled  the numerical tests, compiled with XLA's own optimisations"
 	@echo "make test-wheel     the tests on the built wheel, away from this checkout"
 	@echo "make bench          time and memory, side by side with other roads; takes long"
 	@echo "make canaries       search for programs that XLA compiles wrongly; goes on for hours"
+	@echo "make foreign        modules that others wrote, into docs/modules.md; takes long"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package
@@ -34,6 +36,7 @@ demo: .venv/.package
 test:
 	@$(MAKE) --no-print-directory -j2 .venv/.tools .venv-wheel/.package
 	@$(MAKE) --no-print-directory -j2 lint test-checkout
+	@$(MAKE) --no-print-directory test-compiled
 	@$(MAKE) --no-print-directory test-wheel
 
 # pyright's wheel holds all of it; unless told so it asks the network for a newer one.
@@ -43,19 +46,27 @@ lint: .venv/.tools
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
-# The second run takes what the first compiled from the cache. Most of the time is compilation of
-# programs that run once; for the tests as users compile: make test JAX_DISABLE_MOST_OPTIMIZATIONS=0
-test-checkout test-wheel: export MPLBACKEND = Agg
+# Most of the time is compilation of programs that run once, so XLA's optimisations are off for all
+# but what is marked `compiled`. What the tests on the checkout compiled, those on the wheel take
+# from the cache.
+test-checkout test-compiled test-wheel: export MPLBACKEND = Agg
 test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
 test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
-# Halves the time of compilation; other versions of XLA refuse to start with a flag that they lack.
-test-checkout test-wheel: export XLA_FLAGS = $(shell flag=--xla_cpu_use_fusion_emitters=false; \
-  XLA_FLAGS=$$flag .venv/bin/python -c "import jax; jax.devices()" 2>/dev/null && echo $$flag)
+# The first halves the time of compilation, the second keeps what tests compile themselves right.
+# XLA refuses to start with a flag that its version lacks.
+QUICK := --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type=individual_dot
+test-checkout test-wheel: export XLA_FLAGS = $(shell for flag in $(QUICK); do \
+  XLA_FLAGS=$$flag .venv/bin/python -c "import jax; jax.devices()" 2>/dev/null && echo $$flag; done)
 
 # `pytest`, never `python -m pytest`, which would make models/ and solvers/ importable.
 test-checkout: .venv/.tools
-	.venv/bin/pytest -n $(WORKERS) --dist worksteal
+	.venv/bin/pytest -n $(WORKERS) --dist worksteal -m "not compiled"
+
+# Numbers as users have them: by XLA's own defaults and optimisations.
+test-compiled: .venv/.tools
+	@echo "The numerical tests, compiled as users do:"
+	.venv/bin/pytest -n $(WORKERS) --dist worksteal -m compiled
 
 # Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone;
 # of what is marked slow, mathematics that no packaging changes, the checkout is enough.
@@ -64,7 +75,7 @@ test-wheel: .venv-wheel/.package
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
 	"$$root/.venv-wheel/bin/pytest" tests -n $(WORKERS) --dist worksteal --jaxtyping-packages= \
-	  -m "not slow"
+	  -m "not slow and not compiled"
 
 bench: .venv/.package
 	@echo "Installing real MNIST digits and Dask into .venv"
@@ -83,6 +94,10 @@ bench: .venv/.package
 # Another Python brings another JAX: make clean canaries PYTHON=python3.13
 canaries: .venv/.package
 	.venv/bin/python benchmarks/canaries.py --workers $(WORKERS) --cases $(CASES)
+
+# Fails where a number is wrong in silence, or where an error is not nthsim's own sentence.
+foreign: benchmarks/.venv-modules/.package
+	benchmarks/.venv-modules/bin/python benchmarks/modules/run.py --workers $(WORKERS) --out docs/modules.md
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
@@ -113,4 +128,10 @@ clean:
 	@.venv-wheel/bin/python -m pip wheel -q --no-deps --wheel-dir build/wheel .
 	@.venv-wheel/bin/python -m pip install -q --no-deps --force-reinstall build/wheel/*.whl
 	@.venv-wheel/bin/python -m pip install -q build/wheel/*.whl --group test
+	@touch $@
+
+benchmarks/.venv-modules/.package: pyproject.toml benchmarks/modules/requirements.txt | benchmarks/.venv-modules/bin/pip
+	@echo "Installing packages with Equinox modules into benchmarks/.venv-modules; this happens once"
+	@benchmarks/.venv-modules/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@benchmarks/.venv-modules/bin/python -m pip install -q -r benchmarks/modules/requirements.txt --editable .
 	@touch $@

@@ -14,7 +14,7 @@ import nthsim as nth
 from nthsim.models import FCN
 from nthsim.solvers import Auto, Explicit, Exponential, Implicit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
 TIGHT = Explicit(rtol=1e-11)
 TS = np.linspace(0.0, 4.0, 9)

@@ -15,6 +15,8 @@ import nthsim as nth
 from nthsim.derivatives import BackwardPassWarning
 from nthsim.solvers import Auto, Explicit, Exponential, Implicit
 
+pytestmark = pytest.mark.compiled
+
 X = jr.normal(jr.key(0), (3, 4))
 DATA = nth.Dataset(X, jnp.array([1.0, -1.0, 0.5]))
 

@@ -9,6 +9,8 @@ import pytest
 
 from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
 
+pytestmark = pytest.mark.compiled
+
 
 def exact(nodes) -> float:
     """The series about the largest node, in a hundred digits."""

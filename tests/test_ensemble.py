@@ -12,6 +12,8 @@ from nthsim.solvers.ensemble import Ensemble, ensemble
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.parameter_flow import ParameterFlow
 
+pytestmark = pytest.mark.compiled
+
 TIGHT = Explicit(rtol=1e-10)
 TS = np.linspace(0.0, 2.0, 5)
 

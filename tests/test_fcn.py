@@ -17,6 +17,8 @@ from scipy.special import erf
 from nthsim.models import FCN, ResNet
 from nthsim.models.checks import checked_key, checked_out_size, checked_scale, checked_size
 
+pytestmark = pytest.mark.compiled
+
 # (sigma, sigma') in NumPy
 IN_NUMPY = {
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),

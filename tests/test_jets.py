@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nthsim.jets import coefficient, splits, subsets
+
+pytestmark = pytest.mark.compiled
 
 
 def test_subsets_come_smaller_first():

@@ -12,6 +12,8 @@ from nthsim.layers import is_layer, matrix_shape, vectors
 from nthsim.network import split
 from nthsim.taps import tap
 
+pytestmark = pytest.mark.compiled
+
 CONVOLUTIONS = {
     "plain": lambda key: eqx.nn.Conv1d(2, 3, 2, key=key),
     "strided and dilated": lambda key: eqx.nn.Conv2d(2, 3, (2, 3), (2, 1), dilation=2, key=key),

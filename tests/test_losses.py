@@ -10,6 +10,8 @@ from scipy.special import expit, log_softmax, softmax
 import nthsim as nth
 from nthsim.losses import Residual, mean_loss
 
+pytestmark = pytest.mark.compiled
+
 
 def test_squared_error_residual_is_the_distance_over_n():
     f, y = jr.normal(jr.key(0), (2, 5))

@@ -12,6 +12,8 @@ import pytest
 import nthsim as nth
 from nthsim.network import output_shape, parameter_count, precision, split
 
+pytestmark = pytest.mark.compiled
+
 
 def test_split_model_evaluates_as_the_model():
     model = eqx.nn.MLP(3, 2, 5, 2, activation=jax.nn.relu, key=jr.key(0))

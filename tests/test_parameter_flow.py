@@ -14,6 +14,8 @@ import nthsim as nth
 from nthsim.models import FCN
 from nthsim.solvers import Explicit
 
+pytestmark = pytest.mark.compiled
+
 TIGHT = Explicit(rtol=1e-11)
 TS = np.linspace(0.0, 4.0, 9)
 

@@ -20,7 +20,7 @@ from nthsim.schedules import schedule
 from nthsim.solvers import Explicit
 from nthsim.truncations import Truncations, truncations
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
 TS = np.array([0.0, 1.0, 60.0])
 TS_WIDE = [0.0, 6.0]

@@ -10,6 +10,8 @@ from scipy.special import erf
 
 from nthsim.models import FCN, ResNet
 
+pytestmark = pytest.mark.compiled
+
 # (sigma, sigma') in NumPy
 IN_NUMPY = {
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),

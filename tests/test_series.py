@@ -14,6 +14,8 @@ from nthsim.network import split
 from nthsim.series import coefficients, obstacle, pulled
 from nthsim.taylor_expansions import taylor_obstacle
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_coefficients_of_the_exponential_are_those_of_its_series(nested):

@@ -14,7 +14,7 @@ import nthsim as nth
 from nthsim.ladders import Ladder
 from nthsim.solvers import Explicit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
 TS = np.linspace(0.0, 2.0, 5)
 SOLVER = Explicit(rtol=1e-9)

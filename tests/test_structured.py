@@ -14,7 +14,7 @@ from nthsim.models import FCN, ResNet
 from nthsim.network import split
 from nthsim.slots import Slots
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
 N, D = 3, 2
 

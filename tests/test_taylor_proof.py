@@ -16,7 +16,7 @@ from nthsim.losses import squared_error
 from nthsim.problem import pose
 from nthsim.taylor_proof import proven
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
 
 class Through(eqx.Module):

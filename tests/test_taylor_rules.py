@@ -12,6 +12,8 @@ from nthsim.network import Evaluation, split
 from nthsim.series import coefficients
 from nthsim.taylor_rules import RIGHT, has_right_rules
 
+pytestmark = pytest.mark.compiled
+
 #: Zero and points about it; positive ones.
 Z = jnp.array([0.0, 1.0, -1.0, 0.5, -2.3, 2.3])
 POSITIVE = 0.3 + Z**2

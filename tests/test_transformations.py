@@ -14,6 +14,8 @@ from networks import NETWORKS
 import nthsim as nth
 from nthsim.hermite import SlowDecayWarning
 
+pytestmark = pytest.mark.compiled
+
 X = np.random.default_rng(0).standard_normal((3, 4))
 OTHERS = np.random.default_rng(1).standard_normal((2, 4))
 WEIGHTS = {r: np.random.default_rng(r).standard_normal((3,) * r) for r in (2, 3, 4)}

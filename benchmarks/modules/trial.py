@@ -1,0 +1,116 @@
+"""One module through all computations: `trial.py FILE` lists a file's modules, a NAME runs one."""
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from entry import Entry
+from oracle import Truth, parameters, truth
+from verdict import Verdict, judged, relative_error
+
+import nthsim as nth
+from nthsim import engines
+from nthsim.solvers.auto import Auto
+
+#: Fifty times as tight as the tolerances below ask for, with the quickest method to compile.
+SOLVER = Auto(rtol=2e-6)
+
+#: Derivatives are the same up to rounding, of which 1e-9 allows a million units; flows are off by
+#: what two solvers allow themselves, compared with what moves.
+DERIVATIVES, FLOWS = 1e-9, 1e-4
+
+#: Finite differences are what K^(3) is compared with where JAX has no derivative.
+DIFFERENCES = 1e-6
+
+METHODS = ("structured", "nested", "auto")
+
+
+def trial(entry: Entry) -> dict[str, Verdict]:
+    """The verdict on each computation, by its name."""
+    model, x = entry.model(), entry.inputs()
+    right = truth(model, x)
+    fine = 100 * entry.rounding
+    computations = _computations(model, x, right)
+    verdicts = {}
+    for name, computation in computations.items():
+        tolerance = FLOWS if name in ("flow", "dense", "series") else DERIVATIVES
+        if right.derivatives == "differences" and name not in ("flow", *_kernel_names(2)):
+            tolerance = max(tolerance, DIFFERENCES)
+        verdicts[name] = judged(computation, max(tolerance, fine))
+    verdicts["derivatives"] = Verdict(right.derivatives, "")
+    return verdicts
+
+
+def _computations(model: object, x: jax.Array, right: Truth) -> dict[str, Callable[[], float]]:
+    out = right.f.reshape(len(x), -1).shape[1]
+    shape = jax.eval_shape(lambda one: model(one), x[0]).shape  # pyright: ignore
+    y = right.targets.reshape(len(x), *(shape and (out,)))
+    ts = [0.0, right.horizon / 2, right.horizon]
+    data = lambda: nth.Dataset(x, y)  # noqa: E731
+
+    def kernel(order: int, method: str) -> float:
+        got = nth.kernel(model, x, order, method=method, progress=False)
+        # Where K^(3) is zero but for rounding, as of a model linear in its parameters, it is small.
+        least = 1e-6 * float(np.abs(right.kernels[2]).max())
+        scale = max(least, float(np.abs(right.kernels[order]).max()))
+        return relative_error(got, right.kernels[order], scale)
+
+    def flow() -> float:
+        run = nth.gradient_flow(model, data(), ts, solver=SOLVER, progress=False)
+        way = float(np.abs(right.trained - parameters(model)).max())
+        trained = relative_error(parameters(run.model), right.trained, way)
+        return max(_missed(run.f, right.f, right.flow), trained)
+
+    def third(method: str) -> float:
+        run = nth.hierarchy(model, data(), 3, ts, method=method, solver=SOLVER, progress=False)
+        return _missed(run.f, right.f, right.third)
+
+    kernels = {
+        f"K{order} {method}": lambda order=order, method=method: kernel(order, method)
+        for order in (2, 3)
+        for method in METHODS
+    }
+    return {
+        **kernels,
+        "flow": flow,
+        "dense": lambda: third("dense"),
+        "series": lambda: third("series"),
+    }
+
+
+def _kernel_names(order: int) -> list[str]:
+    return [f"K{order} {method}" for method in METHODS]
+
+
+def _missed(got: np.ndarray, start: np.ndarray, right: np.ndarray) -> float:
+    """The error of outputs over how far they move; the first save time counts too."""
+    expected = np.concatenate([start[None], right])
+    return relative_error(got, expected, float(np.abs(right - start).max()))
+
+
+def main() -> None:
+    """List a file's modules, or run one and write its verdicts."""
+    file, *rest = sys.argv[1:]
+    entries = {entry.name: entry for entry in importlib.import_module(file).ENTRIES}
+    if not rest:
+        print(json.dumps({name: entry.wrapper for name, entry in entries.items()}))
+        return
+    name, out = rest
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_traceback_filtering", "off")  # the last line tells whose error it is
+    # "auto" takes nested derivatives for anything as small as these modules: without this it would
+    # never choose the way that it takes for large ones.
+    engines.QUICK = 0
+    start = time.perf_counter()
+    verdicts = trial(entries[name])
+    verdicts["seconds"] = Verdict(f"{time.perf_counter() - start:.0f}", "")
+    Path(out).write_text(json.dumps(verdicts))
+
+
+if __name__ == "__main__":
+    main()
