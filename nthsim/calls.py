@@ -6,17 +6,15 @@ its calls return. Both are read off the programs that JAX traces, so that they h
 all branches, and derivatives of all orders by all parameters; nothing is compiled or computed.
 """
 
-import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import Array, DTypeLike, PyTree
 
 from nthsim.layers import Layer, layer_names, layers_of, with_layers
 from nthsim.network import AbstractNetwork, Evaluation, Network, asked_once, precision
+from nthsim.programs import program
 from nthsim.solvers.compiled import is_traced
 from nthsim.tapes import Call, ChangedLayer, Listener, taped
 
@@ -98,12 +96,12 @@ def _unheard(
     return f"`model` must call `{missing[0]}` to be taken apart, but does not." if missing else None
 
 
-def _used(program: Any, theta: PyTree, names: list[str]) -> str | None:
+def _used(traced: Any, theta: PyTree, names: list[str]) -> str | None:
     """A sentence on an array of a layer that is used outside of the layer's calls."""
     parts = jax.tree.leaves_with_path(layers_of(theta))
-    arguments = program.invars[len(jax.tree.leaves(theta)) :]
-    used = {id(one) for step in program.eqns for one in step.invars}
-    used |= {id(one) for one in program.outvars}
+    arguments = traced.invars[len(jax.tree.leaves(theta)) :]
+    used = {id(one) for step in traced.eqns for one in step.invars}
+    used |= {id(one) for one in traced.outvars}
     for ((layer, part), _), argument in zip(parts, arguments, strict=False):
         if id(argument) in used:
             return (
@@ -115,14 +113,14 @@ def _used(program: Any, theta: PyTree, names: list[str]) -> str | None:
 
 def _differing(network: Network, theta: PyTree, one: Any) -> str | None:
     """A sentence on the layer whose stand-in makes the model compute something else."""
-    plain = _Program.of(lambda theta, x: network.single(theta, x), theta, one)
+    plain = program(lambda theta, x: network.single(theta, x), theta, one)
 
     def differs(alone: int | None) -> bool:
         def listening(theta: PyTree[Array], x: Array) -> Any:
             listener = Listener(layers_of(theta), layers_of(theta))
             return taped(network, theta, listener, alone=alone)(x)
 
-        return not plain.same(_Program.of(listening, theta, one))
+        return not plain.same(program(listening, theta, one))
 
     if not differs(None):
         return None
@@ -132,29 +130,6 @@ def _differing(network: Network, theta: PyTree, one: Any) -> str | None:
         f"`model` must only call `{asked[0]}` to be taken apart, but computes something else "
         "once another object answers these calls: it asks for its exact type, say."
     )
-
-
-class _Program(NamedTuple):
-    """What JAX traces of a function: its steps in words, and the arrays that it holds."""
-
-    words: str
-    constants: list[Any]
-
-    @staticmethod
-    def of(function: Callable[..., Any], *arguments: Any) -> "_Program":
-        """The program of a function of arguments of these shapes."""
-        traced = jax.make_jaxpr(function)(*arguments)
-        return _Program(re.sub(r"0x[0-9a-f]+", "", str(traced)), traced.consts)
-
-    def same(self, other: "_Program") -> bool:
-        """Whether both compute the same."""
-        return self.words == other.words and all(map(_same_array, self.constants, other.constants))
-
-
-def _same_array(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    return not is_traced((one, other)) and np.array_equal(one, other, equal_nan=True)
 
 
 def _is_shared(node: object) -> bool:

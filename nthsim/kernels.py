@@ -80,6 +80,7 @@ def kernel(
             f"`x_first` must hold inputs of shape {x.shape[1:]}, but holds {first.shape[1:]}."
         )
     out_shape, n, t = output_shape(network, theta, x), len(x), len(first)
+    network = network.as_now(theta, x)
     if x_first is None:
         slots = Slots(x, (0, n), (0, n), prod(out_shape))
     else:

@@ -72,13 +72,15 @@ class Residual(eqx.Module):
     r"""The residual $c_a = \partial \ell(f_a, y_a) / \partial f_a \,/\, n$ as a function of f.
 
     f may come with any shape that holds one output per sample; the result has the same. `jumps`
-    says that it is known to jump somewhere.
+    says that it is known to jump somewhere; `program` tells the loss from itself before something
+    changed that it reads.
     """
 
     loss: Loss
     y: Float[Array, " n ..."]
     out_shape: tuple[int, ...] = eqx.field(static=True)
     jumps: bool = eqx.field(static=True, default=False)
+    program: str = eqx.field(static=True, default="")
 
     def __call__(self, f: Array, samples: Int[Array, " s"] | None = None) -> Array:
         """Evaluate at the outputs on all training inputs, or on these samples alone."""
@@ -91,6 +93,11 @@ class Residual(eqx.Module):
         """The mean loss, whose derivative the residual is."""
         return jnp.mean(jax.vmap(self.loss)(f.reshape(len(self.y), *self.out_shape), self.y))
 
+    @compiled
+    def means(self, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) -> Float[Array, " T"]:
+        """The mean loss over any samples, at each time."""
+        return jax.vmap(lambda f_t: jnp.mean(jax.vmap(self.loss)(f_t, y)))(f)
+
     @property
     def rough(self) -> str:
         """What keeps it from being smooth, in words; "" if nothing."""
@@ -102,12 +109,6 @@ class Residual(eqx.Module):
         outputs = len(self.y) * prod(self.out_shape)
         somewhere = jnp.cos(jnp.arange(outputs, dtype=self.y.dtype))
         return f"{loss_name(self.loss)}, {float(self.risk(somewhere)):.5g} at some outputs"
-
-
-@compiled
-def mean_loss(loss: Loss, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) -> Array:
-    """The mean over samples at each time, shape (T,)."""
-    return jax.vmap(lambda f_t: jnp.mean(jax.vmap(loss)(f_t, y)))(f)
 
 
 def _same_shape(name: str, f: Array, y: Array) -> None:

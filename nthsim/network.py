@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 
 from nthsim.constants import stopped, trained, warn_of_tied
 from nthsim.models.plain import PLAIN
+from nthsim.programs import program
 from nthsim.recompilations import hint
 from nthsim.same_functions import alike, originals
 from nthsim.solvers.compiled import counted, lowers
@@ -69,9 +70,19 @@ class Evaluation(eqx.Module):
 
 
 class Network(AbstractNetwork):
-    """What is left of a model without its parameters: evaluates it at given ones."""
+    """What is left of a model without its parameters: evaluates it at given ones.
+
+    `program` tells it from the same model before something changed that the model reads: a global
+    variable, a helper function, an attribute. What was compiled then is not used now.
+    """
 
     static: PyTree
+    program: str = eqx.field(static=True, default="")
+
+    def as_now(self, theta: PyTree[Array], x: Array) -> "Network":
+        """The same with its program for inputs like these, which is traced anew."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
+        return Network(self.static, program(self.single, theta, one).digest())
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -83,7 +94,7 @@ class Network(AbstractNetwork):
 
     def expandable(self) -> "Network":
         """The same, with JAX's activations replaced by ours."""
-        return Network(jax.tree.map(_like, self.static))
+        return Network(jax.tree.map(_like, self.static), self.program)
 
 
 T = TypeVar("T")

@@ -85,7 +85,9 @@ def population(models: Sequence[PyTree], data: Dataset, loss: Loss) -> Populatio
     parts = [split(model) for model in models]
     if not _alike(parts):  # in their constants, perhaps
         parts = [split(model, constants=True) for model in models]
-        problem = dataclasses.replace(problem, network=parts[0][0], theta=parts[0][1])
+        network, theta = parts[0]
+        network = network.as_now(theta, problem.x)
+        problem = dataclasses.replace(problem, network=network, theta=theta)
         if not _alike(parts):
             raise ValueError(
                 "`make_model` must return models of one structure for all seeds of a size, but "

@@ -18,6 +18,7 @@ from nthsim.expansions import AbstractExpansion
 from nthsim.jumps import JumpingLossWarning, jumping
 from nthsim.losses import LOSSES, Loss, Residual, logistic, squared_error
 from nthsim.network import AbstractNetwork, output_shape, precision, split
+from nthsim.programs import program
 from nthsim.recompilations import hint
 from nthsim.roads import Road, road
 from nthsim.same_functions import alike
@@ -132,6 +133,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     network, theta = split(model)
     dtype = precision(theta)
     out_shape = output_shape(network, theta, data.x)
+    network = network.as_now(theta, data.x)
     x, y, x_test, y_test = jax.tree.map(
         lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
     )
@@ -141,8 +143,9 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         _check_signs("y_test", data.y_test)
     way = road(network, theta, x, prod(out_shape))
     hint("loss", loss)
-    loss = alike(loss)
-    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape))
+    one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
+    now, loss = program(loss, *one).digest(), alike(loss)
+    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape), now)
     forward = network.forward(theta, x)
     linear = forward or is_staged(theta, x) or backward_linear(network, theta, x)
     return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear)

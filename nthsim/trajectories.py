@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.ladders import Ladder
-from nthsim.losses import mean_loss
 from nthsim.problem import Problem
 from nthsim.recipes import restore, store
 from nthsim.records import Record, arrays_of, origin
@@ -202,4 +201,4 @@ def _sound(stop: Stop, ts: Float[np.ndarray, " T"], loss: Float[np.ndarray, " T"
 
 
 def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:
-    return np.asarray(mean_loss(problem.residual.loss, jnp.asarray(f, problem.x.dtype), y))
+    return np.asarray(problem.residual.means(jnp.asarray(f, problem.x.dtype), y))

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, log_softmax, softmax
 
 import nthsim as nth
-from nthsim.losses import Residual, mean_loss
+from nthsim.losses import Residual
 
 pytestmark = pytest.mark.compiled
 
@@ -47,7 +47,7 @@ def test_softmax_takes_centred_targets_for_what_they_mean():
 def test_mean_loss_is_taken_over_samples_at_each_time():
     f, y = jr.normal(jr.key(4), (2, 3, 2)), jr.normal(jr.key(5), (3, 2))
     expected = 0.5 * np.mean(np.sum((np.asarray(f) - np.asarray(y)) ** 2, axis=2), axis=1)
-    np.testing.assert_allclose(mean_loss(nth.squared_error, f, y), expected, rtol=1e-14)
+    np.testing.assert_allclose(Residual(nth.squared_error, y, ()).means(f, y), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("loss", [nth.squared_error, nth.logistic, nth.softmax_cross_entropy])
