@@ -167,7 +167,7 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
             f"`model` must be an Equinox module that maps one input to its output, "
             f"but is {type(model).__name__}."
         )
-    model = alike(model)
+    kind, model = type(model).__name__, alike(model)
     theta, static = eqx.partition(model, eqx.is_inexact_array if constants else trained(model))
     warn_of_tied(theta)
     theta = jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, theta)
@@ -175,7 +175,7 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
     if not leaves and not isinstance(model, eqx.Module):
         raise ValueError(
             "`model` must be an instance of an Equinox module, which holds its parameters, "
-            f"but is of type {type(model).__name__}."
+            f"but is of type {kind}."
         )
     if not leaves:
         raise ValueError(

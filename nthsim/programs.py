@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nthsim.solvers.compiled import is_traced
@@ -44,9 +45,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _bytes(constant: Any) -> bytes:
     """An array by its shape, type and numbers; random keys by what they are made of."""
-    if isinstance(constant, jax.Array) and jax.dtypes.issubdtype(
-        constant.dtype, jax.dtypes.prng_key
-    ):
+    if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
         constant = jax.random.key_data(constant)
     values = np.asarray(constant)
     return f"{values.shape} {values.dtype}".encode() + values.tobytes()

@@ -1,5 +1,7 @@
 """What trains is told, and what does not train stays where it was."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -49,7 +51,7 @@ class Stopped(eqx.Module):
         return self.net.readout(jnp.tanh(jax.lax.stop_gradient(self.net.first) @ x))
 
 
-def features(seed=0, *, mark=NonTrainable):
+def features(seed=0, *, mark: Any = NonTrainable):
     first_key, readout_key = jr.split(jr.key(seed))
     first = jr.normal(first_key, (5, 4))
     return Features(mark(first), eqx.nn.Linear(5, "scalar", key=readout_key))
@@ -190,13 +192,14 @@ def test_class_of_the_same_name_elsewhere_marks_nothing():
 
 @pytest.mark.slow
 def test_comparison_with_constants_is_that_of_stopped_gradients_and_comes_back(tmp_path):
-    options = {"certify": False, "progress": False}
+    options: Any = {"certify": False, "progress": False}
     study = nth.compare(features(), data(), (2, 3), [0.0, 0.3], method="series", **options)
     other = nth.compare(Stopped(features(mark=jnp.asarray)), data(), (2, 3), [0.0, 0.3], **options)
     # Another norm of other parameters measures errors, so that steps differ within tolerances.
     np.testing.assert_allclose(study.exact.f, other.exact.f, rtol=1e-6)
     np.testing.assert_allclose(study.truncation(3).f, other.truncation(3).f, rtol=1e-6)
     np.testing.assert_array_equal(study.exact.model.first.tree, study.model.first.tree)
+    assert study.parameters is not None
     assert study.parameters.total == 6
     assert "6 parameters" in str(study)
     study.save(tmp_path / "study.nc")
@@ -227,7 +230,8 @@ def test_constant_that_a_module_takes_past_its_mark_gets_no_gradient_in_a_popula
         net: Features
 
         def __call__(self, x):
-            return self.net.readout(jnp.tanh(self.net.first.tree @ x))
+            first: Any = self.net.first
+            return self.net.readout(jnp.tanh(first.tree @ x))
 
     models = [Past(features(seed)) for seed in range(2)]
     kernels = population(models, data(), nth.squared_error).kernel(2)
@@ -235,9 +239,16 @@ def test_constant_that_a_module_takes_past_its_mark_gets_no_gradient_in_a_popula
     np.testing.assert_allclose(kernels[1], right, rtol=1e-12)
 
 
+class Still(eqx.Module):
+    mark: object
+
+    def __call__(self, x):
+        return x.sum()
+
+
 def test_model_in_which_nothing_trains_is_refused():
     with pytest.raises(ValueError, match="one floating-point array that trains, but has none"):
-        nth.parameters(eqx.nn.Lambda(NonTrainable(jnp.ones(3))))
+        nth.parameters(Still(NonTrainable(jnp.ones(3))))
 
 
 def test_plan_lists_what_trains_when_asked(capsys):

@@ -3,6 +3,7 @@
 import functools
 import types
 import warnings
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,7 +21,7 @@ from nthsim.solvers import Explicit
 
 SCALE = 1.0
 SETTINGS = types.ModuleType("settings")
-SETTINGS.scale = 1.0
+vars(SETTINGS)["scale"] = 1.0
 TRACED: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: TRACED.append(event))
 
@@ -174,7 +175,7 @@ class Chosen(eqx.Module):
     """Looks at which functions it has, as a module may."""
 
     layer: eqx.nn.Linear
-    one: object
+    one: Any
     other: object = eqx.field(static=True)
     pair: tuple = eqx.field(static=True)
 
