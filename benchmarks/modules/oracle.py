@@ -54,6 +54,8 @@ def truth(model: Any, x: jax.Array) -> Truth:
     """Compute all that is compared with."""
     trained, rest = split(model)
     theta, unravel = ravel_pytree(trained)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(theta.dtype)
 
     def f(at: Vector) -> Vector:
         whole = eqx.combine(unravel(at), rest)
@@ -67,8 +69,9 @@ def truth(model: Any, x: jax.Array) -> Truth:
     n = len(x)
     horizon = float(n / np.linalg.eigvalsh(K2)[-1])
     field = jax.jit(lambda at: -jacobian(at).T @ (f(at) - targets) / n)
-    path = _flow(lambda at: np.asarray(field(at)), np.asarray(theta), horizon)
-    flow = np.array([f(jnp.asarray(at)) for at in path])
+    kept = lambda at: jnp.asarray(at, theta.dtype)  # noqa: E731
+    path = _flow(lambda at: np.asarray(field(kept(at))), np.asarray(theta, float), horizon)
+    flow = np.array([f(kept(at)) for at in path])
     third = _third_order(f0, K2, K3, targets, horizon, n)
     return Truth(targets, horizon, f0, {2: K2, 3: K3}, flow, path[-1], third, derivatives)
 

@@ -48,13 +48,12 @@ def row(module: Listed, seconds: int, folder: Path) -> Row:
     """Run one module."""
     out = folder / (re.sub(r"\W+", "_", f"{module.file}_{module.name}") + ".json")
     done = _run([module.file, module.name, str(out)], seconds)
+    cells = json.loads(out.read_text()) if out.exists() else {}
     if done is None:
-        cells = {"all": ["no end", f"{seconds} s"]}
-    elif done.returncode or not out.exists():
+        cells.setdefault("all", ["no end", f"{seconds} s"])
+    elif done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        cells = {"all": ["raw", last[:200]]}
-    else:
-        cells = json.loads(out.read_text())
+        cells.setdefault("all", ["raw", last[:200]])
     words = collections.Counter(word for word, _ in cells.values())
     print(f"{module.file}: {module.name}: {dict(words)}", file=sys.stderr, flush=True)
     return Row(module.file.split(".")[-1], module.name, module.wrapper, cells)
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", help="those to run; all if none is named")
     parser.add_argument("--out", type=Path, help="where the table is written besides")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seconds", type=int, default=300, help="for each module")
+    parser.add_argument("--seconds", type=int, default=600, help="for each module")
     parser.add_argument("--name", help="only modules whose name this is part of", default="")
     arguments = parser.parse_args()
     with ThreadPoolExecutor(arguments.workers) as pool, tempfile.TemporaryDirectory() as folder:

@@ -13,10 +13,11 @@ MEANINGS = {
     "WRONG": "other numbers, in silence",
     "raw": "an error that nthsim did not foresee: JAX's, or the module's own",
     "no end": "nothing within the time there is",
+    "no truth": "the module itself, or the script's own derivatives, fail: nothing is compared",
 }
 
 #: The words that make the table fail.
-FAULTS = ("WRONG", "raw", "no end")
+FAULTS = ("WRONG", "raw", "no end", "no truth")
 
 METHODS = ("structured", "nested", "auto")
 COLUMNS = (*(f"K{r} {m}" for r in (2, 3) for m in METHODS), "flow", "dense", "series")
@@ -89,7 +90,7 @@ def _notes(rows: list[Row]) -> str:
         said: dict[str, list[str]] = collections.defaultdict(list)
         for column in COLUMNS:
             word, detail = row.cell(column)
-            if word in ("aside", "says so", "raw"):
+            if word in ("aside", "says so", "raw", "no truth"):
                 said[f"{word}: {detail}"].append(column)
         notes += [f"{', '.join(columns)} {sentence}" for sentence, columns in said.items()]
         lines += [f"- {row.name}: {'; '.join(notes)}"] if notes else []

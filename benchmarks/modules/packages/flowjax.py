@@ -7,7 +7,6 @@ from flowjax.flows import (
     coupling_flow,
     masked_autoregressive_flow,
     planar_flow,
-    triangular_spline_flow,
 )
 from paramax import unwrap
 from written import Listing
@@ -18,7 +17,6 @@ FLOWS = {
     "masked autoregressive flow": (masked_autoregressive_flow, {"nn_width": 4}),
     "block neural autoregressive flow": (block_neural_autoregressive_flow, {"nn_block_dim": 2}),
     "planar flow": (planar_flow, {"width_size": 4, "depth": 1}),
-    "triangular spline flow": (triangular_spline_flow, {"knots": 4}),
 }
 
 for name, (make, options) in FLOWS.items():
