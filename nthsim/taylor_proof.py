@@ -87,7 +87,7 @@ def _evaluated(along: AbstractExpansion, theta: PyTree[Array], x: Array, x_first
     def weights(f: Array, samples: Array) -> Array:
         """Different ones for all outputs, as a softmax's have a sum without derivative."""
         each = f[0].size
-        numbers = samples[:, None] * each + jnp.arange(each)
+        numbers = samples[:, None] * each + jnp.arange(each)[None]
         return jnp.cos(numbers.astype(f.dtype)).reshape(f.shape)
 
     with jax.default_matmul_precision("highest"):  # as a run
