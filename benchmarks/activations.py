@@ -1,6 +1,6 @@
 """Which activations Taylor arithmetic gets through, and kernels are structured with.
 
-Writes `docs/activations.md`, or in it the columns of the JAX that this runs on; nothing is computed.
+Writes `docs/activations.md`, or the columns of this JAX in it. Nothing is computed.
 """
 
 import inspect
@@ -26,9 +26,9 @@ What `nthsim` does with every function of `jax.nn` that maps one array to anothe
 activations: as a field of the module ("held", as in `eqx.nn.MLP`), and called by name in the
 module's `__call__` ("called"). "Taylor" means Taylor arithmetic, whose work grows like the square
 of the order; "nested" derivatives, like its exponential, where a function has a derivative of its
-own or an operation has no rule, which is named. Held ones of `jax.nn` are replaced by plain operations
-where `nthsim` knows them; JAX gives no public way to do the same within a `__call__`, so call those
-of `nthsim.models.plain` there. Either way the numbers are the same. On data where Taylor
+own or an operation has no rule, which is named. Held ones of `jax.nn` are replaced by plain
+operations where `nthsim` knows them; JAX gives no public way to do the same within a `__call__`, so
+call those of `nthsim.models.plain` there. Either way the numbers are the same. On data where Taylor
 arithmetic goes wrong (a power of a negative number) derivatives are nested, and the result says so.
 Kernels are "structured" with what lies between layers, whatever it is.
 
