@@ -49,24 +49,6 @@ def mish(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return z * jnp.tanh(softplus(z))
 
 
-def celu(z: Float[Array, "*shape"], alpha: float = 1.0) -> Float[Array, "*shape"]:
-    r"""Return z where it is positive, else $\alpha (e^{z / \alpha} - 1)$."""
-    below = jnp.where(z > 0, jnp.zeros_like(z), z)
-    return jnp.where(z > 0, z, alpha * jnp.expm1(below / alpha))
-
-
-def sparse_sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return (z + 1) / 2 between 0 and 1; at its kinks the slope is 0 where JAX has 1/4."""
-    rising = jnp.where(z > -1, (z + 1) / 2, jnp.zeros_like(z))
-    return jnp.where(z < 1, rising, jnp.ones_like(z))
-
-
-def log1mexp(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    r"""Return $\log(1 - e^{-z})$ for positive z."""
-    near = z < jnp.log(2.0).astype(z.dtype)
-    return jnp.where(near, jnp.log(-jnp.expm1(-z)), jnp.log1p(-jnp.exp(-z)))
-
-
 def logaddexp(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     r"""Return $\log(e^a + e^b)$ of finite numbers."""
     return a + softplus(b - a)
@@ -75,16 +57,13 @@ def logaddexp(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arr
 #: Activations of JAX without Taylor coefficients, and the same functions with them.
 PLAIN: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyType(
     {
-        jax.nn.celu: celu,
         jax.nn.hard_sigmoid: hard_sigmoid,
         jax.nn.hard_silu: hard_silu,
-        jax.nn.log1mexp: log1mexp,
         jax.nn.log_sigmoid: log_sigmoid,
         jax.nn.mish: mish,
         jax.nn.relu: relu,
         jax.nn.relu6: relu6,
         jax.nn.softplus: softplus,
-        jax.nn.sparse_sigmoid: sparse_sigmoid,
         jnp.logaddexp: logaddexp,
     }
 )

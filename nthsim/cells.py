@@ -129,7 +129,8 @@ class Study(eqx.Module):
         return {f: describe(self.model(f, self.sizes[0], self.seeds[0])) for f in self.families}
 
     def _mark(self, family: str, size: int) -> str:
-        return network_digest(*split(self.model(family, size, 0)))
+        network, theta = split(self.model(family, size, 0))
+        return network_digest(network.as_now(theta, self.data.x), theta)
 
 
 def slug(family: str) -> str:

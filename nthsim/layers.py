@@ -32,7 +32,10 @@ def is_layer(node: Any) -> bool:
         return False
     whole = isinstance(node, eqx.nn.Linear) or node.groups == 1
     held = [node.weight] if node.bias is None else [node.weight, node.bias]
-    return whole and jax.tree_util.all_leaves(held)  # nothing is wrapped
+    if not (whole and jax.tree_util.all_leaves(held)):  # something is wrapped
+        return False
+    out, _, *kernel = node.weight.shape
+    return node.bias is None or node.bias.shape == (out, *(1 for _ in kernel))
 
 
 def layers_of(theta: PyTree) -> list[Layer]:

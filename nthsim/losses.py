@@ -108,7 +108,8 @@ class Residual(eqx.Module):
         """What tells one loss from another of the same name: its value somewhere."""
         outputs = len(self.y) * prod(self.out_shape)
         somewhere = jnp.cos(jnp.arange(outputs, dtype=self.y.dtype))
-        return f"{loss_name(self.loss)}, {float(self.risk(somewhere)):.5g} at some outputs"
+        value = f"{float(self.risk(somewhere)):.5g} at some outputs"
+        return f"{loss_name(self.loss)}, {value}, program {self.program[:12]}"
 
 
 def _same_shape(name: str, f: Array, y: Array) -> None:

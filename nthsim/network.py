@@ -38,8 +38,8 @@ class AbstractNetwork(eqx.Module):
         """The user's module with these parameters; None where it is another function of them."""
 
     @abc.abstractmethod
-    def expandable(self) -> "AbstractNetwork":
-        """The same function, by activations that Taylor arithmetic gets through."""
+    def expandable(self, theta: PyTree, x: Any) -> "AbstractNetwork":
+        """The same function, by activations that Taylor arithmetic gets through where it can be."""
 
     def __call__(self, theta: PyTree[Array], x: Array) -> Array:
         """The outputs for a batch of inputs, stacked along the first axis."""
@@ -92,9 +92,12 @@ class Network(AbstractNetwork):
         """The module with these parameters, each of which is in one of the trees."""
         return stopped(originals(eqx.combine(theta, *others, self.static)))
 
-    def expandable(self) -> "Network":
-        """The same, with JAX's activations replaced by ours."""
-        return Network(jax.tree.map(_like, self.static), self.program)
+    def expandable(self, theta: PyTree, x: Any) -> "Network":
+        """The same, with JAX's activations replaced by ours if all the model does is call them."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        if not _calls_alone(Evaluation(self, theta, one)):
+            return self
+        return Network(jax.tree.map(_plain, self.static), self.program)
 
 
 T = TypeVar("T")
@@ -140,8 +143,38 @@ def _pushed(evaluation: Evaluation) -> bool:
     return lowers(push, evaluation.theta, evaluation.one)
 
 
-def _like(leaf: object) -> object:
-    return next((ours for theirs, ours in PLAIN.items() if leaf is theirs), leaf)
+@asked_once
+def _calls_alone(evaluation: Evaluation) -> bool:
+    """Whether a model computes the same once its activations are others that do the same."""
+    network = evaluation.network
+    assert isinstance(network, Network)
+    others = Network(jax.tree.map(_other, network.static))
+    shapes = evaluation.theta, evaluation.one
+    return program(network.single, *shapes).same(program(others.single, *shapes))
+
+
+def _plain(leaf: object) -> object:
+    """Ours in the place of an activation of JAX, under its name."""
+    for theirs, ours in PLAIN.items():
+        if leaf is theirs:
+            return _named(theirs, ours)
+    return leaf
+
+
+def _other(leaf: object) -> object:
+    """Another function in the place of the same activations, which does what they do."""
+    return _named(leaf, leaf) if any(leaf is theirs for theirs in PLAIN) else leaf
+
+
+@functools.cache
+def _named(named: Callable[..., Array], function: Callable[..., Array]) -> Callable[..., Array]:
+    """A function under the name of another."""
+
+    @functools.wraps(named)
+    def call(*args: Array, **kwargs: Array) -> Array:
+        return function(*args, **kwargs)
+
+    return call
 
 
 def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Array]]:

@@ -95,7 +95,7 @@ class Problem(eqx.Module):
 
     def series_kernel(self) -> SeriesKernel:
         r"""$K^{(2)}$ with its `slots`, as a function of a path of parameters."""
-        network = self.network.expandable()
+        network = self.network.expandable(self.theta, self.x)
         return series_kernel(block_kernel(network, self.theta, self.slots, 2), self.theta)
 
     def expansion(self, terms: int) -> AbstractExpansion:

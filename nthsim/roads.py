@@ -99,7 +99,7 @@ class Road(eqx.Module):
         numbers = self.numbers(terms, network.work(theta, x).written)
         chunk = min(max(1, chunk_bytes // (numbers * x.dtype.itemsize)), len(x))
         if self.obstacle is None:
-            network = network.expandable()
+            network = network.expandable(theta, x)
         if not self.calls:
             return TaylorExpansion(network=network, chunk=chunk, obstacle=self.obstacle)
         assert isinstance(network, Network)  # no other has calls

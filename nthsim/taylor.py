@@ -50,8 +50,9 @@ class TaylorNetwork(AbstractNetwork):
         """None: the network itself is another function of these parameters."""
         del theta
 
-    def expandable(self) -> "TaylorNetwork":
+    def expandable(self, theta: PyTree, x: object) -> "TaylorNetwork":
         """The same: it is made of an expandable one."""
+        del theta, x
         return self
 
 
@@ -116,7 +117,7 @@ def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: boo
     """Integrate the gradient flow of the Taylor polynomial."""
     problem = proven(problem, whole=True)
     way, network = problem.road, problem.network
-    network = network if way.obstacle else network.expandable()
+    network = network if way.obstacle else network.expandable(problem.theta, problem.x)
     polynomial = TaylorNetwork(network, problem.theta, degree, way.obstacle is not None)
     expanded = dataclasses.replace(problem, network=polynomial)
     run = exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)

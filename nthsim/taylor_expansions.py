@@ -60,7 +60,7 @@ class TaylorExpansion(AbstractExpansion):
 
 def taylor_obstacle(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> str | None:
     """What keeps Taylor arithmetic from a network; nothing is computed."""
-    network, one = network.expandable(), x[:1]
+    network, one = network.expandable(theta, x), x[:1]
     return obstacle(lambda at: network(at, one), theta)
 
 

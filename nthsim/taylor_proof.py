@@ -53,7 +53,8 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
     way = problem.road
     if way.obstacle is not None:
         return problem
-    if has_right_rules(Evaluation(problem.network.expandable(), problem.theta, problem.x[0])):
+    network = problem.network.expandable(problem.theta, problem.x)
+    if has_right_rules(Evaluation(network, problem.theta, problem.x[0])):
         return dataclasses.replace(problem, road=_all_through(way, None)) if whole else problem
     expected = _found(problem, _nested(way, "is its own reference"))
     fault = _singular(problem, expected)

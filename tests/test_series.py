@@ -40,8 +40,6 @@ def test_coefficients_along_a_curved_path_are_those_of_the_composition(nested):
 def test_plain_activations_are_those_of_jax(theirs):
     """With two derivatives, away from kinks."""
     z = jnp.array([-40.0, -2.9, -1.5, -1e-9, 1e-9, 0.7, 1.1, 5.9, 40.0])
-    if theirs is jax.nn.log1mexp:
-        z = z[z > 0]
     binary = theirs is jnp.logaddexp
     functions = [
         (lambda a, f=f: f(a, jnp.sin(a))) if binary else f for f in (PLAIN[theirs], theirs)
@@ -56,7 +54,7 @@ def test_plain_activations_are_those_of_jax(theirs):
 
 def test_plain_activations_have_the_slopes_of_jax_at_their_kinks():
     kinks = jnp.array([-3.0, 0.0, 3.0, 6.0])
-    for theirs in (jax.nn.relu, jax.nn.relu6, jax.nn.hard_sigmoid, jax.nn.hard_silu, jax.nn.celu):
+    for theirs in (jax.nn.relu, jax.nn.relu6, jax.nn.hard_sigmoid, jax.nn.hard_silu):
         with jax.numpy_dtype_promotion("standard"):
             expected = jax.vmap(jax.grad(theirs))(kinks)
         np.testing.assert_array_equal(jax.vmap(jax.grad(PLAIN[theirs]))(kinks), expected)

@@ -71,4 +71,5 @@ def test_every_rule_that_is_relied_on_was_compared():
 @pytest.mark.parametrize("name", ["fcn", "resnet", "mlp of three outputs", "convolutional"])
 def test_usual_networks_are_made_of_such_operations(name):
     network, theta = split(NETWORKS[name])
-    assert has_right_rules(Evaluation(network.expandable(), theta, jnp.zeros(4)))
+    plain = network.expandable(theta, jnp.zeros((1, 4)))
+    assert has_right_rules(Evaluation(plain, theta, jnp.zeros(4)))

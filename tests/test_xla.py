@@ -1,0 +1,142 @@
+"""Programs that XLA's CPU backend compiles wrongly unless it is kept from it."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib import resources
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.models import FCN
+from nthsim.solvers import Explicit
+from nthsim.solvers.compiled import compiled, is_staged, is_traced
+from nthsim.solvers.xla import FLAG, compiler_options, guard_process
+
+pytestmark = pytest.mark.compiled
+
+
+class Squared(eqx.Module):
+    """|W x|², wrong at thousands of inputs without options (jax 0.10.2)."""
+
+    W: jax.Array
+
+    def __call__(self, x):
+        return jnp.sum((self.W @ x) ** 2)
+
+
+class Summed(eqx.Module):
+    """z · (A x) with a matrix A of ones, wrong without options (jax 0.10.2 to 0.12)."""
+
+    z: jax.Array
+
+    def __call__(self, x):
+        return jnp.sum(self.z * (jnp.ones((len(self.z), len(x)), x.dtype) @ x))
+
+
+SIZES = [(20_000, 3, 3), (40_000, 3, 3), (5_000, 20, 16), (300, 20, 16)]
+
+
+@pytest.mark.parametrize(("n", "d", "m"), SIZES)
+def test_outputs_and_loss_along_a_flow_are_right_at_any_number_of_inputs(n, d, m):
+    rng = np.random.default_rng(n + m)
+    x, y, W, z = (rng.normal(size=s) for s in ((n, d), (n,), (m, d), (m,)))
+    expected = {Squared: np.sum((x @ W.T) ** 2, axis=1), Summed: np.sum(z) * np.sum(x, axis=1)}
+    for model in (Squared(jnp.asarray(W)), Summed(jnp.asarray(z))):
+        run = nth.gradient_flow(
+            model, nth.Dataset(x, y), [0.0, 1e-6], solver=Explicit(rtol=1e-3), progress=False
+        )
+        right = expected[type(model)]
+        np.testing.assert_allclose(run.f[0], right, rtol=1e-11, atol=1e-11 * abs(right).max())
+        np.testing.assert_allclose(run.loss[0], 0.5 * np.mean((right - y) ** 2), rtol=1e-11)
+
+
+@pytest.mark.parametrize("method", ["nested", "structured"])
+def test_kernel_of_a_thousand_inputs_is_that_of_its_formula(method):
+    rng = np.random.default_rng(5)
+    net = FCN(3, 5, 1, activation="identity", key=jr.key(0))
+    x = jnp.asarray(rng.normal(size=(1501, 3)))
+    kernel = nth.kernel(net, x[:201], 2, x_first=x, method=method, progress=False)
+    x = np.asarray(x)
+    W, a = (np.asarray(layer.weight) for layer in (net.layers[0], net.readout))
+    expected = ((x @ W.T) @ (x[:201] @ W.T).T + np.sum(a**2) * x @ x[:201].T) / 5
+    np.testing.assert_allclose(kernel, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_taylor_model_of_a_square_is_the_square():
+    rng = np.random.default_rng(6)
+    net, x = Squared(jnp.asarray(rng.normal(size=(16, 20)))), rng.normal(size=(300, 20))
+    data, ts = nth.Dataset(x, rng.normal(size=300)), [0.0, 1e-4]
+    exact = nth.gradient_flow(net, data, ts, progress=False)
+    taylor = nth.taylor(net, data, 2, ts, progress=False)
+    np.testing.assert_allclose(taylor.f, exact.f, rtol=1e-9)
+
+
+PROBE = """
+import warnings
+import jax, jax.numpy as jnp, numpy as np
+import nthsim as nth, equinox as eqx
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    {before}
+    for order in (2, 2):
+        nth.kernel(eqx.nn.Linear(2, 1, key=jax.random.key(0)), np.ones((2, 2)), order)
+told = [str(one.message) for one in told if one.category is nth.MiscompilationWarning]
+z, x = np.ones((300, 16), np.float32), np.ones((300, 3), np.float32)
+found = jax.jit(lambda z, x: jnp.sum(z * (x @ jnp.ones((3, 16), x.dtype)), axis=1))(z, x)
+print(len(told), bool(np.allclose(found, 48)), *told)
+"""
+
+
+def answered(before):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"PYTHONWARNINGS": "ignore", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    words = [sys.executable, "-c", PROBE.replace("{before}", before)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split(maxsplit=2)
+
+
+def test_process_that_compiles_wrongly_is_told_once_with_the_cure():
+    count, right, *told = answered("pass")
+    assert int(count) == (right == "False")  # says so just where it is so
+    assert right == "True" or f"XLA_FLAGS={FLAG}" in told[0]
+
+
+def test_guarded_process_compiles_rightly_and_is_told_nothing():
+    assert answered("nth.guard_process()")[:2] == ["0", "True"]
+
+
+def test_guard_keeps_the_flags_that_are_set(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_of_mine=1")
+    guard_process()
+    guard_process()
+    assert os.environ["XLA_FLAGS"] in ("--xla_of_mine=1", f"--xla_of_mine=1 {FLAG}")
+
+
+def test_program_within_another_one_is_a_part_of_it():
+    double = compiled(lambda x: 2 * x)
+    assert float(jax.jit(lambda x: double(x) + 1)(jnp.array(3.0))) == 7
+    assert float(jax.grad(lambda x: double(x) ** 2)(jnp.array(3.0))) == 24
+    seen = []
+    jax.eval_shape(lambda x: seen.append((is_traced(x), is_traced(2.0), is_staged())), 1.0)
+    assert seen == [(True, False, True)]
+    assert not is_staged(jnp.ones(2))
+
+
+def test_nothing_is_compiled_but_by_those_options():
+    for folder in ("nthsim", "nthsim.models", "nthsim.solvers"):
+        for file in resources.files(folder).iterdir():
+            if file.name.endswith(".py") and file.name not in (
+                "compiled.py",
+                "xla.py",
+                "function_contents.py",
+            ):
+                found = re.findall(r"filter_jit|jax\.jit\(|@jax\.jit", file.read_text())
+                assert found == [], file.name
+    assert set(compiler_options()) <= {"xla_cpu_experimental_ynn_fusion_type"}
