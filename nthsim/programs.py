@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,14 +13,22 @@ from nthsim.solvers.compiled import is_traced
 
 
 class Program(NamedTuple):
-    """The steps of a function in words, and the arrays that it holds."""
+    """The steps of a function in words, and the arrays that it holds.
+
+    What cannot be seen there is the function behind a derivative of its own or a callback.
+    """
 
     words: str
     constants: list[Any]
 
     def same(self, other: "Program") -> bool:
         """Whether both compute the same."""
-        return self.words == other.words and all(map(_same, self.constants, other.constants))
+        pairs = zip(self.constants, other.constants, strict=False)
+        return (
+            self.words == other.words
+            and len(self.constants) == len(other.constants)
+            and all(_same(*pair) for pair in pairs)
+        )
 
     def digest(self) -> str:
         """Letters that are others once the steps or the numbers held are."""
@@ -34,7 +42,16 @@ def program(function: Callable[..., Any], *arguments: Any) -> Program:
     """Trace a function for arguments of these shapes; nothing is computed."""
     # A function made anew is traced anew, whatever JAX remembers of the one inside.
     traced = jax.make_jaxpr(lambda *each: function(*each))(*arguments)
-    return Program(re.sub(r"0x[0-9a-f]+", "", str(traced)), traced.consts)
+    return Program(re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced)))
+
+
+def _constants(traced: Any) -> Iterator[Any]:
+    """The arrays held by a program and by those within it, as of a `jit`."""
+    yield from traced.consts
+    for step in traced.jaxpr.eqns:
+        for inner in jax.tree.leaves(step.params):
+            if isinstance(inner, type(traced)):
+                yield from _constants(inner)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -106,5 +106,8 @@ def test_program_tells_constants_and_steps_apart():
     one, other = jnp.array([1.0, 2.0]), jnp.array([1.0, 3.0])
     assert of(one) == of(jnp.array(one)) != of(other)
     assert of(1.0) != of(2.0)
+    inner = lambda c: jax.jit(lambda x: c * x)  # noqa: E731
+    digests = [program(lambda x, c=c: inner(c)(x), shape).digest() for c in (one, other)]
+    assert digests[0] != digests[1]
     keyed = lambda key: program(lambda x: x + jr.normal(key, (2,)), shape).digest()  # noqa: E731
     assert keyed(jr.key(0)) != keyed(jr.key(1))
