@@ -86,6 +86,11 @@ def _unheard(
                 f"`model` must call `{names[call.layer]}` on one input at a time and outside of "
                 "scan, jit and checkpoint to be taken apart, but does not."
             )
+        if isinstance(listener.layers[call.layer], eqx.nn.Linear) and taken.ndim > 1:
+            return (
+                f"`model` must call `{names[call.layer]}` on one vector at a time to be taken "
+                f"apart, but does so on an array of shape {taken.shape}."
+            )
         if taken.dtype != dtype:
             return (
                 f"`model` must call `{names[call.layer]}` in the precision of its parameters to be "

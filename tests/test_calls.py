@@ -22,15 +22,18 @@ class Net(eqx.Module):
 
     a: eqx.nn.Linear
     b: eqx.nn.Linear
+    square: eqx.nn.Linear | None
     how: object = eqx.field(static=True)
 
     def __call__(self, x):
         return self.how(self, x)  # pyright: ignore[reportCallIssue]
 
 
-def net(how):
-    keys = jr.split(jr.key(1))
-    return Net(eqx.nn.Linear(4, 5, key=keys[0]), eqx.nn.Linear(5, "scalar", key=keys[1]), how)
+def net(how, *, square=False):
+    keys = jr.split(jr.key(1), 3)
+    a, b = eqx.nn.Linear(4, 5, key=keys[0]), eqx.nn.Linear(5, "scalar", key=keys[1])
+    between = eqx.nn.Linear(5, 5, use_bias=False, key=keys[2]) if square else None
+    return Net(a, b, between, how)
 
 
 def chosen(layer, x):
@@ -75,6 +78,10 @@ REFUSED = {
     "a penalty": (lambda s, x: s.b(s.a(x)) + jnp.sum(s.a.weight**2), "the weight of `model.a`"),
     "its bias": (lambda s, x: s.b(s.a(x)) + jnp.sum(s.b.bias), "the bias of `model.b`"),
     "another call": (lambda s, x: s.b(eqx.nn.Linear.__call__(s.a, x)), "call `model.a`"),
+    "columns": (
+        lambda s, x: s.b(jnp.tanh(s.square(s.a(x)[:, None]))[:, 0]),
+        "`model.square` on one v",
+    ),
     "a batch": (lambda s, x: s.b(jax.vmap(s.a)(x[None])[0]), "`model.a` on one input at a time"),
 }
 
@@ -82,7 +89,7 @@ REFUSED = {
 @pytest.mark.parametrize("how", REFUSED)
 def test_model_that_does_more_is_left_whole_and_told_why(how):
     function, piece = REFUSED[how]
-    model = net(function)
+    model = net(function, square=how == "columns")
     with pytest.raises(ValueError, match=rf"^`model` must .*{piece}"):
         nth.kernel(model, X, 2, method="structured", progress=False)
     data = nth.Dataset(X, np.array([1.0, -1.0, 0.5]))
