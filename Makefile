@@ -90,6 +90,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/scaling.py
 	.venv/bin/python benchmarks/limits.py
 	.venv/bin/python benchmarks/repeated.py
+	.venv/bin/python benchmarks/proof.py
 
 # Another Python brings another JAX: make clean canaries PYTHON=python3.13
 canaries: .venv/.package

@@ -83,8 +83,11 @@ class Tape(AbstractTape):
         return z
 
 
-class Reached(Exception):
-    """An evaluation has come to the first call whose output is not given."""
+class Reached(BaseException):
+    """An evaluation has come to the first call whose output is not given.
+
+    No error: a model that goes on after those does not go on after this.
+    """
 
 
 class Playback(AbstractTape):

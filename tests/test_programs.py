@@ -100,6 +100,30 @@ def test_checkpoint_of_another_activation_or_loss_is_refused(tmp_path):
         flow(mlp(made(1.0)), loss=huber(60.0))
 
 
+def cautious(self, x):
+    try:
+        return self.layers[1](jnp.tanh(self.layers[0](x)))
+    except Exception:
+        return jnp.sum(x)
+
+
+class Cautious(eqx.Module):
+    """Goes on after errors of its layers."""
+
+    layers: list
+
+    def __call__(self, x):
+        return cautious(self, x)
+
+
+def test_model_that_catches_errors_is_followed_layer_by_layer_all_the_same():
+    keys = jr.split(jr.key(2))
+    net = Cautious([eqx.nn.Linear(2, 4, key=keys[0]), eqx.nn.Linear(4, "scalar", key=keys[1])])
+    run = nth.hierarchy(net, DATA, 2, [0.0, 0.2], method="series", progress=False)
+    np.testing.assert_allclose(run.f[0], jax.vmap(net)(DATA.x), rtol=1e-12)
+    assert "layer by layer" in str(run.method)
+
+
 def test_program_tells_constants_and_steps_apart():
     shape = jax.ShapeDtypeStruct((2,), jnp.float64)
     of = lambda c: program(lambda x: c * x, shape).digest()  # noqa: E731
