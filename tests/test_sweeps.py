@@ -260,9 +260,14 @@ def test_ctrl_c_is_heard_while_another_process_is_waited_for(study, tmp_path):
     claim = claimed(tmp_path / "a" / "number-1.lock")
     assert claim is not None
     watch = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
-    watch.start()
-    with pytest.raises(SweepError, match="interrupted; 1 of 2 cells are done"):
-        run(study, pieces(2), folder=tmp_path / "a")
+    # A process in the background may have been started with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        watch.start()
+        with pytest.raises(SweepError, match="interrupted; 1 of 2 cells are done"):
+            run(study, pieces(2), folder=tmp_path / "a")
+    finally:
+        signal.signal(signal.SIGINT, before)
     claim.release()
 
 
