@@ -130,7 +130,8 @@ class Study(eqx.Module):
 
     def _mark(self, family: str, size: int) -> str:
         network, theta = split(self.model(family, size, 0))
-        return network_digest(network.as_now(theta, self.data.x), theta)
+        now, _ = network.as_now(theta, self.data.x)
+        return network_digest(now, theta)
 
 
 def slug(family: str) -> str:

@@ -11,7 +11,7 @@ from nthsim.checks import choice, finite, real
 from nthsim.counts import count
 from nthsim.derivatives import check_derivatives
 from nthsim.engines import METHODS, block_kernel
-from nthsim.network import output_shape, precision, split
+from nthsim.network import precision, split
 from nthsim.progress import Progress
 from nthsim.refusals import check_kernel
 from nthsim.slots import Slots
@@ -79,8 +79,8 @@ def kernel(
         raise ValueError(
             f"`x_first` must hold inputs of shape {x.shape[1:]}, but holds {first.shape[1:]}."
         )
-    out_shape, n, t = output_shape(network, theta, x), len(x), len(first)
-    network = network.as_now(theta, x)
+    network, out_shape = network.as_now(theta, x)
+    n, t = len(x), len(first)
     if x_first is None:
         slots = Slots(x, (0, n), (0, n), prod(out_shape))
     else:

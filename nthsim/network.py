@@ -79,10 +79,15 @@ class Network(AbstractNetwork):
     static: PyTree
     program: str = eqx.field(static=True, default="")
 
-    def as_now(self, theta: PyTree[Array], x: Array) -> "Network":
-        """The same with its program for inputs like these, which is traced anew."""
+    def as_now(self, theta: PyTree[Array], x: Array) -> tuple["Network", tuple[int, ...]]:
+        """The same with its program for inputs like these, which is traced anew; `output_shape`."""
         one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
-        return Network(self.static, program(self.single, theta, one).digest())
+        try:
+            now = program(self.single, theta, one)
+        except Exception:  # whatever a stranger's module raises
+            output_shape(self, theta, x)  # says what it is
+            raise
+        return Network(self.static, now.digest()), _one_shape(now.out, one.dtype)
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -257,6 +262,11 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
         raise ValueError(
             f"`model` must accept one input of shape {one.shape}, but fails on it: {reason}"
         ) from error
+    return _one_shape(out, dtype)
+
+
+def _one_shape(out: Any, dtype: jnp.dtype) -> tuple[int, ...]:
+    """The shape of what a model returned for one input, if it is a scalar or a vector."""
     if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) > 1:
         what = f"shape {out.shape}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
         raise ValueError(f"`model` must map one input to a scalar or a vector, but returns {what}.")

@@ -86,7 +86,7 @@ def population(models: Sequence[PyTree], data: Dataset, loss: Loss) -> Populatio
     if not _alike(parts):  # in their constants, perhaps
         parts = [split(model, constants=True) for model in models]
         network, theta = parts[0]
-        network = network.as_now(theta, problem.x)
+        network, _ = network.as_now(theta, problem.x)
         problem = dataclasses.replace(problem, network=network, theta=theta)
         if not _alike(parts):
             raise ValueError(

@@ -17,7 +17,7 @@ from nthsim.engines import block_kernel
 from nthsim.expansions import AbstractExpansion
 from nthsim.jumps import JumpingLossWarning, jumping
 from nthsim.losses import LOSSES, Loss, Residual, logistic, squared_error
-from nthsim.network import AbstractNetwork, output_shape, precision, split
+from nthsim.network import AbstractNetwork, precision, split
 from nthsim.programs import program
 from nthsim.recompilations import hint
 from nthsim.roads import Road, road
@@ -132,8 +132,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
     network, theta = split(model)
     dtype = precision(theta)
-    out_shape = output_shape(network, theta, data.x)
-    network = network.as_now(theta, data.x)
+    network, out_shape = network.as_now(theta, data.x)
     x, y, x_test, y_test = jax.tree.map(
         lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
     )

@@ -13,13 +13,14 @@ from nthsim.solvers.compiled import is_traced
 
 
 class Program(NamedTuple):
-    """The steps of a function in words, and the arrays that it holds.
+    """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
     What cannot be seen there is the function behind a derivative of its own or a callback.
     """
 
     words: str
     constants: list[Any]
+    out: Any
 
     def same(self, other: "Program") -> bool:
         """Whether both compute the same."""
@@ -41,8 +42,9 @@ class Program(NamedTuple):
 def program(function: Callable[..., Any], *arguments: Any) -> Program:
     """Trace a function for arguments of these shapes; nothing is computed."""
     # A function made anew is traced anew, whatever JAX remembers of the one inside.
-    traced = jax.make_jaxpr(lambda *each: function(*each))(*arguments)
-    return Program(re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced)))
+    trace = jax.make_jaxpr(lambda *each: function(*each), return_shape=True)
+    traced, out = trace(*arguments)
+    return Program(re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced)), out)
 
 
 def _constants(traced: Any) -> Iterator[Any]:
