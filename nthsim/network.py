@@ -16,7 +16,7 @@ from nthsim.models.plain import PLAIN
 from nthsim.programs import program
 from nthsim.recompilations import hint
 from nthsim.same_functions import alike, originals
-from nthsim.solvers.compiled import counted, lowers
+from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
 
 
 class Work(eqx.Module):
@@ -87,6 +87,11 @@ class Network(AbstractNetwork):
         except Exception:  # whatever a stranger's module raises
             output_shape(self, theta, x)  # says what it is
             raise
+        if is_traced(now.constants) and not is_staged(theta, x):
+            raise ValueError(
+                "`model` must hold what it is transformed by as arrays of its own, but a function "
+                "in it captures an array that is traced here."
+            )
         return Network(self.static, now.digest()), _one_shape(now.out, one.dtype)
 
     def single(self, theta: PyTree, x: Any) -> Any:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from nthsim.cells import Cell, Maker, Study, slug
+from nthsim.checks import concrete
 from nthsim.counts import checked_integers, count, highest_rank
 from nthsim.datasets import Dataset
 from nthsim.footprints import member_bytes, problem_size
@@ -207,6 +208,7 @@ def _begun(out: object) -> int | None:
 def _fitting(study: Study, course: Schedule, family: str, size: int) -> int:
     """How many networks of a size fit into memory together; one that does not fit is refused."""
     model = study.model(family, size, study.seeds[0])
+    concrete(f"{study.axis}_scaling", model, study.data)
     problem = pose(model, study.data, study.loss)
     study.solver.tolerances(problem.x.dtype)
     numbers = problem_size(problem, course)

@@ -167,6 +167,9 @@ REFUSED = {
     "certificate": lambda m, d: nth.certificate(m, d, (2,), progress=False).slopes,
     "perturbation": lambda m, d: nth.perturbation(m, d, [1.0], progress=False).f,
     "limit_flow": lambda m, d: nth.limit_flow(m, d, [1.0], progress=False).f,
+    "width_scaling": lambda m, d: (
+        nth.width_scaling(lambda width, key: m, d, [4], 1, (), [0.0], progress=False).initial_f
+    ),
 }
 
 
@@ -186,3 +189,17 @@ def test_everything_else_is_refused_in_a_sentence(name):
         eqx.filter_grad(lambda model: call(model, DATA).sum())(model)
     with pytest.raises(ValueError, match=sentence):
         jax.jit(lambda: call(model, DATA))()
+
+
+@pytest.mark.filterwarnings("ignore::nthsim.recompilations.RecompilationWarning")
+@pytest.mark.parametrize("transformed", [jax.grad, jax.vmap])
+def test_model_that_captures_what_it_is_differentiated_by_is_refused_in_a_sentence(transformed):
+    def total(scale):
+        net = eqx.nn.MLP(2, "scalar", 3, 1, lambda z: jnp.tanh(scale * z), key=jr.key(0))
+        return nth.kernel(net, jnp.asarray(X[:, :2]), 2, progress=False).sum()
+
+    sentence = (
+        "^`model` must hold what it is transformed by as arrays of its own, but a function in"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        transformed(total)(1.5 if transformed is jax.grad else jnp.array([1.5, 2.0]))
