@@ -38,7 +38,7 @@ class Squared(eqx.Module):
 
 
 class Summed(eqx.Module):
-    """z · (A x) with a matrix A of ones; jax 0.10.1 to 0.12.0.1 get it wrong."""
+    """z · (A x) with a matrix A of ones; jax 0.10.2 to 0.12.0.1 get it wrong."""
 
     W: jax.Array
 
