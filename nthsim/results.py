@@ -130,7 +130,9 @@ def write(
     # By way of memory: HDF5 takes the whole process down when the disk fills up under it.
     whole = io.BytesIO()
     tree.to_netcdf(whole, engine="h5netcdf", encoding=encoding)
-    with replacing(path) as part, whole.getbuffer() as content:  # which keeps `whole` from closing
+    # No view of it: an error's traceback would hold that, and keep `whole` from being closed.
+    content = whole.getvalue()
+    with replacing(path) as part:
         part.write_bytes(content)
 
 
