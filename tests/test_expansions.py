@@ -19,7 +19,7 @@ from nthsim.network import precision, split
 from nthsim.roads import MOST_CALLS, road
 from nthsim.taylor_expansions import TaylorExpansion
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+pytestmark = pytest.mark.slow
 
 X = jr.normal(jr.key(3), (7, 4))
 

@@ -20,7 +20,7 @@ from nthsim.solvers.integration import integrate
 from nthsim.solvers.krogstad import Krogstad
 from nthsim.solvers.linearisation import Increment, linearised
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+pytestmark = pytest.mark.slow
 
 N = 5
 

@@ -17,7 +17,7 @@ from nthsim import engines
 from nthsim.losses import squared_error
 from nthsim.problem import pose
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.slow
 
 X = jr.normal(jr.key(1), (2, 3))
 Y = jnp.array([0.3, -0.4])
