@@ -1,7 +1,9 @@
 r"""Activations by name, and the constant $c_\sigma$ that normalises them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,15 +72,16 @@ def normalisation(activation: str | Callable[..., Array]) -> float:
         ValueError: if the second moment is zero, is not finite, or is not settled within the
             twelve standard deviations that the quadrature covers.
     """
-    nodes, weights = gauss_legendre(bound=12, order=16)
-    # A network may be built inside `jit` or `vmap`; this number has to be concrete even there.
-    with jax.ensure_compile_time_eval():
-        values = np.asarray(resolve(activation)(jnp.asarray(nodes)), dtype=np.float64)
+    sigma = resolve(activation)
+    nodes = gauss_legendre(bound=12, order=16)[0]
+    values = _values(sigma, nodes)
     if values.shape != nodes.shape:
         raise ValueError(
             "`activation` must act elementwise, "
             f"but maps an array of shape {nodes.shape} to one of shape {values.shape}."
         )
+    nodes, weights = gauss_legendre(bound=12, order=16, breaks=np.array(kinks(sigma)))
+    values = _values(sigma, nodes)
     with np.errstate(over="ignore", invalid="ignore"):
         masses = weights * values**2
         moment = float(np.sum(masses))
@@ -108,32 +111,77 @@ def resolve_c_sigma(c_sigma: float | str, activation: str | Callable[..., Array]
 
 
 def kinked(activation: Callable[..., Array]) -> bool:
-    """Whether the slope of an activation jumps somewhere in |z| <= 8.
+    """Whether the slope of an activation jumps somewhere in |z| <= 16."""
+    return bool(kinks(activation))
 
-    Where it changes most between neighbours in a grid, it does so between neighbours in a grid a
-    thousand times as fine.
+
+def kinks(activation: Callable[..., Array]) -> tuple[float, ...]:
+    """Where an activation or its slope jumps in |z| <= 16, in ascending order.
+
+    What changes between neighbours in a grid there does so between neighbours in ever finer ones.
     """
-
-    def largest_jump(low: float, high: float) -> tuple[float, float, float]:
-        nodes = np.linspace(low, high, 4001)
-        with jax.ensure_compile_time_eval():
-            slopes = np.asarray(jax.vmap(jax.grad(activation))(jnp.asarray(nodes)))
-        jumps = np.abs(np.diff(slopes))
-        i = int(np.argmax(jumps))
-        # Rounding is no change.
-        changed = jumps[i] > 1e-5 * np.abs(slopes).max()
-        return float(nodes[i]), float(nodes[i + 1]), float(jumps[i]) if changed else 0.0
-
-    low, high, coarse = largest_jump(-8.0, 8.0)
-    return coarse > 0 and largest_jump(low, high)[2] > coarse / 2
+    if activation in ACTIVATIONS.values():
+        return (0.0,) if activation is relu else ()
+    with jax.ensure_compile_time_eval():
+        now = jax.make_jaxpr(lambda z: activation(z))(jnp.zeros(3))
+        held = tuple(np.asarray(array).tobytes() for array in now.consts)
+    return _kinks(activation, f"{now}", held)
 
 
-def gauss_legendre(bound: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=256)
+def _kinks(activation: Callable[..., Array], *now: object) -> tuple[float, ...]:
+    """The same of an activation as it is `now`: it may read what changes."""
+    del now
+    low, width, pieces = np.array([-16.0137]), 32.1, 4096
+    known, size = np.zeros((2, 1)), np.zeros(2)
+    while width > 1e-12:
+        both = _values_and_slopes(activation, low[:, None] + width * _steps(pieces))
+        with np.errstate(invalid="ignore"):
+            changes = np.abs(np.diff(both, axis=-1))
+        changes[~np.isfinite(changes)] = 0.0
+        # Half of it, where a node is at it; and rounding is no change.
+        size = np.maximum(size, np.max(np.abs(both), (1, 2), where=np.isfinite(both), initial=0.0))
+        kept = changes > np.maximum(0.4 * known, 1e-5 * size[:, None])[..., None]
+        place, piece = np.nonzero(kept.any(axis=0))
+        width, known = width / pieces, np.where(kept, changes, np.inf)[:, place, piece]
+        # A little more than the piece, at an end of which the jump may be.
+        low = low[place] + width * (piece - 0.05)
+        width, pieces = 1.1 * width, 32
+    found = np.round(low + width / 2, 10) + 0.0  # never -0.0
+    return tuple(float(z) for i, z in enumerate(found) if i == 0 or z - found[i - 1] > 1e-9)
+
+
+def _values(activation: Callable[..., Array], nodes: np.ndarray) -> np.ndarray:
+    # A network may be built inside `jit` or `vmap`; its constants have to be concrete even there.
+    with jax.ensure_compile_time_eval():
+        return np.asarray(activation(jnp.asarray(nodes)), dtype=np.float64)
+
+
+def _steps(pieces: int) -> np.ndarray:
+    return np.arange(pieces + 1) / pieces
+
+
+def _values_and_slopes(activation: Callable[..., Array], z: np.ndarray) -> np.ndarray:
+    """Both in double precision, even where a network is built inside `jit` or `vmap`."""
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        at = jnp.asarray(z)
+        slopes = jax.grad(lambda z: jnp.sum(activation(z)))(at)
+        return np.stack([np.asarray(activation(at)), np.asarray(slopes)])
+
+
+def gauss_legendre(bound: int, order: int, breaks: Any = None) -> tuple[Any, Any]:
     """Nodes, and weights times the normal density, on panels between neighbouring integers.
 
-    The kinks that activations have are at zero, hence between panels, where they cost no accuracy.
+    Kinks cost no accuracy between panels. Those at zero are; others, sets of which may stand along
+    the last axis of `breaks`, become ends of panels too.
     """
-    points, panel_weights = np.polynomial.legendre.leggauss(order)
-    nodes = (np.arange(-bound, bound)[:, None] + (points + 1) / 2).ravel()
-    density = np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi)
-    return nodes, np.tile(panel_weights / 2, 2 * bound) * density
+    ends = np.arange(-bound, bound + 1.0)
+    xp = np if breaks is None else breaks.__array_namespace__()
+    if breaks is not None:
+        every = xp.broadcast_to(ends, (*breaks.shape[:-1], len(ends)))
+        ends = xp.sort(xp.concatenate([every, xp.clip(breaks, -bound, bound)], axis=-1), axis=-1)
+    points, weights = np.polynomial.legendre.leggauss(order)
+    low, widths = ends[..., :-1, None], ends[..., 1:, None] - ends[..., :-1, None]
+    nodes = low + widths * ((points + 1) / 2)
+    weighted = widths * (weights / 2) * xp.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi)
+    return tuple(each.reshape(*each.shape[:-2], -1) for each in (nodes, weighted))

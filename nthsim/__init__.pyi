@@ -1,3 +1,5 @@
+from . import models as models
+from . import solvers as solvers
 from .bounds import Bounds as Bounds
 from .certificates import Certificate as Certificate
 from .certificates import certificate as certificate

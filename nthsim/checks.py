@@ -61,6 +61,27 @@ def finite(name: str, array: Shaped[Array | np.ndarray, "..."]) -> None:
         )
 
 
+def whole(
+    name: str, before: Shaped[Array | np.ndarray, "..."], after: Shaped[Array, "..."]
+) -> None:
+    """Refuse whole numbers, indices say, that became others in another precision.
+
+    Raises:
+        ValueError: All that was there are whole numbers, and one of them is another now.
+    """
+    try:
+        old, new = (np.asarray(array).astype(np.float64) for array in (before, after))
+    except jax.errors.TracerArrayConversionError:
+        return
+    changed = np.argwhere(old != new)
+    if len(changed) and np.all(old == np.round(old)):
+        index = tuple(changed[0].tolist())
+        raise ValueError(
+            f"`{name}` must hold whole numbers that {after.dtype} has, but {old[index]:.0f} would "
+            f"be {new[index]:.0f}."
+        )
+
+
 def concrete(what: str, *arrays: PyTree) -> None:
     """Refuse arrays that are traced, and to be called where all are.
 

@@ -179,6 +179,8 @@ def _converted(name: str, array: Shaped[Array | np.ndarray, "..."]) -> Float[Arr
     dtype = jnp.result_type(float)
     with np.errstate(over="ignore"):  # the overflow is refused below, in a sentence
         numbers = array if isinstance(array, jax.Array) else np.asarray(array, dtype)
-        converted = jnp.asarray(numbers, dtype)
+        converted = jnp.array(numbers, dtype)  # a copy: a caller may change the buffer
     checks.finite(name, converted)
+    if name.startswith("x"):
+        checks.whole(name, array, converted)
     return converted

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.blocks import AbstractBlockKernel
-from nthsim.network import AbstractNetwork, precision
+from nthsim.network import AbstractNetwork, Evaluation, asked_once, precision
+from nthsim.programs import program
 from nthsim.solvers.compiled import compiled, lowers
 from nthsim.solvers.velocities import velocity
 
@@ -50,6 +51,13 @@ def check_forward(forward: bool, what: str) -> None:
         )
 
 
+@asked_once
+def holds_back(evaluation: Evaluation) -> bool:
+    """Whether a network keeps some derivatives back, by `jax.lax.stop_gradient`."""
+    network, theta, one = evaluation.network, evaluation.theta, evaluation.one
+    return "stop_gradient" in program(network.single, theta, one).words
+
+
 def backward_linear(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> bool:
     """Try the backward pass of a network: whether it is linear, as derivatives are.
 
@@ -60,9 +68,9 @@ def backward_linear(network: AbstractNetwork, theta: PyTree[Array], x: Array) ->
     # Central differences leave over 1e-10 in float64 and some 1e-4 in float32.
     if doubt > 1e-2:
         warnings.warn(
-            "`model` holds a custom_vjp that is not the derivative of its forward pass: flow and "
-            "kernels follow its backward pass, the outputs do not, and no order of the hierarchy "
-            "tends to exact flow.",
+            "`model` holds a custom_vjp or stop_gradient, so that its backward pass is not the "
+            "derivative of its forward pass: flow and kernels follow its backward pass, the "
+            "outputs do not, and no order of the hierarchy tends to exact flow.",
             BackwardPassWarning,
             stacklevel=3,
         )

@@ -2,8 +2,10 @@ r"""Gaussian expectations of any activation, by its expansion in Hermite polynom
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,8 @@ from nthsim.expectations import (
     correlation,
     namespace,
 )
-from nthsim.models.activation import gauss_legendre
+from nthsim.models.activation import gauss_legendre, kinks
+from nthsim.programs import program
 from nthsim.solvers.compiled import compiled
 
 #: Terms of the expansion at most; those below `NEGLIGIBLE` of the whole at its end are left out.
@@ -26,7 +29,8 @@ TERMS, NEGLIGIBLE = 512, 1e-18
 
 #: The quadrature that the coefficients are computed by; 32 nodes between neighbouring integers
 #: resolve polynomials of degree 512, which have 7 zeros there.
-NODES, WEIGHTS = gauss_legendre(bound=12, order=32)
+BOUND, ORDER = 12, 32
+NODES, WEIGHTS = gauss_legendre(BOUND, ORDER)
 
 #: What may be missing of an expectation, relative to the largest that it could be, without a
 #: warning; and how near to one the correlation of identical points is.
@@ -41,6 +45,14 @@ Nodes = Float[np.ndarray | Array, "... nodes"]
 
 #: The coefficients of each.
 Terms = Float[np.ndarray | Array, "_ K"]
+
+
+class Coefficients(NamedTuple):
+    r"""$a_k(s)$, the root of what their squares leave of $E\,\sigma^2$, and that."""
+
+    terms: Terms
+    rest: Variances
+    whole: Variances
 
 
 class SlowDecayWarning(UserWarning):
@@ -63,46 +75,89 @@ class Hermite(AbstractExpectation):
     """
 
     activation: Callable[..., Array]
+    kinks: tuple[float, ...] = eqx.field(static=True)
+    program: str = eqx.field(static=True)
+
+    @staticmethod
+    def of(activation: Callable[..., Array]) -> "Hermite":
+        """Those of an activation as it is now: it may read what changes."""
+        one = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        return Hermite(activation, kinks(activation), program(activation, one).digest())
 
     def mean(self, s: Variances) -> Variances:
         """By quadrature."""
-        return _mean(_values(self.activation, s)[0])
+        sample, values, _ = _sampled(self, s)
+        return sample.mean(values)
 
     def square(self, s: Variances) -> Variances:
         """By quadrature."""
-        return _mean(_values(self.activation, s)[0] ** 2)
+        sample, values, _ = _sampled(self, s)
+        return sample.mean(values**2)
 
     def pair(self, rows: Rows, columns: Columns, cross: Cross) -> tuple[Cross, Cross]:
         """By the expansion of the activation and that of its derivative."""
         rho = correlation(rows, columns, cross)
-        left, right = (_values(self.activation, s) for s in (rows, columns))
-        values = _expanded(left[0], right[0], rho, "the activation")
-        return values, _expanded(left[1], right[1], rho, "the derivative")
+        left, f, df = _sampled(self, rows)
+        right, g, dg = _sampled(self, columns)
+        values = _expanded(left.coefficients(f), right.coefficients(g), rho, "the activation")
+        left, right = left.coefficients(df), right.coefficients(dg)
+        return values, _expanded(left, right, rho, "the derivative")
 
 
-def _values(activation: Callable[..., Array], s: Variances) -> tuple[Nodes, Nodes]:
-    """The activation and its derivative at the nodes of the quadrature for each variance."""
-    if isinstance(s, jax.Array):
-        nodes = jnp.broadcast_to(jnp.asarray(NODES, s.dtype), (*s.shape, len(NODES)))
-        return _evaluated(activation, jnp.sqrt(s)[..., None] * nodes)
+class Sample(NamedTuple):
+    """Standard normal numbers, for all variances alike or for each its own, and their weights."""
+
+    nodes: Nodes
+    weights: Nodes
+
+    def mean(self, values: Nodes) -> Variances:
+        """The expectation of what has these values at the nodes."""
+        return namespace(values).sum(values * self.weights, axis=-1)
+
+    def coefficients(self, values: Nodes) -> Coefficients:
+        """Those of what has these values at the nodes."""
+        xp = namespace(values)
+        if self.nodes.ndim == 1:
+            a = values @ xp.asarray(_weighted_polynomials(), dtype=values.dtype)
+        elif xp is np:
+            a = np.empty((len(values), TERMS))
+            for k, he in enumerate(_polynomials(self.nodes)):
+                a[:, k] = np.sum(he * self.weights * values, axis=-1)
+        else:
+            a = _followed_polynomials(jnp.asarray(self.nodes), jnp.asarray(self.weights * values))
+        whole = self.mean(values**2)
+        rest = whole - xp.sum(a**2, axis=1)
+        some = rest > 0
+        return Coefficients(a, xp.where(some, xp.sqrt(xp.where(some, rest, 1)), 0), whole)
+
+
+def _sampled(expectation: Hermite, s: Variances) -> tuple[Sample, Nodes, Nodes]:
+    """Nodes for each variance, with the activation and its derivative there."""
+    xp, traced = namespace(s), isinstance(s, jax.Array)
+    # Panels end at zero.
+    others = xp.asarray([z for z in expectation.kinks if z != 0], dtype=s.dtype)
+    nodes, weights = NODES, WEIGHTS
+    if len(others):
+        root = xp.sqrt(xp.where(s > 0, s, 1))[..., None]
+        nodes, weights = gauss_legendre(BOUND, ORDER, others / root)
+    sample = Sample(xp.asarray(nodes, dtype=s.dtype), xp.asarray(weights, dtype=s.dtype))
+    z = xp.sqrt(s)[..., None] * sample.nodes
+    if traced:
+        return sample, *_evaluated(expectation, z)
     with jax.enable_x64(True):
-        values, slopes = _evaluated(activation, jnp.asarray(np.sqrt(s)[..., None] * NODES))
-        return np.asarray(values), np.asarray(slopes)
+        values, slopes = _evaluated(expectation, jnp.asarray(z))
+        return sample, np.asarray(values), np.asarray(slopes)
 
 
 @compiled
-def _evaluated(activation: Callable[..., Array], z: Array) -> tuple[Array, Array]:
+def _evaluated(expectation: Hermite, z: Array) -> tuple[Array, Array]:
+    activation = expectation.activation
     return activation(z), jax.grad(lambda z: jnp.sum(activation(z)))(z)
 
 
-def _mean(values: Nodes) -> Variances:
-    """The expectation of what has these values at the nodes."""
-    return values @ namespace(values).asarray(WEIGHTS, dtype=values.dtype)
-
-
-def _expanded(left: Nodes, right: Nodes, rho: Cross, name: str) -> Cross:
-    """From a function's values at the nodes for rows and for columns."""
-    (a, rest_a, whole_a), (b, rest_b, whole_b) = _coefficients(left), _coefficients(right)
+def _expanded(left: Coefficients, right: Coefficients, rho: Cross, name: str) -> Cross:
+    """From a function's coefficients for rows and for columns."""
+    (a, rest_a, whole_a), (b, rest_b, whole_b) = left, right
     traced = isinstance(rho, jax.Array)
     used = TERMS if traced else max(_used(a, whole_a), _used(b, whole_b))
     tail = abs(rho) ** used * rest_a[:, None] * rest_b[None]
@@ -127,26 +182,30 @@ def _tell(tail: Cross, largest: Cross, rho: Cross, name: str) -> None:
         )
 
 
-def _coefficients(
-    values: Nodes,
-) -> tuple[Terms, Variances, Variances]:
-    r"""$a_k(s)$, the root of what their squares leave of $E\,\sigma^2$, and that."""
-    xp = namespace(values)
-    a = values @ xp.asarray(_weighted_polynomials(), dtype=values.dtype)
-    whole = _mean(values**2)
-    rest = whole - xp.sum(a**2, axis=1)
-    some = rest > 0
-    return a, xp.where(some, xp.sqrt(xp.where(some, rest, 1)), 0), whole
-
-
 @functools.cache
 def _weighted_polynomials() -> Float[np.ndarray, "nodes K"]:
-    """The normalised Hermite polynomials at the nodes, times their weights."""
-    found = np.empty((TERMS, len(NODES)))
-    found[0], found[1] = 1.0, NODES
-    for k in range(1, TERMS - 1):
-        found[k + 1] = (NODES * found[k] - np.sqrt(k) * found[k - 1]) / np.sqrt(k + 1)
-    return np.ascontiguousarray((found * WEIGHTS).T)
+    """The normalised Hermite polynomials at the common nodes, times their weights."""
+    return np.stack([he * WEIGHTS for he in _polynomials(NODES)], axis=1)
+
+
+def _polynomials(nodes: Nodes) -> Iterator[Nodes]:
+    """The normalised Hermite polynomials one by one."""
+    before, he = np.zeros_like(nodes), np.ones_like(nodes)
+    for k in range(TERMS):
+        yield he
+        before, he = he, (nodes * he - np.sqrt(k) * before) / np.sqrt(k + 1)
+
+
+def _followed_polynomials(nodes: Array, weighted: Array) -> Array:
+    """The sums over all nodes of each polynomial times what is weighted, of traced arrays."""
+
+    def step(last: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], Array]:
+        before, he = last
+        after = (nodes * he - jnp.sqrt(k) * before) / jnp.sqrt(k + 1)
+        return (he, after), jnp.sum(he * weighted, axis=-1)
+
+    start = jnp.zeros_like(nodes), jnp.ones_like(nodes)
+    return jax.lax.scan(step, start, jnp.arange(TERMS, dtype=nodes.dtype))[1].T
 
 
 def _used(a: Terms, whole: Variances) -> int:

@@ -31,7 +31,8 @@ def jumping(loss: Callable[[Array, Array], Array], y: Array, out_shape: tuple[in
     r"""Whether $\partial\ell/\partial f$ jumps where outputs near the targets move one by one.
 
     What changes between neighbours in a grid must change as much between neighbours in ever finer
-    ones, to the rounding of the outputs; what grows there is no jump but a pole.
+    ones, to the rounding of the outputs. What grows there is a pole, and one that pulls outputs in
+    from both sides, as that of $|f - y|^{1/2}$ does, holds them as a jump does.
     """
     targets = np.unique(np.asarray(y), axis=0)
     targets = targets[_spread(len(targets), TARGETS)]
@@ -68,7 +69,9 @@ def jumping(loss: Callable[[Array, Array], Array], y: Array, out_shape: tuple[in
         changes = _changes(found)
         at, piece = np.arange(len(low)), np.argmax(changes, axis=1)
         finer = changes[at, piece]
-        kept &= (finer > 0.4 * jumps) & (finer < 2 * jumps)  # half of it, where a node is at it
+        pulled = (found[at, piece] < 0) & (found[at, piece + 1] > 0)
+        # Half of it, where a node is at it.
+        kept &= (finer > 0.4 * jumps) & ((finer < 2 * jumps) | pulled)
         low, high, jumps = nodes[at, piece], nodes[at, piece + 1], finer
     return bool(kept.any())
 
@@ -82,11 +85,15 @@ def _slopes(
     units: Array | np.ndarray,
     nodes: Float[Array | np.ndarray, "lines nodes"],
 ) -> Float[Array, "lines nodes"]:
-    """One entry of the loss's gradient, along the line on which that output alone changes."""
+    """One entry of the loss's gradient, along the line on which that output alone changes.
+
+    None where the loss itself is no number, as that of a logarithm on its other side.
+    """
 
     def slope(s: Array, base: Array, target: Array, unit: Array) -> Array:
         f = base.at[unit].set(s).reshape(out_shape)
-        return jax.grad(loss)(f, target).reshape(-1)[unit]
+        value, gradient = jax.value_and_grad(loss)(f, target)
+        return jnp.where(jnp.isfinite(value), gradient.reshape(-1)[unit], jnp.nan)
 
     along = jax.vmap(slope, (0, None, None, None))
     return jax.vmap(along)(*map(jnp.asarray, (nodes, bases, targets, units)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES
-from nthsim.checks import choice, finite, real
+from nthsim.checks import choice, finite, real, whole
 from nthsim.counts import count
 from nthsim.derivatives import check_derivatives
 from nthsim.engines import METHODS, block_kernel
@@ -103,4 +103,6 @@ def _inputs(name: str, value: object, dtype: DTypeLike) -> Array:
     if array.ndim < 2 or not array.size:
         raise ValueError(f"`{name}` must have shape (n, ...) with n ≥ 1, but has {array.shape}.")
     finite(name, array)
-    return jnp.asarray(array, dtype)
+    converted = jnp.asarray(array, dtype)
+    whole(name, array, converted)
+    return converted

@@ -78,7 +78,13 @@ def vectors(layer: Layer, x: Float[Array, "..."]) -> Float[Array, "T in"]:
     """What the matrix is applied to in one call."""
     if isinstance(layer, eqx.nn.Linear):
         return x.reshape(1, -1)
-    x = jnp.pad(x, [(0, 0), *_padding(layer, x)], PADDINGS[layer.padding_mode])
+    padding = _padding(layer, x)
+    inner = (
+        slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x.shape[1:], padding, strict=True)
+    )
+    x = x[(slice(None), *inner)]  # a negative padding takes away
+    around = [(0, 0), *((max(a, 0), max(b, 0)) for a, b in padding)]
+    x = jnp.pad(x, around, PADDINGS[layer.padding_mode])
     reach = [d * (k - 1) for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
     stops = [size - r for size, r in zip(x.shape[1:], reach, strict=True)]
     shifted = []

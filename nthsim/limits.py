@@ -119,7 +119,7 @@ def limit_kernel(
     w = checked_scale("weight_scale", weight_scale)
     r = checked_scale("readout_scale", readout_scale, zero_allowed=True)
     sigma = resolve(activation)
-    expectation = CLOSED.get(sigma, Hermite(sigma))
+    expectation = CLOSED[sigma] if sigma in CLOSED else Hermite.of(sigma)
     traced = is_staged(x, x_first)
     columns = _inputs("x", x, traced=traced)
     rows = columns if x_first is None else _inputs("x_first", x_first, traced=traced)

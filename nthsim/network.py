@@ -15,7 +15,7 @@ from nthsim.constants import stopped, trained, warn_of_tied
 from nthsim.models.plain import PLAIN
 from nthsim.programs import program
 from nthsim.recompilations import hint
-from nthsim.same_functions import alike, originals
+from nthsim.same_functions import alike, nodes, originals
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
 
 
@@ -209,6 +209,11 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
         raise ValueError(
             f"`model` must be an Equinox module that maps one input to its output, "
             f"but is {type(model).__name__}."
+        )
+    if nodes(eqx.partition(model, eqx.is_array)[1], eqx.is_array):
+        raise ValueError(
+            "`model` must hold its arrays in fields that are not static, but one is in a static "
+            "field, where arrays cannot be compared."
         )
     kind, model = type(model).__name__, alike(model)
     theta, static = eqx.partition(model, eqx.is_inexact_array if constants else trained(model))

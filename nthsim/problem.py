@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.blocks import CHUNK_BYTES, AbstractBlockKernel
+from nthsim.checks import whole
 from nthsim.datasets import Dataset
-from nthsim.derivatives import backward_linear, check_derivatives
+from nthsim.derivatives import backward_linear, check_derivatives, holds_back
 from nthsim.engines import block_kernel
 from nthsim.expansions import AbstractExpansion
 from nthsim.jumps import JumpingLossWarning, jumping
 from nthsim.losses import LOSSES, Loss, Residual, logistic, squared_error
-from nthsim.network import AbstractNetwork, precision, split
+from nthsim.network import AbstractNetwork, Evaluation, precision, split
 from nthsim.programs import program
 from nthsim.recompilations import hint
 from nthsim.roads import Road, road
@@ -125,8 +126,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
 
     Warns:
         nthsim.jumps.JumpingLossWarning: When the gradient of the loss jumps.
-        nthsim.derivatives.BackwardPassWarning: When a `custom_vjp` in the model is not the
-            derivative of its forward pass.
+        nthsim.derivatives.BackwardPassWarning: When the backward pass of the model, by a
+            `custom_vjp` or `stop_gradient` in it, is not the derivative of its forward pass.
     """
     if not isinstance(data, Dataset):
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
@@ -136,6 +137,9 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     x, y, x_test, y_test = jax.tree.map(
         lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
     )
+    for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
+        if before is not None:
+            whole(name, before, after)
     _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
     if loss is logistic:
         _check_signs("y", data.y)
@@ -146,7 +150,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     now, loss = program(loss, *one).digest(), alike(loss)
     residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape), now)
     forward = network.forward(theta, x)
-    linear = forward or is_staged(theta, x) or backward_linear(network, theta, x)
+    sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
+    linear = sound or backward_linear(network, theta, x)
     return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear)
 
 

@@ -13,7 +13,14 @@ from scipy.integrate import quad
 from scipy.special import erf, expit
 from scipy.stats import norm
 
-from nthsim.models.activation import ACTIVATIONS, kinked, normalisation, resolve, resolve_c_sigma
+from nthsim.models.activation import (
+    ACTIVATIONS,
+    kinked,
+    kinks,
+    normalisation,
+    resolve,
+    resolve_c_sigma,
+)
 
 # Each as a function of one Python float, written without JAX.
 IN_NUMPY = {
@@ -147,6 +154,22 @@ def test_gelu_is_not_the_tanh_approximation():
 @pytest.mark.parametrize("activation", [resolve("relu"), jnp.abs, jax.nn.hard_tanh])
 def test_kink_is_found(activation):
     assert kinked(activation)
+
+
+def test_kinks_are_where_slopes_or_values_jump():
+    assert kinks(jax.nn.relu6) == (0, 6)
+    assert kinks(lambda z: jnp.clip(z, -0.3, 0.3)) == (-0.3, 0.3)
+    assert kinks(jnp.abs) == kinks(lambda z: jnp.sqrt(jnp.abs(z))) == (0,)
+    assert kinks(jnp.round) == tuple(np.arange(-15.5, 16))
+
+
+def test_normalisation_of_an_activation_with_kinks_anywhere_is_its_closed_form():
+    c = 0.3
+    density = math.exp(-(c**2) / 2) / math.sqrt(2 * math.pi)
+    inside = math.erf(c / math.sqrt(2))
+    moment = inside - 2 * c * density + c**2 * (1 - inside)
+    found = normalisation(lambda z: jnp.clip(z, -c, c))
+    np.testing.assert_allclose(found, 1 / moment, rtol=1e-12)
 
 
 def steep(z):

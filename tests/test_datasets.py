@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nthsim as nth
 from nthsim.datasets import Dataset
 
 
@@ -208,3 +209,32 @@ def test_print_tells_what_is_in_it():
 def test_repr_survives_whatever_jax_puts_in_the_fields():
     data = jax.tree.map(lambda _: True, Dataset(X, Y))
     assert repr(data) == "Dataset(x=True, y=True, x_test=None, y_test=None)"
+
+
+def test_data_are_copied_from_buffers_that_change_later():
+    # Memory at a multiple of 64 bytes, which JAX would work on as it is.
+    room = np.empty(24 * 8 + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    x = room[start : start + 12 * 8].view(float).reshape(4, 3)
+    x[:], y = np.arange(12.0).reshape(4, 3), np.arange(4.0)
+    data = Dataset(x, y, x, y)
+    x[:], y[:] = -1, -1
+    np.testing.assert_array_equal(data.x, np.arange(12.0).reshape(4, 3))
+    np.testing.assert_array_equal(data.x_test, data.x)
+    np.testing.assert_array_equal(data.y, np.arange(4.0))
+
+
+def test_whole_numbers_that_would_become_others_are_refused():
+    class Named(eqx.Module):
+        table: eqx.nn.Embedding
+
+        def __call__(self, x):
+            return jnp.sum(self.table(x[0].astype(int)))
+
+    model = Named(eqx.nn.Embedding(600, 2, dtype=jnp.bfloat16, key=jax.random.key(0)))
+    sentence = "^`x` must hold whole numbers that bfloat16 has, but 257 would be 256.$"
+    ids = jnp.array([[257.0], [256.0]])
+    with pytest.raises(ValueError, match=sentence):
+        nth.kernel(model, ids, 2, progress=False)
+    with pytest.raises(ValueError, match=sentence):
+        nth.gradient_flow(model, Dataset(ids, [0, 1]), [1.0], progress=False)

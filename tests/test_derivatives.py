@@ -196,12 +196,20 @@ def test_backward_pass_that_is_not_linear_takes_no_exponential_steps():
 
 
 def test_backward_pass_of_another_function_is_told_and_makes_the_kernel():
-    with pytest.warns(BackwardPassWarning, match="`model` holds a custom_vjp that is not the deri"):
+    with pytest.warns(BackwardPassWarning, match="`model` holds a custom_vjp or stop_gradient, "):
         run = nth.gradient_flow(net(rounded), DATA, [0.0], record_kernel=True, progress=False)
     gradients = jax.vmap(jax.grad(lambda m, x: m(x)), (None, 0))(net(rounded), X)
     rows = jnp.concatenate([a.reshape(3, -1) for a in jax.tree.leaves(gradients)], axis=1)
     assert run.kernel is not None
     np.testing.assert_allclose(run.kernel[0], rows @ rows.T, rtol=1e-12)
+
+
+def test_derivatives_that_are_kept_back_from_what_moves_are_told():
+    held = net(lambda z: jnp.tanh(z) * jax.lax.stop_gradient(jax.nn.sigmoid(z)))
+    with pytest.warns(BackwardPassWarning, match="`model` holds a custom_vjp or stop_gradient, "):
+        nth.hierarchy(held, DATA, 2, [0.5], progress=False)
+    # What a softmax keeps back has no derivative.
+    nth.hierarchy(net(lambda z: jax.nn.softmax(z) * z), DATA, 2, [0.5], progress=False)
 
 
 def test_model_written_plainly_is_neither_doubted_nor_kept_from_a_series():

@@ -22,7 +22,7 @@ CROSS = np.array([[0.7, 0.0, -0.4], [-np.sqrt(1.4), 0.0, 1.2]])
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_expansion_agrees_with_closed_form(name):
-    closed, expanded = CLOSED[name], Hermite(resolve(name))
+    closed, expanded = CLOSED[name], Hermite.of(resolve(name))
     values, slopes = closed.pair(ROWS[1:], COLUMNS[[0, 2]], np.array([[0.9, -1.2]]))
     found = expanded.pair(ROWS[1:], COLUMNS[[0, 2]], np.array([[0.9, -1.2]]))
     # Both have rounding errors of some units in the last place; relu's slow coefficients leave
@@ -36,7 +36,7 @@ def test_expansion_agrees_with_closed_form(name):
 @pytest.mark.parametrize("name", ["erf", "sin", "identity", "tanh", "softplus", "gelu"])
 def test_expectations_at_the_edges_are_those_of_one_point(name):
     sigma = resolve(name)
-    expectation = CLOSED.get(name, Hermite(sigma))
+    expectation = CLOSED.get(name, Hermite.of(sigma))
     values, slopes = expectation.pair(ROWS, COLUMNS, CROSS)
     slope = jax.vmap(jax.grad(sigma))
     # v = u, v = -c u, and v = 0.
@@ -66,7 +66,9 @@ def test_expansion_agrees_with_two_dimensional_quadrature(name):
 
         return dblquad(integrand, -12, 12, -8, 8, epsabs=1e-11)[0]
 
-    values, slopes = Hermite(ACTIVATIONS[name]).pair(np.array([a]), np.array([b]), np.array([[c]]))
+    values, slopes = Hermite.of(ACTIVATIONS[name]).pair(
+        np.array([a]), np.array([b]), np.array([[c]])
+    )
     np.testing.assert_allclose(values[0, 0], expected(plain), atol=1e-9)
     np.testing.assert_allclose(slopes[0, 0], expected(slope[name]), atol=1e-9)
 
@@ -77,7 +79,7 @@ def test_large_variances_and_blocks_of_rows_change_nothing():
     covariance = root @ root.T
     s = np.diag(covariance).copy()
     covariance[np.diag_indices(130)] = s
-    expanded, closed = (e.pair(s, s, covariance) for e in (Hermite(resolve("erf")), Erf()))
+    expanded, closed = (e.pair(s, s, covariance) for e in (Hermite.of(resolve("erf")), Erf()))
     # Variances are up to 18, where coefficients of the derivative are 1e-8 of the first at 512.
     np.testing.assert_allclose(expanded[0], closed[0], atol=1e-12)
     np.testing.assert_allclose(expanded[1], closed[1], atol=1e-9)
@@ -92,12 +94,12 @@ def test_slow_coefficients_are_told_and_identical_points_do_not_suffer():
     step = (1 + 0.1**2) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values, slopes = Hermite(leaky).pair(s, s, np.ones((1, 1)))
+        values, slopes = Hermite.of(leaky).pair(s, s, np.ones((1, 1)))
     # Twice the same point: E sigma^2 and E sigma'^2 are those of two half lines.
     np.testing.assert_allclose([values[0, 0], slopes[0, 0]], [step, step], rtol=1e-13)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        values, slopes = Hermite(leaky).pair(s, s, np.full((1, 1), 0.99))
+        values, slopes = Hermite.of(leaky).pair(s, s, np.full((1, 1), 0.99))
     assert {w.category for w in caught} == {SlowDecayWarning}
     start = "`activation` has Hermite coefficients that decay slowly: expectations of the "
     told = [str(w.message).removeprefix(start) for w in caught]

@@ -27,6 +27,7 @@ JUMPING = {
     "absolute": absolute,
     "quantile": lambda f, y: jnp.maximum(0.3 * (f - y), 0.7 * (y - f)),
     "hinge": lambda f, y: jnp.maximum(jnp.zeros_like(f), 1 - y * f),
+    "root": lambda f, y: jnp.sqrt(jnp.abs(f - y)),
     "insensitive": lambda f, y: jnp.maximum(jnp.zeros_like(f), jnp.abs(f - y) - 0.1),
 }
 SMOOTH = {

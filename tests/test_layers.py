@@ -18,6 +18,7 @@ CONVOLUTIONS = {
     "plain": lambda key: eqx.nn.Conv1d(2, 3, 2, key=key),
     "strided and dilated": lambda key: eqx.nn.Conv2d(2, 3, (2, 3), (2, 1), dilation=2, key=key),
     "padded on one side": lambda key: eqx.nn.Conv2d(2, 3, 3, padding=((1, 0), (0, 2)), key=key),
+    "cropped": lambda key: eqx.nn.Conv2d(2, 3, 2, padding=((-1, 0), (1, -2)), key=key),
     "same": lambda key: eqx.nn.Conv2d(2, 3, (3, 2), 2, "SAME", key=key),
     "same, lower": lambda key: eqx.nn.Conv2d(2, 3, 2, padding="SAME_LOWER", key=key),
     "reflected": lambda key: eqx.nn.Conv2d(2, 3, 3, padding=2, padding_mode="REFLECT", key=key),

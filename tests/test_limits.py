@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from scipy.special import erf
+from scipy.stats import multivariate_normal
 
 import nthsim as nth
 from nthsim.models import FCN, ResNet
@@ -132,3 +134,28 @@ def test_wide_networks_have_the_kernel_of_the_limit_on_average(network, options)
     np.testing.assert_array_less(np.abs(draws.mean(axis=0) - limit), 3 * error)
     # The test can fail: errors are small.
     assert np.all(error < 0.02 * np.asarray(limit))
+
+
+def test_kernel_of_an_activation_with_kinks_anywhere_is_made_of_probabilities():
+    c, x = 0.3, np.array([[0.8, 0.0, 0.0], [0.3, 0.7, 0.0], [0.0, 0.1, 0.6]])
+    options = {"depth": 1, "activation": lambda z: jnp.clip(z, -c, c)}
+    ntk = nth.limit_kernel("fcn", x, **options)
+    slopes = (ntk - nth.limit_kernel("fcn", x, which="nngp", **options)) / (x @ x.T)
+    S, corners = x @ x.T, [(c, c, 1), (-c, c, -1), (c, -c, -1), (-c, -c, 1)]
+    # The slopes are one where both are within the kinks.
+    for i, j in ((0, 1), (1, 2)):
+        normal = multivariate_normal(cov=S[np.ix_([i, j], [i, j])])  # pyright: ignore
+        expected = sum(sign * normal.cdf([a, b]) for a, b, sign in corners)
+        np.testing.assert_allclose(slopes[i, j], expected, rtol=1e-10)
+    np.testing.assert_allclose(np.diag(slopes), erf(c / np.sqrt(2 * np.diag(S))), rtol=1e-12)
+
+
+def test_kernel_is_that_of_the_activation_of_the_moment():
+    at = {"gain": 1.0}
+    activation = lambda z: jnp.tanh(at["gain"] * z)  # noqa: E731
+    before = nth.limit_kernel("fcn", X, depth=1, activation=activation)
+    at["gain"] = 2.0
+    after = nth.limit_kernel("fcn", X, depth=1, activation=activation)
+    expected = nth.limit_kernel("fcn", X, depth=1, activation=lambda z: jnp.tanh(2.0 * z))
+    np.testing.assert_array_equal(after, expected)
+    assert np.abs(after - before).max() > 0.1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nthsim as nth
+from nthsim.models import FCN
 from nthsim.network import output_shape, parameter_count, precision, split
 
 pytestmark = pytest.mark.compiled
@@ -139,3 +140,22 @@ def test_losses_other_than_real_ones_of_the_precision_are_refused(name):
 def test_model_without_usable_parameters_is_refused(model, sentence):
     with pytest.raises(ValueError, match=sentence):
         split(model)
+
+
+def test_array_in_a_static_field_is_refused():
+    class Masked(eqx.Module):
+        layer: eqx.nn.Linear
+        mask: np.ndarray = eqx.field(static=True)
+
+        def __call__(self, x):
+            return self.layer(self.mask * x)
+
+    with pytest.warns(UserWarning, match="set as static"):
+        model = Masked(eqx.nn.Linear(3, "scalar", key=jr.key(0)), np.ones(3))
+    with pytest.raises(ValueError, match=r"^`model` must hold its arrays in fields that"):
+        split(model)
+
+
+def test_models_and_solvers_are_at_hand():
+    assert nth.models.FCN is FCN
+    assert nth.solvers.Auto
