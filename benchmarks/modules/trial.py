@@ -101,6 +101,7 @@ def main() -> None:
         return
     name, out = rest
     jax.config.update("jax_enable_x64", True)
+    nth.guard_process()  # else its first warning counts as the word of whatever comes first
     jax.config.update("jax_traceback_filtering", "off")  # the last line tells whose error it is
     # "auto" takes nested derivatives for anything as small as these modules: without this it would
     # never choose the way that it takes for large ones.
