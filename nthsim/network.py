@@ -87,6 +87,8 @@ class Network(AbstractNetwork):
         except Exception:  # whatever a stranger's module raises
             output_shape(self, theta, x)  # says what it is
             raise
+        if "while[" in now.words:  # which has no such derivative, unless it brings one along
+            _check_reverse(self, theta, one)
         if is_traced(now.constants) and not is_staged(theta, x):
             raise ValueError(
                 "`model` must hold what it is transformed by as arrays of its own, but a function "
@@ -273,6 +275,19 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
             f"`model` must accept one input of shape {one.shape}, but fails on it: {reason}"
         ) from error
     return _one_shape(out, dtype)
+
+
+def _check_reverse(network: AbstractNetwork, theta: PyTree[Array], one: Any) -> None:
+    """Refuse a model whose outputs have no gradients, which all that it is used for is made of."""
+    total = lambda theta, x: jnp.sum(network.single(theta, x))  # noqa: E731
+    try:
+        jax.eval_shape(jax.grad(total), theta, one)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            "`model` must allow reverse-mode derivatives (with Diffrax use adjoint=DirectAdjoint(),"
+            f" else a loop of fixed length), but fails on them: {reason}"
+        ) from error
 
 
 def _one_shape(out: Any, dtype: jnp.dtype) -> tuple[int, ...]:

@@ -212,6 +212,17 @@ def test_derivatives_that_are_kept_back_from_what_moves_are_told():
     nth.hierarchy(net(lambda z: jax.nn.softmax(z) * z), DATA, 2, [0.5], progress=False)
 
 
+def test_loop_without_gradients_is_refused_in_a_sentence():
+    def grown(z):
+        return jax.lax.while_loop(lambda at: jnp.max(at) < 2, lambda at: at + 1, jnp.tanh(z))
+
+    sentence = r"^`model` must allow reverse-mode derivatives \(with Diffrax use adjoint=DirectAdj"
+    with pytest.raises(ValueError, match=sentence):
+        nth.gradient_flow(net(grown), DATA, [0.5], progress=False)
+    with pytest.raises(ValueError, match=sentence):
+        nth.kernel(net(grown), DATA.x, 2, progress=False)
+
+
 def test_model_written_plainly_is_neither_doubted_nor_kept_from_a_series():
     run = nth.hierarchy(PLAIN, DATA, 2, [1.0], method="series", progress=False)
     assert run.stop.reason == "horizon"
