@@ -12,8 +12,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, DTypeLike, PyTree
 
+from nthsim.evaluations import Evaluation, asked_once
 from nthsim.layers import Layer, layer_names, layers_of, with_layers
-from nthsim.network import AbstractNetwork, Evaluation, Network, asked_once, precision
+from nthsim.network import AbstractNetwork, Network, precision
 from nthsim.programs import program
 from nthsim.solvers.compiled import is_traced
 from nthsim.tapes import Call, ChangedLayer, Listener, taped

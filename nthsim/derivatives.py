@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.blocks import AbstractBlockKernel
-from nthsim.network import AbstractNetwork, Evaluation, asked_once, precision
+from nthsim.evaluations import Evaluation, asked_once
+from nthsim.network import AbstractNetwork, precision
 from nthsim.programs import program
 from nthsim.solvers.compiled import compiled, lowers
 from nthsim.solvers.velocities import velocity

@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.constants import stopped, trained, warn_of_tied
+from nthsim.evaluations import Evaluation, asked_once
 from nthsim.models.plain import PLAIN
 from nthsim.programs import program
 from nthsim.recompilations import hint
@@ -61,14 +62,6 @@ class AbstractNetwork(eqx.Module):
         return _pushed(Evaluation(self, theta, one))
 
 
-class Evaluation(eqx.Module):
-    """A network, parameters and one input, of which the values do not count but the shapes."""
-
-    network: AbstractNetwork
-    theta: PyTree
-    one: Any
-
-
 class Network(AbstractNetwork):
     """What is left of a model without its parameters: evaluates it at given ones.
 
@@ -87,7 +80,7 @@ class Network(AbstractNetwork):
         except Exception:  # whatever a stranger's module raises
             output_shape(self, theta, x)  # says what it is
             raise
-        if "while[" in now.words:  # which has no such derivative, unless it brings one along
+        if "while[" in now.words:
             _check_reverse(self, theta, one)
         if is_traced(now.constants) and not is_staged(theta, x):
             raise ValueError(
@@ -110,30 +103,6 @@ class Network(AbstractNetwork):
         if not _calls_alone(Evaluation(self, theta, one)):
             return self
         return Network(jax.tree.map(_plain, self.static), self.program)
-
-
-T = TypeVar("T")
-
-
-def asked_once(question: Callable[[Evaluation], T]) -> Callable[[Evaluation], T]:
-    """A question on the shapes in an evaluation, which is asked once for each of them."""
-    known = functools.lru_cache(maxsize=256)(question)
-
-    @functools.wraps(question)
-    def ask(evaluation: Evaluation) -> T:
-        theta, one = jax.tree.map(_described, (evaluation.theta, evaluation.one))
-        shapes = Evaluation(evaluation.network, theta, one)
-        try:
-            hash(shapes)
-        except TypeError:  # some part of a stranger's module has no hash, as arrays have none
-            return question(shapes)
-        return known(shapes)
-
-    return ask
-
-
-def _described(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 @asked_once
@@ -278,7 +247,7 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
 
 
 def _check_reverse(network: AbstractNetwork, theta: PyTree[Array], one: Any) -> None:
-    """Refuse a model whose outputs have no gradients, which all that it is used for is made of."""
+    """Refuse a model without gradients, as a loop of any length is that brings none along."""
     total = lambda theta, x: jnp.sum(network.single(theta, x))  # noqa: E731
     try:
         jax.eval_shape(jax.grad(total), theta, one)

@@ -15,10 +15,11 @@ from nthsim.checks import whole
 from nthsim.datasets import Dataset
 from nthsim.derivatives import backward_linear, check_derivatives, holds_back
 from nthsim.engines import block_kernel
+from nthsim.evaluations import Evaluation
 from nthsim.expansions import AbstractExpansion
 from nthsim.jumps import JumpingLossWarning, jumping
 from nthsim.losses import LOSSES, Loss, Residual, logistic, squared_error
-from nthsim.network import AbstractNetwork, Evaluation, precision, split
+from nthsim.network import AbstractNetwork, precision, split
 from nthsim.programs import program
 from nthsim.recompilations import hint
 from nthsim.roads import Road, road

@@ -15,8 +15,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.evaluations import Evaluation
 from nthsim.expansions import AbstractExpansion, Path
-from nthsim.network import Evaluation
 from nthsim.problem import Problem
 from nthsim.roads import Road
 from nthsim.solvers.compiled import compiled

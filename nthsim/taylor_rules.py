@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from nthsim.network import Evaluation, asked_once
+from nthsim.evaluations import Evaluation, asked_once
 
 #: Operations of JAX whose rules were compared with nested derivatives, zero and ties included
 #: (`tests/test_taylor_rules.py`). Among those left out are `pow`, `abs` and `rem`, which are wrong

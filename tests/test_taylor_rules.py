@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 from networks import NETWORKS
 
-from nthsim.network import Evaluation, split
+from nthsim.evaluations import Evaluation
+from nthsim.network import split
 from nthsim.series import coefficients
 from nthsim.taylor_rules import RIGHT, has_right_rules
 
