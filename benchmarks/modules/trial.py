@@ -95,12 +95,13 @@ def _missed(got: np.ndarray, start: np.ndarray, right: np.ndarray) -> float:
 def main() -> None:
     """List a file's modules, or run one and write its verdicts."""
     file, *rest = sys.argv[1:]
+    # Before the packages are imported: norax's defaults are of the precision at that moment.
+    jax.config.update("jax_enable_x64", True)
     entries = {entry.name: entry for entry in importlib.import_module(file).ENTRIES}
     if not rest:
         print(json.dumps({name: entry.wrapper for name, entry in entries.items()}))
         return
     name, out = rest
-    jax.config.update("jax_enable_x64", True)
     nth.guard_process()  # else its first warning counts as the word of whatever comes first
     jax.config.update("jax_traceback_filtering", "off")  # the last line tells whose error it is
     # "auto" takes nested derivatives for anything as small as these modules: without this it would
