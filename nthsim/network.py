@@ -74,6 +74,11 @@ class Network(AbstractNetwork):
 
     def as_now(self, theta: PyTree[Array], x: Array) -> tuple["Network", tuple[int, ...]]:
         """The same with its program for inputs like these, which is traced anew; `output_shape`."""
+        if nodes(eqx.partition(self.static, eqx.is_array)[1], eqx.is_array):
+            raise ValueError(
+                "`model` must hold its arrays in fields that are not static, but one is in a "
+                "static field, where arrays cannot be compared."
+            )
         one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
         try:
             now = program(self.single, theta, one)
@@ -180,11 +185,6 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
         raise ValueError(
             f"`model` must be an Equinox module that maps one input to its output, "
             f"but is {type(model).__name__}."
-        )
-    if nodes(eqx.partition(model, eqx.is_array)[1], eqx.is_array):
-        raise ValueError(
-            "`model` must hold its arrays in fields that are not static, but one is in a static "
-            "field, where arrays cannot be compared."
         )
     kind, model = type(model).__name__, alike(model)
     theta, static = eqx.partition(model, eqx.is_inexact_array if constants else trained(model))

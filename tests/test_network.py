@@ -153,7 +153,7 @@ def test_array_in_a_static_field_is_refused():
     with pytest.warns(UserWarning, match="set as static"):
         model = Masked(eqx.nn.Linear(3, "scalar", key=jr.key(0)), np.ones(3))
     with pytest.raises(ValueError, match=r"^`model` must hold its arrays in fields that"):
-        split(model)
+        nth.kernel(model, jnp.ones((2, 3)), 2, progress=False)
 
 
 def test_models_and_solvers_are_at_hand():
