@@ -181,6 +181,7 @@ def gauss_legendre(bound: int, order: int, breaks: Any = None) -> tuple[Any, Any
         every = xp.broadcast_to(ends, (*breaks.shape[:-1], len(ends)))
         ends = xp.sort(xp.concatenate([every, xp.clip(breaks, -bound, bound)], axis=-1), axis=-1)
     points, weights = np.polynomial.legendre.leggauss(order)
+    points, weights = (each.reshape(*[1] * ends.ndim, -1) for each in (points, weights))
     low, widths = ends[..., :-1, None], ends[..., 1:, None] - ends[..., :-1, None]
     nodes = low + widths * ((points + 1) / 2)
     weighted = widths * (weights / 2) * xp.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi)

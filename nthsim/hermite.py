@@ -105,7 +105,7 @@ class Hermite(AbstractExpectation):
 
 
 class Sample(NamedTuple):
-    """Standard normal numbers, for all variances alike or for each its own, and their weights."""
+    """Standard normal numbers, the same for all variances or for each its own, and their weights."""
 
     nodes: Nodes
     weights: Nodes
@@ -117,7 +117,7 @@ class Sample(NamedTuple):
     def coefficients(self, values: Nodes) -> Coefficients:
         """Those of what has these values at the nodes."""
         xp = namespace(values)
-        if self.nodes.ndim == 1:
+        if self.nodes.shape[-1] == len(NODES):
             a = values @ xp.asarray(_weighted_polynomials(), dtype=values.dtype)
         elif xp is np:
             a = np.empty((len(values), TERMS))
@@ -135,11 +135,11 @@ def _sampled(expectation: Hermite, s: Variances) -> tuple[Sample, Nodes, Nodes]:
     """Nodes for each variance, with the activation and its derivative there."""
     xp, traced = namespace(s), isinstance(s, jax.Array)
     # Panels end at zero.
-    others = xp.asarray([z for z in expectation.kinks if z != 0], dtype=s.dtype)
-    nodes, weights = NODES, WEIGHTS
+    others = np.array([z for z in expectation.kinks if z != 0])
+    nodes, weights = (each.reshape(*[1] * s.ndim, -1) for each in (NODES, WEIGHTS))
     if len(others):
         root = xp.sqrt(xp.where(s > 0, s, 1))[..., None]
-        nodes, weights = gauss_legendre(BOUND, ORDER, others / root)
+        nodes, weights = gauss_legendre(BOUND, ORDER, others.reshape(*[1] * s.ndim, -1) / root)
     sample = Sample(xp.asarray(nodes, dtype=s.dtype), xp.asarray(weights, dtype=s.dtype))
     z = xp.sqrt(s)[..., None] * sample.nodes
     if traced:

@@ -87,6 +87,11 @@ def test_kernels_of_stacked_models_and_inputs_are_those_one_by_one():
         np.testing.assert_allclose(found[i], expected, rtol=1e-11, atol=1e-12)
 
 
+def hinge(z):
+    """A kink elsewhere than at zero."""
+    return jnp.maximum(z - 0.5, 0)
+
+
 LIMITS = [
     ("fcn", "erf", {"depth": 2}),
     ("fcn", "identity", {"depth": 2, "weight_scale": 0.7}),
@@ -96,6 +101,7 @@ LIMITS = [
     ("resnet", "softplus", {"depth": 2}),
     ("fcn", "tanh", {"depth": 2, "readout_scale": 0.5}),
     ("fcn", "gelu", {"depth": 1, "which": "nngp"}),
+    ("fcn", hinge, {"depth": 1}),
 ]
 
 
