@@ -5,8 +5,8 @@ WORKERS ?= 2
 CASES ?= 1000
 
 # What the package is built from; its folders too, so that a removed file counts.
-SOURCES := pyproject.toml README.md LICENSE nthsim models solvers \
-  $(wildcard nthsim/*.py nthsim/*.pyi nthsim/py.typed models/*.py solvers/*.py)
+SOURCES := pyproject.toml README.md LICENSE nthsim models solvers $(wildcard nthsim/*/) \
+  $(wildcard nthsim/*.py nthsim/*/*.py nthsim/*.pyi nthsim/py.typed models/*.py solvers/*.py)
 # What the tests read. Never the package's own folders: the wheel must stand alone.
 CARRIED := pyproject.toml tests $(wildcard demos docs *.md *.cff)
 

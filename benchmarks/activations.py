@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
-from nthsim.engines import taken_apart
 from nthsim.models.activation import ACTIVATIONS
-from nthsim.network import split
-from nthsim.roads import road
+from nthsim.network.calls import worthwhile_calls
+from nthsim.network.expansion_method import road
+from nthsim.network.split import split
 
 PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
 
@@ -83,7 +83,7 @@ def row(function: Callable) -> tuple[str, ...]:
     x = jnp.ones((2, 3))
     roads = [road(*split(net), x, 1) for net in (held, called(held))]
     words = ["Taylor" if r.obstacle is None else _nested(r.obstacle) for r in roads]
-    apart = taken_apart(*split(held), x[0], 1)
+    apart = worthwhile_calls(*split(held), x[0])
     return (*words, "nested" if isinstance(apart, str) else "structured")
 
 

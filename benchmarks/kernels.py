@@ -12,10 +12,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 from timing import growth, matmul_peak, race, settings, write
 
-from nthsim.engines import block_kernel
+from nthsim.kernels.block_kernel import Slots
+from nthsim.kernels.method import block_kernel
 from nthsim.models import FCN
-from nthsim.network import split
-from nthsim.slots import Slots
+from nthsim.network.split import split
 from nthsim.solvers.xla import guard_process
 
 IN_SIZE = 64

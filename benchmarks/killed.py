@@ -27,12 +27,12 @@ import numpy as np
 from timing import settings, write
 
 import nthsim as nth
-from nthsim.cells import Cell, Study
 from nthsim.models import FCN
-from nthsim.records import Record
-from nthsim.results import read
+from nthsim.results.netcdf import read
+from nthsim.results.record import Record
+from nthsim.scaling.cells import Cell, Study
+from nthsim.scaling.sweep import run
 from nthsim.solvers import Auto
-from nthsim.sweeps import run
 
 KILLS = 10
 

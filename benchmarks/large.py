@@ -18,10 +18,10 @@ import numpy as np
 from timing import settings, write
 
 import nthsim as nth
-from nthsim.footprints import hierarchy_bytes, problem_size
+from nthsim.budget.size import hierarchy_bytes
+from nthsim.dynamics.problem import pose
+from nthsim.dynamics.run import problem_size, schedule
 from nthsim.models import ResNet
-from nthsim.problem import pose
-from nthsim.schedules import schedule
 from nthsim.solvers import Auto
 
 #: Order, data, their number, precision and last time; the network is a ResNet of this shape.

@@ -15,9 +15,9 @@ import jax.random as jr
 from timing import settings, write
 
 import nthsim as nth
-from nthsim.calls import calls_of
 from nthsim.models import FCN, ResNet
-from nthsim.network import split
+from nthsim.network.calls import calls_of
+from nthsim.network.split import split
 
 #: Samples, inputs.
 SIZE, QUICK_SIZE = (200, 64), (5, 4)

@@ -25,10 +25,10 @@ import numpy as np
 from timing import settings, write
 
 import nthsim as nth
-from nthsim import checkpoints
+from nthsim.dynamics import checkpoint
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.models import FCN
 from nthsim.solvers import Explicit, Exponential, run
-from nthsim.trajectories import Trajectory
 
 KINDS = {"explicit flow": 7, "exponential flow": 7, "exponential series": 6}
 
@@ -52,7 +52,7 @@ def alone(kind: str, folder: str) -> None:
     """In a process of its own: compute, and print the end as JSON."""
     jax.config.update("jax_enable_x64", True)
     nth.guard_process()
-    run.CALL_SECONDS, checkpoints.LEAST_SECONDS, checkpoints.PART = 2e-2, 0.0, 1.0
+    run.CALL_SECONDS, checkpoint.LEAST_SECONDS, checkpoint.PART = 2e-2, 0.0, 1.0
     flow = solved(kind, Path(folder) if folder else None)
     print(json.dumps({"f": flow.f[-1].tolist(), "steps": flow.stats.steps}))
 

@@ -18,14 +18,13 @@ import numpy as np
 from timing import growth, matmul_peak, race, settings, write
 
 import nthsim as nth
-from nthsim.choices import choose
-from nthsim.costs import gradient_flops, series_side_flops
-from nthsim.footprints import problem_size
+from nthsim.budget.fits import choose
+from nthsim.budget.work import gradient_flops, series_side_flops
+from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.run import problem_size, schedule
+from nthsim.dynamics.truncations import truncations
 from nthsim.models import FCN
-from nthsim.problem import Problem, pose
-from nthsim.schedules import schedule
 from nthsim.solvers import Explicit
-from nthsim.truncations import truncations
 
 #: The most gradients that a right-hand side may cost, by order.
 BOUNDS = {2: 1.6, 3: 3.0, 4: 7.0, 5: 12.0, 6: 17.0}

@@ -26,13 +26,13 @@ from scipy.integrate import solve_ivp
 from timing import growth, settings, turn, write
 
 import nthsim as nth
-from nthsim.flow import exact
+from nthsim.dynamics.gradient_flow import exact
+from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.run import Schedule
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.models import FCN
-from nthsim.problem import Problem, pose
-from nthsim.schedules import Schedule
 from nthsim.solvers import Explicit, Exponential, Implicit, Until
 from nthsim.solvers.solver import AbstractSolver
-from nthsim.trajectories import Trajectory
 
 #: The most that f may be off at the end for a row to count.
 ACCURACY = 1e-3

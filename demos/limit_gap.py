@@ -14,10 +14,10 @@ import jax.random as jr
 import numpy as np
 
 import nthsim as nth
-from nthsim.errors import errors
-from nthsim.figures import Curve, Panel, draw, save
+from nthsim.comparison.panels import THEORY_LOOKS
+from nthsim.dynamics.errors import errors
 from nthsim.models import FCN
-from nthsim.panels import THEORY_LOOKS
+from nthsim.results.figure import Curve, Panel, draw, save
 
 
 def panels(width: int, study: nth.Comparison) -> list[Panel]:

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import nthsim as nth
-from nthsim.errors import errors as distances
-from nthsim.looks import LOOKS
+from nthsim.dynamics.errors import errors as distances
 from nthsim.models import FCN
-from nthsim.tables import scientific, table
+from nthsim.results.legend import LOOKS
+from nthsim.results.terminal import scientific, table
 
 NAMES = ("frozen kernel", "first order in 1/m")
 

@@ -15,9 +15,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nthsim.records import Record
-from nthsim.results import read
-from nthsim.stores import GROUP, KIND
+from nthsim.results.netcdf import read
+from nthsim.results.record import Record
+from nthsim.scaling.store import GROUP, KIND
 
 SUBJECT = {"data": "d1", "orders": [2, 3], "save times": "t1", "networks": {"depth": 2}}
 
@@ -70,6 +70,17 @@ class Sleeper:
             file.write(f"{cell.name} {what} {os.getpid()}\n")
 
 
+def same(some: list[Record], others: list[Record]) -> None:
+    """Assert that records are equal, bit by bit."""
+    assert len(some) == len(others)
+    for one, other in zip(some, others, strict=True):
+        assert one.facts == other.facts
+        assert one.arrays.keys() == other.arrays.keys()
+        for name, array in one.arrays.items():
+            assert array.dtype == other.arrays[name].dtype
+            np.testing.assert_array_equal(array, other.arrays[name])
+
+
 def pieces(count: int, first: int = 0) -> list[Piece]:
     """Cells number-0, number-1 and so on."""
     return [Piece(f"number-{i}") for i in range(first, first + count)]
@@ -103,7 +114,7 @@ def started(folder: Path, study: Sleeper, cells: list[Piece]) -> subprocess.Pope
 if __name__ == "__main__":
     import jax
 
-    from nthsim.sweeps import run
+    from nthsim.scaling.sweep import run
 
     jax.config.update("jax_enable_x64", True)
     folder, log, seconds, *names = sys.argv[1:]

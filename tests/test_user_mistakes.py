@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.cli import main
-from nthsim.counts import checked_integers
+from nthsim.cli.main import main
+from nthsim.inputs.integers import checked_integers
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Auto, Explicit, Until
 

@@ -13,7 +13,7 @@ from oracle import Truth, parameters, truth
 from verdict import Verdict, judged, relative_error
 
 import nthsim as nth
-from nthsim import engines
+from nthsim.kernels import work
 from nthsim.solvers.auto import Auto
 
 #: Fifty times as tight as the tolerances below ask for, with the quickest method to compile.
@@ -106,7 +106,7 @@ def main() -> None:
     jax.config.update("jax_traceback_filtering", "off")  # the last line tells whose error it is
     # "auto" takes nested derivatives for anything as small as these modules: without this it would
     # never choose the way that it takes for large ones.
-    engines.QUICK = 0
+    work.QUICK = 0
     verdicts = {}
     for computation, verdict in trial(entries[name]):
         verdicts[computation] = verdict

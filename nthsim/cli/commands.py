@@ -1,0 +1,277 @@
+"""What each command of `nthsim` does, once its arguments are read."""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from nthsim.cli import settings
+from nthsim.cli.made import (
+    MOST_BYTES,
+    check_memory,
+    check_weights,
+    drawn_model,
+    made_data,
+    made_families,
+    made_model,
+    made_sizes,
+    made_solver,
+    made_times,
+    made_until,
+)
+from nthsim.cli.mistakes import called
+from nthsim.cli.saved import CELLS, loaded, results_in
+from nthsim.cli.toml import as_toml
+from nthsim.comparison.compare import CompareError, compare
+from nthsim.comparison.comparison import Comparison
+from nthsim.comparison.plan import plan
+from nthsim.dynamics.gradient_flow import gradient_flow
+from nthsim.dynamics.problem import pose
+from nthsim.dynamics.run import problem_size
+from nthsim.dynamics.trajectory import SolveError, Trajectory
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.integers import checked_integers
+from nthsim.inputs.loss import LOSSES, squared_error
+from nthsim.inputs.memory import available, memory_limit, readable
+from nthsim.kernels.kernel import kernel
+from nthsim.kernels.work import check_kernels
+from nthsim.results.terminal import scientific, table
+from nthsim.results.whole_file import made_folder, replacing
+from nthsim.scaling.store import MANIFEST
+from nthsim.scaling.sweep import SweepError
+from nthsim.scaling.width_and_depth import depth_scaling, width_scaling
+from nthsim.solvers.xla import guard_process
+
+#: Rows of a printed trajectory.
+ROWS = 11
+
+
+def run(command: settings.Command) -> int:
+    """Run a command in its own precision; returns the exit status.
+
+    Raises:
+        ValueError: When an argument is wrong or something does not fit into memory.
+    """
+    guard_process()
+    double = isinstance(command, settings.Show) or command.precision == "float64"
+    jax.config.update("jax_enable_x64", double)  # of the command's own process
+    out = getattr(command, "out", None)
+    folder = None if out is None else made_folder("out", out)
+    amount = None if isinstance(command, settings.Show) else command.memory
+    memory = None if amount is None else settings.in_bytes(amount)
+    if memory is not None and not isinstance(command, settings.Plan):
+        check_memory(memory)
+    limit = contextlib.nullcontext() if memory is None else memory_limit(memory)
+    with limit, called(path="out"):  # what is read is called by its own name
+        if isinstance(command, settings.Show):
+            return _show(command, folder)
+        if isinstance(command, settings.Compare):
+            return _compare(command, folder)
+        if isinstance(command, settings.Flow):
+            return _flow(command, folder)
+        if isinstance(command, settings.Kernels):
+            return _kernels(command, folder)
+        if isinstance(command, settings.Scaling):
+            return _scaling(command, folder)
+        return _plan(command)
+
+
+def _compare(command: settings.Compare, folder: Path | None) -> int:
+    solver, until = made_solver(command), made_until(command)
+    ts, data = made_times(command), made_data(command)
+    try:
+        study = compare(
+            made_model(command, data),
+            data,
+            command.orders,
+            ts,
+            loss=LOSSES[command.loss],
+            solver=solver,
+            until=until,
+            checkpoint=command.checkpoint,
+            taylor=command.taylor,
+            theories=command.theories,
+            bounds=command.bounds,
+            method=command.method,
+            record_kernel=command.record_kernel,
+            certify=None if command.certify else False,
+            audit=command.audit,
+        )
+        failure = None
+    except CompareError as error:
+        study, failure = error.comparison, _reason(error.comparison)
+    try:
+        if folder is not None:
+            study.save(folder / "orders.nc")
+            _write(folder / "table.txt", str(study))
+            study.plot(folder / "orders.png")
+            _write_config(command, folder)
+    finally:
+        print(study)
+    return _ended(failure, folder)
+
+
+def _flow(command: settings.Flow, folder: Path | None) -> int:
+    solver, until = made_solver(command), made_until(command)
+    ts, data = made_times(command), made_data(command)
+    try:
+        model, loss = made_model(command, data), LOSSES[command.loss]
+        flow = gradient_flow(
+            model, data, ts, loss=loss, solver=solver, until=until, checkpoint=command.checkpoint
+        )
+        failure = None
+    except SolveError as error:
+        flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
+    try:
+        if folder is not None:
+            flow.save(folder / "flow.nc")
+            _write_config(command, folder)
+    finally:
+        print(_shown(flow))
+    return _ended(failure, folder)
+
+
+def _kernels(command: settings.Kernels, folder: Path | None) -> int:
+    orders = checked_integers("orders", command.orders, 2)
+    data = made_data(command)
+    model = made_model(command, data)
+    problem = pose(model, Dataset(data.x, data.y), squared_error)
+    check_kernels(problem_size(problem).kernel, orders)
+    computed: dict[int, np.ndarray] = {}
+    failure = None
+    try:
+        for r in orders:
+            computed[r] = np.asarray(kernel(model, data.x, r))
+    except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError) as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else "out of memory"
+        failure = f"{why} after {len(computed)} of {len(orders)} kernels"
+    arrays: dict[str, Any] = {f"K{r}": K for r, K in computed.items()}
+    arrays |= {"x": data.x, "y": data.y}
+    if folder is not None:
+        with replacing(folder / "kernels.npz") as part:
+            np.savez(part, **arrays)
+        _write_config(command, folder)
+    rows = [["", "shape", "entries", "root mean square", "largest"]]
+    for r, K in computed.items():
+        shape = " x ".join(map(str, K.shape))
+        sizes = [
+            scientific(float(np.sqrt(np.mean(K**2))), 3),
+            scientific(float(np.abs(K).max()), 3),
+        ]
+        rows.append([f"K^({r})", shape, f"{K.size:,}", *sizes])
+    print(table(rows))
+    return _ended(failure, folder)
+
+
+def _scaling(command: settings.Scaling, folder: Path | None) -> int:
+    axis, sizes = made_sizes(command)
+    solver, ts, data = made_solver(command), made_times(command), made_data(command)
+    measure = width_scaling if axis == "width" else depth_scaling
+    free = available()
+    most = dataclasses.replace(command, **{axis: max(sizes)})
+    check_weights(most, data, free, f"{readable(free)} are available")
+    if folder is not None and not (folder / CELLS / MANIFEST).exists():
+        _write_config(command, folder)  # before all else, for whoever goes on
+    try:
+        study = measure(
+            made_families(command, data, axis),
+            data,
+            sizes,
+            command.seeds,
+            command.orders,
+            ts,
+            kernels=command.kernels,
+            loss=LOSSES[command.loss],
+            solver=solver,
+            chunk=command.chunk,
+            out=None if folder is None else folder / CELLS,
+            cluster=command.cluster,
+        )
+    except SweepError as error:
+        return _ended(str(error) if folder else f"{error.reason}; --out keeps what is done", folder)
+    try:
+        if folder is not None:
+            study.save(folder / "scaling.nc")
+            _write_config(command, folder)
+            _write(folder / "table.txt", str(study))
+            study.plot(folder / "scaling.png")
+    finally:
+        print(study)
+    return _ended(None, folder)
+
+
+def _plan(command: settings.Plan) -> int:
+    data = made_data(command)
+    check_weights(command, data, MOST_BYTES, f"{readable(MOST_BYTES)} are the most for a plan")
+    estimate = lambda: plan(  # noqa: E731
+        drawn_model(command, data),
+        data,
+        command.orders,
+        made_times(command),
+        taylor=command.taylor,
+        loss=LOSSES[command.loss],
+        method=command.method,
+        record_kernel=command.record_kernel,
+    )
+    # Traced, the network has shapes but no weights, which might not fit.
+    planned = eqx.filter_eval_shape(estimate)
+    print(planned)
+    if command.parameters:
+        print(f"\n{planned.parameters}")
+    return 0
+
+
+def _show(command: settings.Show, folder: Path | None) -> int:
+    with called(path="file", out="file"):
+        found = results_in(command.file)
+    texts: list[str] = []
+    for file, kind in found:
+        with called(path="file"):
+            result = loaded(file, kind)
+        text = _shown(result) if isinstance(result, Trajectory) else str(result)
+        texts.append(text if len(found) == 1 else f"{file.name}:\n\n{text}\n")
+        print(texts[-1])
+        if folder is not None and not isinstance(result, Trajectory):
+            result.plot(folder / f"{file.stem}.png")
+    if folder is not None:
+        _write(folder / "table.txt", "\n".join(texts))
+    return 0
+
+
+def _reason(study: Comparison) -> str:
+    """Why a comparison is not whole."""
+    for run in (study.exact, *study.truncations):
+        if run.stop.reason == "interrupt" or (run is study.exact and run.stop.failed):
+            return f"{run.name}: {run.stop}"
+    return f"interrupted with {len(study.orders)} orders done"
+
+
+def _write_config(command: settings.Common, folder: Path) -> None:
+    _write(folder / "config.toml", as_toml(command))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _shown(flow: Trajectory) -> str:
+    """A trajectory's summary, and its losses at a few times."""
+    rows = [["t", "train loss", "test loss"]]
+    for i in np.unique(np.linspace(0, len(flow.ts) - 1, ROWS).astype(int)) if len(flow.ts) else ():
+        test = None if flow.test_loss is None else float(flow.test_loss[i])
+        rows.append([f"{flow.ts[i]:g}", scientific(float(flow.loss[i]), 3), scientific(test, 3)])
+    return f"{flow}\n\n{table(rows)}"
+
+
+def _ended(failure: str | None, folder: Path | None) -> int:
+    if folder is not None:
+        print(f"nthsim: results are in {folder}", file=sys.stderr)
+    if failure is not None:
+        print(f"nthsim: {failure}", file=sys.stderr)
+    return int(failure is not None)

@@ -1,0 +1,185 @@
+"""Runs that can be killed: what was computed is on disk, and goes on from there."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recipes import store_solver
+from nthsim.results.record import digest, network_digest
+from nthsim.results.whole_file import made_folder, replacing
+from nthsim.solvers.history import History
+from nthsim.solvers.integration import AbstractKeeper
+from nthsim.solvers.run import Run
+from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.stop import Stop
+from nthsim.solvers.until import Until
+
+#: The first words of a checkpoint; raised whenever an older nthsim would misread a newer one's.
+FORMAT = "nthsim checkpoint 1"
+
+#: Writing takes at most this part of the time, and happens at most once a second.
+PART, LEAST_SECONDS = 0.05, 1.0
+
+#: Ends that going on cannot change.
+FINAL = ("horizon", "blow-up", "step size", "non-finite")
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written; the run goes on without."""
+
+
+class Checkpoint(AbstractKeeper):
+    """The file of one dynamics in a folder: written as it runs, read when it runs again.
+
+    A line of JSON, which says what is being computed, and then the arrays as Equinox writes them;
+    nothing is pickled. A file that is cut, damaged or of another run is refused.
+    """
+
+    def __init__(self, path: Path, subject: dict[str, Any]) -> None:
+        """What would be computed is told by `subject`, a value of JSON for each part of it."""
+        self.path, self.subject = path, subject
+        self.written, self.took, self.broken = time.perf_counter(), 0.0, False
+
+    def restore(self, run: Run) -> History:
+        """Bring a run to where the file left it, and return what had been recorded.
+
+        Raises:
+            ValueError: When the file is damaged or of another run.
+        """
+        if not self.path.exists():
+            return History()
+        head, payload = self.read()
+        for part, value in self.subject.items():
+            if head["subject"].get(part) != value:
+                raise ValueError(
+                    f"`checkpoint` must be a folder of the same run, but {self.path} is not: "
+                    f"another {part}."
+                )
+        try:
+            return self._restored(run, head, payload)
+        except Exception as error:  # whatever Equinox and NumPy meet in foreign bytes
+            raise self._damaged(error) from error
+
+    def keep(self, run: Run, history: History, *, now: bool = False) -> None:
+        """Write where a run is, unless that was done a moment ago and need not be `now`."""
+        since = time.perf_counter() - self.written
+        if self.broken or not (now or since > max(LEAST_SECONDS, self.took / PART)):
+            return
+        clock = time.perf_counter()
+        try:
+            with replacing(self.path) as part:
+                part.write_bytes(self._bytes(run, history))
+        except ValueError as error:
+            self.broken = True
+            reason = str(error).removesuffix(".").replace("`path`", "`checkpoint`")
+            warnings.warn(f"{reason}; the run goes on without.", CheckpointWarning, stacklevel=2)
+        self.written = time.perf_counter()
+        self.took = self.written - clock
+
+    def _bytes(self, run: Run, history: History) -> bytes:
+        arrays = {name: np.asarray(a) for name, a in history.stacked().items()}
+        payload = io.BytesIO()
+        eqx.tree_serialise_leaves(payload, (run.carry, arrays))
+        body = payload.getvalue()
+        head = {
+            "subject": self.subject,
+            "counts": run.counts(),
+            "started": run.started,
+            "fell_back": run.fell_back,
+            "choice": run.choice,
+            "stop": None if run.stop is None else dataclasses.asdict(run.stop),
+            "until": dataclasses.asdict(run.until),
+            "reached": history.reached,
+            "rows": history.rows(),
+            "records": {name: [list(a.shape), a.dtype.name] for name, a in arrays.items()},
+            "bytes": len(body),
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
+        text = json.dumps(head)
+        check = hashlib.sha256(text.encode()).hexdigest()
+        return f"{FORMAT} {check}\n{text}\n".encode() + body
+
+    def read(self) -> tuple[dict[str, Any], bytes]:
+        """What the file says of the run, and its arrays.
+
+        Raises:
+            ValueError: When it is not as it was written.
+        """
+        try:
+            return self._whole()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _whole(self) -> tuple[dict[str, Any], bytes]:
+        first, text, body = self.path.read_bytes().split(b"\n", 2)
+        form, _, check = first.decode().rpartition(" ")
+        if form != FORMAT:
+            raise ValueError(f"it does not start with {FORMAT}")
+        if hashlib.sha256(text).hexdigest() != check:
+            raise ValueError("its head is not what was written")
+        head = json.loads(text)
+        if len(body) != head["bytes"] or hashlib.sha256(body).hexdigest() != head["sha256"]:
+            raise ValueError("its arrays are not what was written")
+        return head, body
+
+    def _restored(self, run: Run, head: dict[str, Any], payload: bytes) -> History:
+        run.restore(head["counts"], head["choice"], fell_back=head["fell_back"])
+        blank = run.blank() if head["started"] else run.carry
+        like = {name: np.empty(shape, dtype) for name, (shape, dtype) in head["records"].items()}
+        carry, arrays = eqx.tree_deserialise_leaves(io.BytesIO(payload), (blank, like))
+        run.carry, run.started = carry, head["started"]
+        history = History.unstacked(head["reached"], head["rows"], arrays)
+        stop = None if head["stop"] is None else Stop(**head["stop"])
+        same = Until(**head["until"]) == run.until
+        asked = stop is not None and stop.asked and stop.reason != "seconds"
+        if stop is not None and (stop.reason in FINAL or (asked and same)):
+            run.stop = stop
+        elif stop is not None and not stop.failed:
+            history.forget_after(stop.t)
+        return history
+
+    def _damaged(self, error: Exception) -> ValueError:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return ValueError(
+            f"`checkpoint` must hold whole files, but {self.path} cannot be used: {words}; "
+            "delete it to start anew."
+        )
+
+
+def checkpoint_folder(folder: object) -> Path | None:
+    """The folder, made if need be.
+
+    Raises:
+        ValueError: When it is no path, or cannot be made or written to.
+    """
+    if folder is None:
+        return None
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"`checkpoint` must be the name of a folder, but is {folder!r}.")
+    return made_folder("checkpoint", Path(folder))
+
+
+def subject_of(
+    problem: Problem, solver: AbstractSolver, ts: np.ndarray, kernel_ts: np.ndarray
+) -> dict[str, Any]:
+    """What tells one run from another, in parts that a sentence can name."""
+    stored = store_solver(solver)
+    settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
+    return {
+        "precision": problem.x.dtype.name,
+        "model": network_digest(problem.network, problem.theta),
+        "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
+        "loss": problem.residual.mark,
+        "solver": {"class": stored["class"], **settings},
+        "save times": digest((ts, kernel_ts)),
+    }

@@ -1,0 +1,132 @@
+"""How far one trajectory is from another, or from a tighter solve of the same, over time."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from nthsim.dynamics.run import Schedule
+from nthsim.dynamics.trajectory import Trajectory, heard
+
+Series = Float[np.ndarray, " T"]
+
+
+class Errors(eqx.Module):
+    r"""Errors of a truncation against exact flow at the save times that both reached.
+
+    `train_rms` and `train_max` are the root mean square and the largest error of f over training
+    points and outputs, `test_rms` and `test_max` likewise (None without test points); `loss` and
+    `test_loss` are absolute differences; `kernel` and `kernel_test` are Frobenius norms relative to
+    the exact one, $\|\tilde K^{(2)}_t - K^{(2)}_t\| / \|K^{(2)}_t\|$, at the times `kernel_ts`, of
+    shape (S,) (None if not recorded). All others have shape (T,).
+    """
+
+    ts: Series
+    train_rms: Series
+    train_max: Series
+    test_rms: Series | None
+    test_max: Series | None
+    loss: Series
+    test_loss: Series | None
+    kernel: Series | None
+    kernel_test: Series | None
+    kernel_ts: Series | None
+
+
+def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
+    """Compare two trajectories at the times that both reached."""
+    T = min(len(truncation.ts), len(exact.ts))
+    pairs = {
+        name: (getattr(truncation, name), getattr(exact, name))
+        for name in ("f", "f_test", "loss", "test_loss", "kernel", "kernel_test")
+    }
+    difference = {name: _difference(a, b) for name, (a, b) in pairs.items()}
+    f, loss, kernel, clock = difference["f"], difference["loss"], difference["kernel"], None
+    if kernel is not None and exact.kernel_ts is not None:
+        clock = exact.kernel_ts[: len(kernel)]
+    assert f is not None
+    assert loss is not None
+    return Errors(
+        ts=exact.ts[:T],
+        train_rms=rms(f),
+        train_max=_largest(f),
+        test_rms=_on(rms, difference["f_test"]),
+        test_max=_on(_largest, difference["f_test"]),
+        loss=np.abs(loss),
+        test_loss=_on(np.abs, difference["test_loss"]),
+        kernel=_relative(kernel, exact.kernel),
+        kernel_test=_relative(difference["kernel_test"], exact.kernel_test),
+        kernel_ts=clock,
+    )
+
+
+def drift(exact: Trajectory, start: Float[np.ndarray, "n ..."] | None) -> Series | None:
+    r"""$\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ where `start` is $K^{(2)}_0$, at t = 0.
+
+    At the times `kernel_ts` of the flow, the first of which may come later. None where either
+    kernel is unknown or no time was reached.
+    """
+    if exact.kernel is None or start is None or not len(exact.kernel):
+        return None
+    return _norm(exact.kernel - start) / np.linalg.norm(start)
+
+
+def _difference(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    """At the times that both reached; both began at the same."""
+    if a is None or b is None:
+        return None
+    both = min(len(a), len(b))
+    return a[:both] - b[:both]
+
+
+def rms(error: Float[np.ndarray, "T ..."]) -> Series:
+    """The root mean square at each time."""
+    return np.sqrt(np.mean(_rows(error) ** 2, axis=1))
+
+
+def _largest(error: Float[np.ndarray, "T ..."]) -> Series:
+    return np.abs(_rows(error)).max(axis=1)
+
+
+def _norm(kernel: Float[np.ndarray, "T ..."]) -> Series:
+    return np.linalg.norm(_rows(kernel), axis=1)
+
+
+def _rows(array: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, "T entries"]:
+    # The length of a row is written out, as -1 cannot be resolved when no time was reached.
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def _on(measure, difference: np.ndarray | None) -> Series | None:
+    return None if difference is None else measure(difference)
+
+
+def _relative(difference: np.ndarray | None, exact: np.ndarray | None) -> Series | None:
+    if difference is None or exact is None:
+        return None
+    return _norm(difference) / _norm(exact[: len(difference)])
+
+
+def audited(
+    run: Trajectory, again: Callable[[Schedule], Trajectory], course: Schedule
+) -> Trajectory:
+    """A trajectory with its `solver_error`, how far a tighter solve of the same is from it."""
+    tighter = heard(again(course.audit(run.f.dtype)))
+    both = min(len(run.ts), len(tighter.ts))
+    found = np.full(len(run.ts), np.inf)
+    found[:both] = rms(run.f[:both] - tighter.f[:both])
+    return dataclasses.replace(run, solver_error=found)
+
+
+def floor(run: Trajectory, exact: Trajectory) -> Series | None:
+    """The solver errors of a run and of exact flow together, at the times that both reached.
+
+    What lies between the two by less says nothing. None for what was not audited.
+    """
+    if run.solver_error is None or exact.solver_error is None:
+        return None
+    both = min(len(run.ts), len(exact.ts))
+    return run.solver_error[:both] + exact.solver_error[:both]

@@ -1,0 +1,153 @@
+"""What of a module trains, array by array, and what does not and why."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.inputs.arrays import finite, real
+from nthsim.network.constants import constant, is_constant, tied, trained
+from nthsim.network.network import Network, output_shape, precision
+from nthsim.network.split import split
+from nthsim.results.terminal import table, wrapped
+
+
+class Part(eqx.Module):
+    """One array of a module, by the path to it, and what is to be said of it."""
+
+    path: str
+    shape: tuple[int, ...]
+    size: int
+    note: str = ""
+
+    def row(self) -> list[str]:
+        """Its cells in the table."""
+        return [self.path, " x ".join(map(str, self.shape)) or "scalar", f"{self.size:,}"]
+
+
+class Parameters(eqx.Module):
+    """The parameters of a model, `trained`, and what is none of them, `left`; print it for both.
+
+    Each of `tied` are the paths of one array, which are trained apart all the same.
+    """
+
+    precision: str
+    trained: tuple[Part, ...]
+    left: tuple[Part, ...]
+    tied: tuple[tuple[str, ...], ...]
+
+    @property
+    def total(self) -> int:
+        """The number of parameters P."""
+        return sum(part.size for part in self.trained)
+
+    def __str__(self) -> str:
+        """What trains, as a table; what does not, and why."""
+        rows = [["trains", "shape", "size"], *(part.row() for part in self.trained)]
+        rows += [["P", "", f"{self.total:,}"]]
+        lines = [table(rows), f"all in {self.precision}"]
+        lines += [wrapped(f"{part.path}: {part.note}") for part in self.trained if part.note]
+        for first, *others in self.tied:
+            told = f"{first}: the same array as {', '.join(others)}, but trained apart from it"
+            lines.append(wrapped(f"{told}; eqx.nn.Shared ties them"))
+        if not self.left:
+            return "\n".join([*lines, "", "everything else is no array"])
+        lines += ["", "does not train:"]
+        for part in self.left:
+            shape = " x ".join(map(str, part.shape)) or "scalar"
+            lines.append(wrapped(f"{part.path} ({shape}): {part.note}"))
+        return "\n".join(lines)
+
+
+def parameters(model: PyTree, x: Float[Array, "n ..."] | None = None) -> Parameters:
+    """List what of a model trains, and what does not and why.
+
+    All real floating arrays of a module train, NumPy's too, as in Equinox, but for the state of
+    layers and for what paramax, parax or flowjax mark as constant.
+
+    Args:
+        model: Any Equinox module that maps one input to a scalar or a vector.
+        x: Inputs, shape (n, ...), if it is to be told which parameters no gradient reaches there.
+
+    Raises:
+        ValueError: When an argument is not as above.
+
+    Warns:
+        nthsim.network.constants.TiedWeightsWarning: When one array stands in two places.
+    """
+    network, theta = split(model)
+    reached = None if x is None else _reached(network, theta, x)
+    own, rest = eqx.partition(model, trained(model))
+    parts = []
+    for i, (path, leaf) in enumerate(jax.tree.leaves_with_path(own)):
+        note = "a NumPy array, which trains as any other" if isinstance(leaf, np.ndarray) else ""
+        if reached is not None and not reached[i]:
+            note = "no gradient reaches it at these inputs, so that it does not move"
+        parts.append(Part(jax.tree_util.keystr(path), leaf.shape, leaf.size, note))
+    left = (*_kept(rest), *_static("", model))
+    return Parameters(precision(theta).name, tuple(parts), left, tied(own))
+
+
+def _reached(network: Network, theta: PyTree[Array], x: Any) -> list[bool]:
+    """Whether a gradient reaches each parameter, by outputs that are summed with random weights."""
+    points = real("x", x)
+    finite("x", points)
+    points = jnp.asarray(points, precision(theta))
+    shape = (len(points), *output_shape(network, theta, points))
+    weights = jr.normal(jr.key(0), shape, points.dtype)
+    pulled = jax.grad(lambda theta: jnp.sum(weights * network(theta, points)))(theta)
+    return [bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(pulled)]
+
+
+def _kept(tree: PyTree) -> list[Part]:
+    """The arrays and numbers that are no parameters, with the reason for each."""
+    found = []
+    for path, node in jax.tree.leaves_with_path(tree, is_leaf=is_constant):
+        reason = constant(node)
+        for inner, leaf in jax.tree.leaves_with_path(node):
+            note = reason or _reason(leaf)
+            if note is not None and not callable(leaf):
+                shape = tuple(np.shape(leaf)) if not _is_array(leaf) else leaf.shape
+                name = jax.tree_util.keystr((*path, *inner))
+                found.append(Part(name, shape, int(np.prod(shape)), note))
+    return found
+
+
+def _reason(leaf: object) -> str | None:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return "a shape without numbers"
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return "a random key"
+    if _is_array(leaf):
+        return f"an array of {leaf.dtype.name}"  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(leaf, float | complex):
+        return "a number of Python; as a jax.numpy array it would train"
+    return None
+
+
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def _static(path: str, node: Any) -> list[Part]:
+    """The arrays in static fields of the modules in a tree."""
+    found = []
+    if isinstance(node, eqx.Module):
+        for field in dataclasses.fields(node):
+            value = vars(node).get(field.name)
+            name = f"{path}.{field.name}"
+            if not field.metadata.get("static", False):
+                found += _static(name, value)
+            elif isinstance(value, jax.Array | np.ndarray):
+                found.append(Part(name, value.shape, value.size, "in a static field"))
+        return found
+    ends = lambda one: one is not node and isinstance(one, eqx.Module)  # noqa: E731
+    for inner, one in jax.tree.leaves_with_path(node, is_leaf=ends):
+        if isinstance(one, eqx.Module):
+            found += _static(f"{path}{jax.tree_util.keystr(inner)}", one)
+    return found

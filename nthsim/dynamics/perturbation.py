@@ -1,0 +1,210 @@
+r"""The first order in 1/m of training, in closed form."""
+
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+from numpy.typing import ArrayLike
+
+from nthsim.budget.fits import check_perturbation
+from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.run import Recorded, Schedule, problem_size, schedule
+from nthsim.dynamics.trajectory import Trajectory, trajectory
+from nthsim.dynamics.truncations import FOURTH, Truncations, check_roads, with_fourth
+from nthsim.inputs.arrays import concrete
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.loss import Loss, loss_name, squared_error
+from nthsim.solvers.auto import Auto
+from nthsim.solvers.compiled import compiled
+from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
+from nthsim.solvers.solution import Solution, Stats
+from nthsim.solvers.stop import Stop
+
+
+def perturbation(
+    model: PyTree,
+    data: Dataset,
+    ts: ArrayLike,
+    *,
+    loss: Loss = squared_error,
+    record_kernel: Recorded = False,
+    progress: bool = True,
+) -> Trajectory:
+    r"""Train with the frozen tangent kernel, corrected to first order in 1/m in closed form.
+
+    With $K^{(2)}_0 e_i = \lambda_i e_i$ on the training points, $\delta = f - y$,
+    $d_i = e_i \cdot \delta_0$ and $\tau = t/n$ (n samples), the tangent kernel moves by
+
+    $$\Theta_1(\tau) = -\sum_i K^{(3)}_0(\cdot, \cdot, e_i)\, d_i\, \tau \exp[0, -\tau\lambda_i]
+    + \sum_{ij} K^{(4)}_0(\cdot, \cdot, e_i, e_j)\, d_i d_j\,
+    \tau^2 \exp[0, -\tau\lambda_i, -\tau(\lambda_i + \lambda_j)],$$
+
+    and the outputs by $f_1(\tau) = -\int_0^\tau e^{-(\tau - s) K^{(2)}_0} \Theta_1(s)\,
+    e^{-s K^{(2)}_0} \delta_0\, ds$, where brackets are divided differences, which hold for equal,
+    close and vanishing eigenvalues (Dyer & Gur-Ari 2019, arXiv 1909.11304, whose loss is a sum: t/n
+    here is t there). It is what the order-4 truncation is to first order in $K^{(3)}$ and
+    $K^{(4)}$, so that both differ by $O(m^{-2})$. Kinks are missed, as by `kernel`.
+
+    Args:
+        model: Any Equinox module that maps one input to a scalar or a vector.
+        data: Training data and, perhaps, passive test points.
+        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        loss: Must be `squared_error`.
+        record_kernel: Whether to record $K^{(2)}_0 + \Theta_1$ at each save time; or at which of
+            `ts`.
+        progress: Whether to show progress bars, of the kernels, when on a terminal.
+
+    Returns:
+        The trajectory, of no steps.
+
+    Raises:
+        ValueError: When an argument is not as above, or $K^{(4)}$ does not fit into memory.
+    """
+    concrete("perturbation", model, data, ts)
+    course = schedule(ts, Auto(), record_kernel)
+    check_quadratic(loss, "perturbation theory")
+    problem = pose(model, data, loss)
+    check_perturbation(problem_size(problem, course))
+    check_roads(problem, FOURTH)
+    return perturbed(problem, course, progress=progress)
+
+
+def check_quadratic(loss: Loss, what: str) -> None:
+    """Refuse a loss that is not the squared error.
+
+    Raises:
+        ValueError: When it is another.
+    """
+    if loss is not squared_error:
+        raise ValueError(f"`loss` must be squared_error for {what}, but is {loss_name(loss)}.")
+
+
+def perturbed(
+    problem: Problem, course: Schedule, *, known: Truncations | None = None, progress: bool
+) -> Trajectory:
+    """Evaluate the expansion at all save times; kernels that are `known` are not computed again."""
+    start = Truncations(problem, {}, (), ()) if known is None else known
+    kernels = with_fourth(start, progress=progress).kernels[:4]
+    clock = time.perf_counter()
+    with jax.default_matmul_precision("highest"):
+        f, kernel = _evaluated(problem, kernels, course)
+    seconds = time.perf_counter() - clock
+    records = {"f": np.asarray(f)}
+    if kernel is not None:
+        records |= {"kernel": np.asarray(kernel), "kernel_ts": course.kernel_ts}
+    horizon = float(course.ts[-1])
+    solution = Solution(
+        ts=course.ts,
+        records=records,
+        state=None,
+        stop=Stop("horizon", horizon, f"reached t = {horizon:g}"),
+        stats=Stats(0, 0, 0, 0, seconds),
+        choice="closed form",
+    )
+    words = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
+    return trajectory("perturbation theory", problem, solution, method=words)
+
+
+class _Expansion(eqx.Module):
+    r"""The first order, in the eigenbasis of $K^{(2)}_0$; N training slots, N_first in all.
+
+    `third` and `fourth` are $K^{(3)}, K^{(4)}$ with modes in all slots but the first, each
+    multiplied by its `start` d. In the first slot, `train` has modes and `test` has points.
+    """
+
+    rates: Float[Array, " N"]
+    start: Float[Array, " N"]
+    tangent: Float[Array, "test N"]
+    train: tuple[Float[Array, "N N N"], Float[Array, "N N N N"]]
+    test: tuple[Float[Array, "test N N"], Float[Array, "test N N N"]]
+
+    def __call__(self, tau: Float[Array, ""]) -> tuple[Float[Array, " N"], Float[Array, " test"]]:
+        r"""$\delta$ in modes, and the movement of f at test points."""
+        rates = self.rates
+        # When the slots of a term have met the residual: first one, then both, then all three.
+        second = rates[:, None] + rates[None]
+        once = [rates[:, None], second]
+        twice = [rates[:, None, None], second[:, :, None], second[:, :, None] + rates[None, None]]
+
+        def row(mode: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            rate, third, fourth = mode
+            weights = _weights([rate.reshape(1, 1), *once], tau)
+            others = _weights([rate.reshape(1, 1, 1), *twice], tau)
+            pairs = zip(weights, others, strict=True)
+            now, swept = (jnp.sum(third * a) - jnp.sum(fourth * b) for a, b in pairs)
+            return now, swept
+
+        now, swept = jax.lax.map(row, (rates, *self.train))
+        still = jnp.exp(-tau * rates) * self.start
+        swept = swept + tau * divided_exp([jnp.zeros_like(rates), -tau * rates]) * self.start
+        third, fourth = self.test
+        test = jnp.tensordot(third, _weights(once, tau)[1], axes=2)
+        test = test - jnp.tensordot(fourth, _weights(twice, tau)[1], axes=3)
+        return still + now, test - self.tangent @ swept
+
+
+def _weights(rates: list[Array], tau: Float[Array, ""]) -> tuple[Array, Array]:
+    r"""$\int e^{-\sum_i \lambda_i s_i}$ over $s_i \ge 0$ that add up to tau, and to tau at most."""
+    now, swept = divided_exp_to_zero([-tau * rate for rate in rates])
+    return tau ** (len(rates) - 1) * now, tau ** len(rates) * swept
+
+
+def _evaluated(
+    problem: Problem, kernels: tuple[Array, ...], course: Schedule
+) -> tuple[Float[Array, "T N_first"], Float[Array, "S N_first N"] | None]:
+    f, tangent, third, fourth = kernels
+    N, y = tangent.shape[1], problem.residual.y.reshape(-1)
+    rates, modes = jnp.linalg.eigh((tangent[:N] + tangent[:N].T) / 2)
+    rates = jnp.maximum(rates, jnp.zeros_like(rates))  # what lies below is rounding
+    start = modes.T @ (f[:N] - y)
+    taus, kernel_taus = (
+        jnp.asarray(ts / len(problem.x), f.dtype) for ts in (course.ts, course.kernel_ts)
+    )
+    driven = modes * start[None]  # the last slots, each met by the residual of a mode
+    third, fourth = third @ driven, jnp.einsum("xbcd,ci,dj->xbij", fourth, driven, driven)
+    kernel = None
+    if len(course.kernel_ts):
+        kernel = tangent[None] + _kernels(third, fourth, rates, kernel_taus)
+    third, fourth = (jnp.einsum("xb...,bi->xi...", k, driven) for k in (third, fourth))
+    expansion = _Expansion(
+        rates=rates,
+        start=start,
+        tangent=tangent[N:] @ modes,
+        train=(_turned(modes, third[:N]), _turned(modes, fourth[:N])),
+        test=(third[N:], fourth[N:]),
+    )
+    delta, moved = _mapped(expansion, taus)
+    return jnp.concatenate([y[None] + delta @ modes.T, f[None, N:] + moved], axis=1), kernel
+
+
+def _turned(modes: Float[Array, "N N"], tensor: Float[Array, "N ..."]) -> Float[Array, "N ..."]:
+    """Modes in place of points in the first slot."""
+    return jnp.tensordot(modes.T, tensor, axes=1)
+
+
+@compiled
+def _mapped(expansion: _Expansion, taus: Float[Array, " T"]) -> tuple[Array, Array]:
+    """The expansion at each time in turn."""
+    return jax.lax.map(expansion, taus)
+
+
+@compiled
+def _kernels(
+    third: Float[Array, "N_first N N"],
+    fourth: Float[Array, "N_first N N N"],
+    rates: Float[Array, " N"],
+    taus: Float[Array, " S"],
+) -> Float[Array, "S N_first N"]:
+    r"""$\Theta_1$ at each time."""
+
+    def moved(tau: Float[Array, ""]) -> Float[Array, "N_first N"]:
+        zero = jnp.zeros_like(rates)
+        once = tau * divided_exp([zero, -tau * rates])
+        both = [zero[:, None], -tau * rates[:, None], -tau * (rates[:, None] + rates[None])]
+        twice = tau**2 * divided_exp(both)
+        return jnp.tensordot(fourth, twice, axes=2) - third @ once
+
+    return jax.lax.map(moved, taus)

@@ -1,0 +1,217 @@
+"""A model, data and a loss, checked against each other and made ready for a dynamics."""
+
+import dataclasses
+import warnings
+from math import prod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.inputs.arrays import whole
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.loss import (
+    LOSSES,
+    JumpingLossWarning,
+    Loss,
+    Residual,
+    jumping,
+    logistic,
+    squared_error,
+)
+from nthsim.kernels.along_path import SeriesKernel, series_kernel
+from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
+from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
+from nthsim.kernels.method import block_kernel
+from nthsim.network.expansion import AbstractExpansion
+from nthsim.network.expansion_method import Road, road
+from nthsim.network.network import AbstractNetwork, precision
+from nthsim.network.program import Evaluation, program
+from nthsim.network.same_functions import alike, hint
+from nthsim.network.split import split
+from nthsim.solvers.compiled import compiled, is_staged
+
+
+class Problem(eqx.Module):
+    """The network with its initial parameters, inputs and residual, all of one precision.
+
+    `road` is how the network is expanded along a path, `forward` whether it has derivatives in
+    forward mode, and `linear_backward` whether its backward pass is linear.
+    """
+
+    network: AbstractNetwork
+    theta: PyTree[Array]
+    x: Array
+    x_test: Array | None
+    y_test: Array | None
+    residual: Residual
+    road: Road
+    forward: bool = eqx.field(static=True, default=True)
+    linear_backward: bool = eqx.field(static=True, default=True)
+
+    @property
+    def x_first(self) -> Array:
+        """Training inputs, then test inputs: all at which something is recorded."""
+        return self.x if self.x_test is None else jnp.concatenate([self.x, self.x_test])
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The shape of one output: `()` or `(k,)`."""
+        return self.residual.out_shape
+
+    def outputs(self) -> Float[Array, " N_first"]:
+        """The outputs at t = 0 on all of `x_first`, in one row."""
+        with jax.default_matmul_precision("highest"):  # as everything that is compared with it
+            return _outputs(self.network, self.theta, self.x_first).reshape(-1)
+
+    def without_test_points(self) -> "Problem":
+        """The same training, with nothing else recorded."""
+        return dataclasses.replace(self, x_test=None, y_test=None)
+
+    @property
+    def slots(self) -> Slots:
+        """All of `x_first` in the first slot of a kernel, the training inputs in the others."""
+        points = self.x_first
+        return Slots(points, (0, len(points)), (0, len(self.x)), self.outputs_per_sample)
+
+    @property
+    def outputs_per_sample(self) -> int:
+        """How many numbers one output is."""
+        return prod(self.out_shape)
+
+    def kernel(self, order: int, *, chunk_bytes: int = CHUNK_BYTES) -> AbstractBlockKernel:
+        r"""$K^{(r)}$ with its `slots`, as a function of theta.
+
+        Raises:
+            ValueError: When the model does not allow the derivatives.
+        """
+        kernel = block_kernel(self.network, self.theta, self.slots, order, chunk_bytes=chunk_bytes)
+        if not self.forward:
+            check_derivatives(kernel, self.theta, order)
+        return kernel
+
+    def tangent_kernel(self, theta: PyTree[Array]) -> Float[Array, "N N"]:
+        r"""$K^{(2)}$ among the training points, within a compiled program."""
+        return self.without_test_points().kernel(2).traced(theta)
+
+    def path_kernel(self, path: tuple[PyTree[Array], ...]) -> Float[Array, "N N"]:
+        r"""$\tilde K^{(2)}$ of a series among the training points, within a compiled program."""
+        return self.without_test_points().series_kernel().traced(path)
+
+    def series_kernel(self) -> SeriesKernel:
+        r"""$K^{(2)}$ with its `slots`, as a function of a path of parameters."""
+        network = self.network.expandable(self.theta, self.x)
+        return series_kernel(block_kernel(network, self.theta, self.slots, 2), self.theta)
+
+    def expansion(self, terms: int) -> AbstractExpansion:
+        """Outputs and gradients along a path of so many terms."""
+        return self.road.expansion(self.network, self.theta, self.x, self.out_shape, terms)
+
+    @property
+    def rough(self) -> str:
+        """What keeps the loss's gradient by the parameters from being smooth; "" if nothing."""
+        if self.residual.jumps or self.linear_backward:
+            return self.residual.rough
+        return "the model's backward pass is not linear"
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the loss is known to be quadratic in the outputs."""
+        return self.residual.loss is squared_error
+
+
+def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
+    """Check model, data and loss against each other.
+
+    Raises:
+        ValueError: When the model does not accept the inputs, the loss does not map one output
+            and one target to a scalar, either returns other numbers than real ones in the
+            precision of the parameters, or `logistic` meets other targets than -1 and +1.
+
+    Warns:
+        nthsim.inputs.loss.JumpingLossWarning: When the gradient of the loss jumps.
+        nthsim.kernels.derivatives.BackwardPassWarning: When the backward pass of the model, by a
+            `custom_vjp` or `stop_gradient` in it, is not the derivative of its forward pass.
+    """
+    if not isinstance(data, Dataset):
+        raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
+    network, theta = split(model)
+    dtype = precision(theta)
+    network, out_shape = network.as_now(theta, data.x)
+    x, y, x_test, y_test = jax.tree.map(
+        lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
+    )
+    for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
+        if before is not None:
+            whole(name, before, after)
+    _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
+    if loss is logistic:
+        _check_signs("y", data.y)
+        _check_signs("y_test", data.y_test)
+    way = road(network, theta, x, prod(out_shape))
+    hint("loss", loss)
+    one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
+    now, loss = program(loss, *one).digest(), alike(loss)
+    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape), now)
+    forward = network.forward(theta, x)
+    sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
+    linear = sound or backward_linear(network, theta, x)
+    return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear)
+
+
+@compiled
+def _outputs(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> Array:
+    return network(theta, x)
+
+
+def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
+    if not callable(loss):
+        raise ValueError(
+            f"`loss` must be a function of one output and one target, but is {loss!r}."
+        )
+    try:
+        value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
+    except ValueError:
+        raise  # our own losses say what they ask for
+    except Exception as error:  # whatever a stranger's loss raises, the cause is its message
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"`loss` must accept one output and one target, but fails on them: {reason}"
+        ) from error
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"`loss` must return a scalar for one sample, but returns {type(value).__name__}."
+        )
+    if value.shape:
+        raise ValueError(
+            f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
+        )
+    if value.dtype != f.dtype:
+        raise ValueError(
+            f"`loss` must return a real number in the precision of the outputs, {f.dtype.name}, "
+            f"but returns {value.dtype.name}."
+        )
+
+
+def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
+    # `nthsim plan` has no values of targets, and no other losses than these.
+    if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape):
+        return False
+    warnings.warn(
+        "`loss` has a gradient that jumps: where outputs stay at a jump, as at the end of "
+        "training, many short steps hold them there, and their errors exceed the tolerance.",
+        JumpingLossWarning,
+        stacklevel=3,
+    )
+    return True
+
+
+def _check_signs(name: str, targets: Array | None) -> None:
+    values = np.empty(0) if targets is None else np.asarray(targets)
+    others = values[np.abs(values) != 1]
+    if len(others):
+        raise ValueError(
+            f"`{name}` must hold only -1 and +1 for `logistic`, but holds {others[0]:g}."
+        )

@@ -1,0 +1,239 @@
+"""What a solve returns: outputs, losses and kernels over time."""
+
+import dataclasses
+import os
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recipes import restore, store
+from nthsim.results.record import Record, arrays_of, origin
+from nthsim.solvers.solution import Solution, Stats
+from nthsim.solvers.stop import Stop
+
+
+class Ladder(eqx.Module):
+    """The orders that were tried, and how far each was from the one before it.
+
+    `differences` holds, for each order after the first, the largest over time of the root mean
+    square difference of f (training and test points apart, the larger one counts); infinite where
+    a truncation did not reach the end. `reached` says whether the last is at most `tol`, and
+    `ended` why no higher order was tried, if it was not `tol` or the cap.
+    """
+
+    orders: tuple[int, ...]
+    differences: tuple[float, ...]
+    tol: float
+    reached: bool
+    ended: str = ""
+
+    def __str__(self) -> str:
+        """What was found, in a sentence."""
+        steps = ", ".join(
+            f"{p}: {difference:.2g}"
+            for p, difference in zip(self.orders[1:], self.differences, strict=True)
+        )
+        verdict = "within" if self.reached else "NOT within"
+        return (
+            f"order {self.orders[-1]} of orders {self.orders[0]} to {self.orders[-1]} tried, "
+            f"{verdict} tol {self.tol:g} of the one below it (differences from it, {steps})"
+            + (f"; {self.ended}" if self.ended else "")
+        )
+
+    @staticmethod
+    def from_facts(facts: dict[str, Any]) -> "Ladder":
+        """The ladder whose fields JSON has kept."""
+        orders, differences = tuple(facts["orders"]), tuple(map(float, facts["differences"]))
+        return Ladder(orders, differences, facts["tol"], facts["reached"], facts["ended"])
+
+
+class Trajectory(eqx.Module):
+    r"""One dynamics at its save times; T of them were reached.
+
+    `f` has shape (T, n) or (T, n, k), `f_test` likewise (None without test points); `loss` (T,) is
+    the mean per-sample loss, `test_loss` (None without test targets). `kernel` holds $K^{(2)}$ at
+    the times `kernel_ts`, (S, n, n) or (S, n, k, n, k), and `kernel_test` its test-by-train block,
+    if they were asked for. `model` is the network at `stop.t`, for exact gradient flow only.
+
+    A truncation of order p that was integrated as a series has `contributions` (T, p, n) or
+    (T, p, n, k), and `contributions_test`: the terms $[\epsilon^j] f$ whose sum f is. The last
+    one tells how far the truncation may still be from exact flow. `method` says by which road a
+    truncation was integrated and why, and `ladder` how its order was found if that was left open.
+    `solver_error` (T,), if it was asked for, is the root mean square over the training points of
+    what solving ten times as tightly changes in f.
+    """
+
+    name: str
+    ts: Float[np.ndarray, " T"]
+    f: Float[np.ndarray, "T n ..."]
+    f_test: Float[np.ndarray, "T t ..."] | None
+    loss: Float[np.ndarray, " T"]
+    test_loss: Float[np.ndarray, " T"] | None
+    kernel: Float[np.ndarray, "S n ..."] | None
+    kernel_test: Float[np.ndarray, "S t ..."] | None
+    kernel_ts: Float[np.ndarray, " S"] | None
+    stop: Stop
+    stats: Stats
+    solver: str
+    model: PyTree = None
+    contributions: Float[np.ndarray, "T p n ..."] | None = None
+    contributions_test: Float[np.ndarray, "T p t ..."] | None = None
+    method: str | None = None
+    ladder: Ladder | None = None
+    solver_error: Float[np.ndarray, " T"] | None = None
+
+    def __str__(self) -> str:
+        """What happened, in a few lines."""
+        s = self.stats
+        missed = f", {s.forced} forced at kinks" if s.forced else ""
+        last = f", loss {self.loss[0]:.4g} to {self.loss[-1]:.4g}" if len(self.ts) else ""
+        lines = [
+            f"{self.name}: {self.stop}{last}",
+            f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected{missed}), "
+            f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}",
+        ]
+        lines += [] if self.method is None else [f"method {self.method}"]
+        lines += [] if self.ladder is None else [str(self.ladder)]
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one netCDF-4 file, whole or not at all.
+
+        Raises:
+            ValueError: When the file cannot be written.
+        """
+        from nthsim.results.netcdf import write  # here, as xarray is slow to import
+
+        groups = {"trajectory": self.record()}
+        if self.model is not None:
+            groups["trained_parameters"] = store(self.model)
+        write(path, "Trajectory", Record({}, {"origin": origin()}), groups)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, model: PyTree = None) -> "Trajectory":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            model: For a network other than FCN or ResNet, any module of its structure, to receive
+                the trained parameters; without it, the trajectory's `model` is None.
+
+        Raises:
+            ValueError: When the file cannot be read, is damaged, or does not fit `model`.
+        """
+        from nthsim.results.netcdf import decoding, read
+
+        _, groups = read(path, "Trajectory")
+        with decoding(path):
+            trajectory = from_record(groups["trajectory"])
+        trained = groups.get("trained_parameters")
+        restored = None if trained is None else restore(trained, model)
+        return dataclasses.replace(trajectory, model=restored)
+
+    def record(self) -> Record:
+        """All but the model, as named arrays and facts."""
+        facts = {
+            "name": self.name,
+            "solver": self.solver,
+            "stop": dataclasses.asdict(self.stop),
+            "stats": dataclasses.asdict(self.stats),
+            "method": self.method,
+            "ladder": None if self.ladder is None else dataclasses.asdict(self.ladder),
+        }
+        return Record(arrays_of(self), facts)
+
+
+class SolveError(RuntimeError):
+    """A solve that ended early or missed its `tol`; what it computed is in `.trajectory`."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        """Say why and where it ended."""
+        ladder = trajectory.ladder
+        missed = ladder is not None and not trajectory.stop.failed
+        singular = trajectory.stop.reason == "non-finite" and trajectory.method is not None
+        by = f", by {trajectory.method}" if singular else ""  # which names what is not finite
+        super().__init__(
+            f"{trajectory.name}: {ladder if missed else trajectory.stop}{by}; "
+            f"{len(trajectory.ts)} save times are kept in `.trajectory`"
+        )
+        self.trajectory = trajectory
+
+
+def trajectory(
+    name: str,
+    problem: Problem,
+    solution: Solution,
+    *,
+    model: PyTree = None,
+    method: str | None = None,
+) -> Trajectory:
+    """Separate training from test points, which share the first axis, and evaluate the losses."""
+    n, out, T = len(problem.x), problem.out_shape, len(solution.ts)
+    first = n if problem.x_test is None else n + len(problem.x_test)
+    f = solution.records.get("f", np.empty((0, first))).reshape(T, first, *out)
+    kernel = solution.records.get("kernel")
+    if kernel is not None:
+        kernel = kernel.reshape(len(kernel), first, *out, n, *out)
+    terms = solution.records.get("contributions")
+    if terms is not None:
+        terms = terms.reshape(T, terms.shape[1], first, *out)
+    tested = problem.x_test is not None
+    loss = _losses(problem, f[:, :n], problem.residual.y)
+    return Trajectory(
+        name=name,
+        ts=solution.ts,
+        f=f[:, :n],
+        f_test=f[:, n:] if tested else None,
+        loss=loss,
+        test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
+        kernel=None if kernel is None else kernel[:, :n],
+        kernel_test=kernel[:, n:] if kernel is not None and tested else None,
+        kernel_ts=solution.records.get("kernel_ts"),
+        contributions=None if terms is None else terms[:, :, :n],
+        contributions_test=terms[:, :, n:] if terms is not None and tested else None,
+        stop=_sound(solution.stop, solution.ts, loss),
+        stats=solution.stats,
+        solver=solution.choice,
+        model=model,
+        method=method,
+    )
+
+
+def heard(run: Trajectory) -> Trajectory:
+    """Pass Ctrl-C on, which a run keeps as its reason to stop."""
+    if run.stop.reason == "interrupt":
+        raise KeyboardInterrupt
+    return run
+
+
+def from_record(record: Record) -> Trajectory:
+    """The trajectory that `Trajectory.record` described, without its model."""
+    optional = dict.fromkeys(("f_test", "test_loss", "kernel", "kernel_test", "kernel_ts"))
+    facts = record.facts
+    ladder = facts["ladder"]
+    return Trajectory(
+        **{**optional, **record.arrays},
+        name=facts["name"],
+        solver=facts["solver"],
+        stop=Stop(**facts["stop"]),
+        stats=Stats(**facts["stats"]),
+        method=facts["method"],
+        ladder=None if ladder is None else Ladder.from_facts(ladder),
+    )
+
+
+def _sound(stop: Stop, ts: Float[np.ndarray, " T"], loss: Float[np.ndarray, " T"]) -> Stop:
+    """A run whose loss is no number has not gone well, even if its gradient is one."""
+    bad = np.flatnonzero(~np.isfinite(loss))
+    if stop.failed or not len(bad):
+        return stop
+    t = float(ts[bad[0]])
+    return Stop("non-finite", t, f"the loss is not finite at t = {t:.6g}")
+
+
+def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:
+    return np.asarray(problem.residual.means(jnp.asarray(f, problem.x.dtype), y))

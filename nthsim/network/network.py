@@ -1,0 +1,215 @@
+"""Any Equinox module as a function of its parameters."""
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from nthsim.models.plain import PLAIN
+from nthsim.network.alike import nodes, originals
+from nthsim.network.constants import stopped
+from nthsim.network.program import Evaluation, asked_once, program
+from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
+
+
+class Work(eqx.Module):
+    """What one evaluation at one input takes: flops, and numbers written."""
+
+    flops: int
+    written: int
+
+
+class AbstractNetwork(eqx.Module):
+    """Outputs as a function of parameters and inputs."""
+
+    @abc.abstractmethod
+    def single(self, theta: PyTree, x: Any) -> Any:
+        """The output for one input, whatever the model makes of it: see `output_shape`."""
+
+    @abc.abstractmethod
+    def model(self, theta: PyTree[Array]) -> PyTree:
+        """The user's module with these parameters; None where it is another function of them."""
+
+    @abc.abstractmethod
+    def expandable(self, theta: PyTree, x: Any) -> "AbstractNetwork":
+        """The same function, by activations that Taylor arithmetic gets through where it can be."""
+
+    def __call__(self, theta: PyTree[Array], x: Array) -> Array:
+        """The outputs for a batch of inputs, stacked along the first axis."""
+        return jax.vmap(lambda one: self.single(theta, one))(x)
+
+    def work(self, theta: PyTree[Array], x: Array) -> Work:
+        """Count the work of one evaluation, by XLA's own count; nothing is computed."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        flops, touched = _work(Evaluation(self, theta, one))
+        parameters = parameter_count(theta)
+        return Work(
+            flops=max(flops, parameters),
+            written=max(touched // x.dtype.itemsize - parameters, one.size),
+        )
+
+    def forward(self, theta: PyTree[Array], x: Array) -> bool:
+        """Whether there are derivatives in forward mode, which a `custom_vjp` has not."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        return _pushed(Evaluation(self, theta, one))
+
+
+class Network(AbstractNetwork):
+    """What is left of a model without its parameters: evaluates it at given ones.
+
+    `program` tells it from the same model before something changed that the model reads: a global
+    variable, a helper function, an attribute. What was compiled then is not used now.
+    """
+
+    static: PyTree
+    program: str = eqx.field(static=True, default="")
+
+    def as_now(self, theta: PyTree[Array], x: Array) -> tuple["Network", tuple[int, ...]]:
+        """The same with its program for inputs like these, which is traced anew; `output_shape`."""
+        if nodes(eqx.partition(self.static, eqx.is_array)[1], eqx.is_array):
+            raise ValueError(
+                "`model` must hold its arrays in fields that are not static, but one is in a "
+                "static field, where arrays cannot be compared."
+            )
+        one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
+        try:
+            now = program(self.single, theta, one)
+        except Exception:  # whatever a stranger's module raises
+            output_shape(self, theta, x)  # says what it is
+            raise
+        if "while[" in now.words:
+            _check_reverse(self, theta, one)
+        if is_traced(now.constants) and not is_staged(theta, x):
+            raise ValueError(
+                "`model` must hold what it is transformed by as arrays of its own, but a function "
+                "in it captures an array that is traced here."
+            )
+        return Network(self.static, now.digest()), _one_shape(now.out, one.dtype)
+
+    def single(self, theta: PyTree, x: Any) -> Any:
+        """The output for one input."""
+        return self.model(theta)(x)
+
+    def model(self, theta: PyTree[Array], *others: PyTree[Array]) -> PyTree:
+        """The module with these parameters, each of which is in one of the trees."""
+        return stopped(originals(eqx.combine(theta, *others, self.static)))
+
+    def expandable(self, theta: PyTree, x: Any) -> "Network":
+        """The same, with JAX's activations replaced by ours if all the model does is call them."""
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        if not _calls_alone(Evaluation(self, theta, one)):
+            return self
+        return Network(jax.tree.map(_plain, self.static), self.program)
+
+
+@asked_once
+def _work(evaluation: Evaluation) -> tuple[int, int]:
+    """Flops and bytes of an evaluation."""
+    evaluate = lambda arguments: evaluation.network.single(*arguments)  # noqa: E731
+    cost = counted(evaluate, (evaluation.theta, evaluation.one))
+    return int(cost.get("flops", 0)), int(cost.get("bytes accessed", 0))
+
+
+@asked_once
+def _pushed(evaluation: Evaluation) -> bool:
+    """Whether an evaluation has derivatives in forward mode."""
+
+    def push(theta: PyTree[Array], one: Array) -> Any:
+        at = lambda theta: evaluation.network.single(theta, one)  # noqa: E731
+        return jax.jvp(at, (theta,), (theta,))[1]
+
+    return lowers(push, evaluation.theta, evaluation.one)
+
+
+@asked_once
+def _calls_alone(evaluation: Evaluation) -> bool:
+    """Whether a model computes the same once its activations are others that do the same."""
+    network = evaluation.network
+    assert isinstance(network, Network)
+    others = Network(jax.tree.map(_other, network.static))
+    shapes = evaluation.theta, evaluation.one
+    return program(network.single, *shapes).same(program(others.single, *shapes))
+
+
+def _plain(leaf: object) -> object:
+    """Ours in the place of an activation of JAX, under its name."""
+    for theirs, ours in PLAIN.items():
+        if leaf is theirs:
+            return _named(theirs, ours)
+    return leaf
+
+
+def _other(leaf: object) -> object:
+    """Another function in the place of the same activations, which does what they do."""
+    return _named(leaf, leaf) if any(leaf is theirs for theirs in PLAIN) else leaf
+
+
+@functools.cache
+def _named(named: Callable[..., Array], function: Callable[..., Array]) -> Callable[..., Array]:
+    """A function under the name of another."""
+
+    @functools.wraps(named)
+    def call(*args: Array, **kwargs: Array) -> Array:
+        return function(*args, **kwargs)
+
+    return call
+
+
+def precision(theta: PyTree) -> jnp.dtype:
+    """The one dtype of all parameters; inputs are cast to it."""
+    return jnp.result_type(*jax.tree.leaves(theta))
+
+
+def parameter_count(theta: PyTree[Array]) -> int:
+    """The number of parameters P."""
+    return sum(leaf.size for leaf in jax.tree.leaves(theta))
+
+
+def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tuple[int, ...]:
+    """The shape of one output, `()` or `(k,)`, found without computing anything.
+
+    Raises:
+        ValueError: When the model rejects inputs of this shape, or returns no scalar or vector of
+            real numbers in the precision of its parameters.
+    """
+    dtype = precision(theta)
+    one = jax.ShapeDtypeStruct(x.shape[1:], dtype)
+    try:
+        out = eqx.filter_eval_shape(network.single, theta, one)
+    except Exception as error:  # whatever a stranger's module raises, the cause is its message
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"`model` must accept one input of shape {one.shape}, but fails on it: {reason}"
+        ) from error
+    return _one_shape(out, dtype)
+
+
+def _check_reverse(network: AbstractNetwork, theta: PyTree[Array], one: Any) -> None:
+    """Refuse a model without gradients, as a loop of any length is that brings none along."""
+    total = lambda theta, x: jnp.sum(network.single(theta, x))  # noqa: E731
+    try:
+        jax.eval_shape(jax.grad(total), theta, one)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            "`model` must allow reverse-mode derivatives (with Diffrax use adjoint=DirectAdjoint(),"
+            f" else a loop of fixed length), but fails on them: {reason}"
+        ) from error
+
+
+def _one_shape(out: Any, dtype: jnp.dtype) -> tuple[int, ...]:
+    """The shape of what a model returned for one input, if it is a scalar or a vector."""
+    if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) > 1:
+        what = f"shape {out.shape}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
+        raise ValueError(f"`model` must map one input to a scalar or a vector, but returns {what}.")
+    if out.dtype != dtype:
+        raise ValueError(
+            f"`model` must return real numbers in the precision of its parameters, {dtype.name}, "
+            f"but returns {out.dtype.name}."
+        )
+    return out.shape

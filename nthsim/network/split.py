@@ -1,0 +1,65 @@
+"""Any module split into the network as a function and its parameters."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from nthsim.network.constants import trained, warn_of_tied
+from nthsim.network.network import Network
+from nthsim.network.same_functions import alike, hint
+
+
+def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Array]]:
+    """Split a model into the network as a function and its parameters, its real floating arrays.
+
+    State of layers and what is marked as constant is none of them (`trained`), unless `constants`,
+    which get no gradient, are to be handed over beside them.
+
+    Raises:
+        ValueError: When the model is not callable, has no parameters, complex ones, parameters that
+            are not finite, or parameters of several precisions.
+
+    Warns:
+        TiedWeightsWarning: When one array stands in two places.
+        RecompilationWarning: When functions of the model are made anew again and again.
+    """
+    if isinstance(model, type):
+        raise ValueError(
+            f"`model` must be an instance of an Equinox module, but is the class {model.__name__}."
+        )
+    if not callable(model):
+        raise ValueError(
+            f"`model` must be an Equinox module that maps one input to its output, "
+            f"but is {type(model).__name__}."
+        )
+    kind, model = type(model).__name__, alike(model)
+    theta, static = eqx.partition(model, eqx.is_inexact_array if constants else trained(model))
+    warn_of_tied(theta)
+    theta = jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, theta)
+    leaves = jax.tree.leaves(theta)
+    if not leaves and not isinstance(model, eqx.Module):
+        raise ValueError(
+            "`model` must be an instance of an Equinox module, which holds its parameters, "
+            f"but is of type {kind}."
+        )
+    if not leaves:
+        raise ValueError(
+            "`model` must have at least one floating-point array that trains, but has none."
+        )
+    dtypes = {leaf.dtype for leaf in leaves}
+    if len(dtypes) > 1 or any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
+        names = ", ".join(sorted(d.name for d in dtypes))
+        raise ValueError(f"`model` must hold real parameters of one precision, but holds {names}.")
+    if not all(map(_is_finite, leaves)):
+        raise ValueError("`model` must hold finite parameters, but some are NaN or infinite.")
+    hint("model", model)
+    return Network(static), theta
+
+
+def _is_finite(leaf: Array) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(leaf)).all())
+    except jax.errors.TracerArrayConversionError:  # only its shape is known, as to `nthsim plan`
+        return True

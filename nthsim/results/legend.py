@@ -1,0 +1,93 @@
+"""How curves look, and what a legend says of them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+#: Okabe and Ito's colours, which colour-blind people tell apart too; markers tell them in print.
+LOOKS = (
+    ("#000000", ""),
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+    ("#882255", "*"),
+    ("#8A7A1F", "h"),
+)
+
+#: Those that curves over time take in turn; the last two are for theories.
+PLAIN_LOOKS = 6
+
+
+def look_of(look: int) -> tuple[str, str]:
+    """A colour and a marker."""
+    return LOOKS[0] if not look else LOOKS[1 + (look - 1) % (len(LOOKS) - 1)]
+
+
+#: A label that matplotlib leaves out of a legend.
+UNNAMED = "_"
+
+#: Inches that a curve and the space about it, and a letter, take in a legend.
+HANDLE, LETTER = 0.65, 0.068
+
+#: Of a panel's own legend: entries in a row, and points that a row takes.
+MOST_COLOURS, ROW = 4, 13
+
+
+def shared_legend(
+    figure: Figure, axes: Sequence[Axes], last: Sequence[str], *, width: float, most: int
+) -> None:
+    """Name what is in any of the axes once, below them all, `last` behind all else.
+
+    It takes at most so many columns and inches.
+    """
+    handles = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    for label in last:
+        handles[label] = handles.pop(label)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=_columns(list(handles), width, most),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def own_legend(ax: Axes, colours: Mapping[str, int]) -> int:
+    """Say above the axes what the colours of looks mean in them; returns the points that takes."""
+    if not colours:
+        return 0
+    lines = [
+        Line2D([], [], color=look_of(look)[0], linewidth=2.0, label=label)
+        for label, look in colours.items()
+    ]
+    ax.legend(
+        handles=lines,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        borderaxespad=0.0,
+        ncols=min(len(lines), MOST_COLOURS),
+        handlelength=1.2,
+        columnspacing=1.2,
+        frameon=False,
+        fontsize=8,
+    )
+    return ROW * -(-len(lines) // MOST_COLOURS)
+
+
+def _columns(labels: list[str], width: float, most: int) -> int:
+    """How many columns of labels fit into so many inches; matplotlib fills one after another."""
+    for ncols in range(min(len(labels), most), 1, -1):
+        parts = np.array_split([len(label) for label in labels], ncols)
+        if sum(HANDLE + LETTER * part.max() for part in parts) <= width:
+            return ncols
+    return 1

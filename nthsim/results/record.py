@@ -1,0 +1,80 @@
+"""What is kept of a result: named arrays, facts about them, and where they were computed."""
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import platform
+import re
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PyTree
+
+#: Where a function lies in memory, which says nothing of what it is.
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+PACKAGES = ("nthsim", "jax", "jaxlib", "equinox", "diffrax", "numpy")
+
+
+class Record(eqx.Module):
+    """One part of a result: arrays by name, and facts that JSON can hold."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def arrays_of(module: eqx.Module) -> dict[str, np.ndarray]:
+    """The fields of a module that are arrays, by name."""
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return {
+        name: np.asarray(value)
+        for name, value in fields.items()
+        if isinstance(value, jax.Array | np.ndarray)
+    }
+
+
+def origin() -> dict[str, Any]:
+    """When, where and with which versions something is being computed."""
+    device = jax.devices()[0]
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": f"{device.platform} ({device.device_kind})",
+        "machine": platform.platform(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+
+
+def network_digest(network: eqx.Module, theta: PyTree) -> str:
+    """A fingerprint of a network: its parameters, its constants, and what it is made of."""
+    return digest(eqx.filter((theta, network), eqx.is_array), ADDRESS.sub("", str(network)))
+
+
+def digest(tree: Any, *words: str) -> str:
+    """A fingerprint of arrays and words."""
+    found = hashlib.sha256()
+    for word in words:
+        found.update(word.encode())
+    for leaf in jax.tree.leaves(tree):
+        random = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.ascontiguousarray(jr.key_data(leaf) if random else leaf)
+        found.update(f"{array.dtype.name} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def fingerprint(arrays: dict[str, np.ndarray]) -> str:
+    """The SHA-256 of arrays: their names, types, shapes and every bit of their numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

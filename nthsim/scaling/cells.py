@@ -1,0 +1,137 @@
+"""A study over seeds in cells, each of which is computed in one piece."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray, PyTree
+
+from nthsim.dynamics.problem import pose
+from nthsim.dynamics.recipes import describe, store_solver
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.loss import Loss
+from nthsim.network.split import split
+from nthsim.results.record import Record, digest, network_digest
+from nthsim.scaling.population import Population, measured, population
+from nthsim.solvers.solver import AbstractSolver
+
+#: Draws a network of a size by a key.
+Maker = Callable[[int, PRNGKeyArray], PyTree]
+
+
+class Cell(eqx.Module):
+    """Networks of one family and one size, one for each of several seeds."""
+
+    family: str
+    size: int
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as "fcn-64-seeds-0-39", which can name a file; no other cell has it."""
+        first, last = self.seeds[0], self.seeds[-1]
+        gaps = "" if last - first < len(self.seeds) else f"-{digest(np.array(self.seeds))[:8]}"
+        return f"{slug(self.family)}-{self.size}-seeds-{first}-{last}{gaps}"
+
+
+class Study(eqx.Module):
+    """What all cells have in common, and which there are.
+
+    `axis`, "width" or "depth", says what sizes are of. `families` maps names to functions that draw
+    a network of a size by a key. `kernels` is the highest r of the $K^{(r)}$ that are measured at
+    t = 0. At most `chunk` of the `seeds`, which rise, make a cell.
+    """
+
+    axis: str
+    families: Mapping[str, Maker]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    data: Dataset
+    orders: tuple[int, ...]
+    kernels: int
+    ts: Float[np.ndarray, " T"]
+    loss: Loss
+    solver: AbstractSolver
+    chunk: int
+
+    def cells(self) -> tuple[Cell, ...]:
+        """All of them."""
+        starts = range(0, len(self.seeds), self.chunk)
+        chunks = [self.seeds[start : start + self.chunk] for start in starts]
+        return tuple(
+            Cell(family, size, seeds)
+            for family in self.families
+            for size in self.sizes
+            for seeds in chunks
+        )
+
+    def compute(self, cell: Cell) -> Record:
+        """Measure a cell: arrays with a row for each of its seeds, as `measured` names them.
+
+        Raises:
+            ValueError: When the networks do not have one structure for all seeds.
+        """
+        clock = time.perf_counter()
+        seeds = len(cell.seeds)
+        # The last chunk may be shorter; filled up with what is dropped again it compiles nothing.
+        filled = cell.seeds + cell.seeds[-1:] * (min(self.chunk, len(self.seeds)) - seeds)
+        found = measured(
+            self.population(cell.family, cell.size, filled),
+            self.orders,
+            self.kernels,
+            self.ts,
+            self.solver,
+        )
+        arrays = {name: array[:seeds] for name, array in found.arrays.items()}
+        return Record(arrays, found.facts | {"seconds": time.perf_counter() - clock})
+
+    def population(self, family: str, size: int, seeds: tuple[int, ...]) -> Population:
+        """The networks of some seeds; each is drawn once."""
+        models = {seed: self.model(family, size, seed) for seed in dict.fromkeys(seeds)}
+        return population([models[seed] for seed in seeds], self.data, self.loss)
+
+    def model(self, family: str, size: int, seed: int) -> PyTree:
+        """One network."""
+        return self.families[family](size, jr.key(seed))
+
+    def subject(self) -> dict[str, Any]:
+        """What tells one study from another, in parts that a sentence can name.
+
+        Of all networks it holds those of seed 0, drawn anew, by family and size, so that further
+        families, sizes and seeds leave the rest as it is.
+        """
+        stored = store_solver(self.solver)
+        models = {
+            slug(family): {str(size): self._mark(family, size) for size in self.sizes}
+            for family in self.families
+        }
+        model = self.model(next(iter(self.families)), self.sizes[0], 0)
+        return {
+            "axis": self.axis,
+            "make_model": models,
+            "data": digest((self.data.x, self.data.x_test, self.data.y, self.data.y_test)),
+            "loss": pose(model, self.data, self.loss).residual.mark,
+            "solver": {"class": stored["class"], **stored["settings"]},
+            "orders": list(self.orders),
+            "kernels": self.kernels,
+            "save times": digest(self.ts),
+            "chunk": self.chunk,
+        }
+
+    def descriptions(self) -> dict[str, str]:
+        """One line on each family's smallest network."""
+        return {f: describe(self.model(f, self.sizes[0], self.seeds[0])) for f in self.families}
+
+    def _mark(self, family: str, size: int) -> str:
+        network, theta = split(self.model(family, size, 0))
+        now, _ = network.as_now(theta, self.data.x)
+        return network_digest(now, theta)
+
+
+def slug(family: str) -> str:
+    """A family's name as it may stand in that of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", family.lower()).strip("-")

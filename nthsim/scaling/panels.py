@@ -1,0 +1,112 @@
+"""What the figure of a study over sizes shows: kernels, errors and drift, with their power laws."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from nthsim.results.figure import Curve, Guide, Panel
+from nthsim.scaling.exponents import Quantity, prefactor
+
+PREDICTED = "predicted power"
+
+#: Of each panel the title, and in which norm its quantities are measured.
+TITLES = {
+    "kernel": ("kernels at $t = 0$", "root mean square"),
+    "f": ("error of $f$ on training points", "root mean square"),
+    "f test": ("error of $f$ on test points", "root mean square"),
+    "K^(2)": ("error of $K^{(2)}$", "relative Frobenius norm"),
+    "drift": ("drift of $K^{(2)}$", "relative Frobenius norm"),
+}
+
+#: Of the families, in turn; dots are for what is predicted.
+LINES = ("-", "--", "-.")
+
+#: The points of two families at one width are this factor squared apart.
+ASIDE = 1.02
+
+
+def panels(found: Mapping[str, Mapping[str, Quantity]], axis: str) -> tuple[Panel, ...]:
+    """Sizes of kernels; errors of f and of the tangent kernel where there are orders; drift.
+
+    Colours tell kernels and orders apart, and markers do where there is but one family. Of several,
+    each has a marker and a line of its own, and what a colour is each panel says by itself.
+
+    Args:
+        found: The quantities of each family by their names, as `Scaling.quantities` has them.
+        axis: What sizes are of, "width" or "depth".
+    """
+    one = next(iter(found.values()))
+    there = dict.fromkeys(each.panel for each in one.values() if each.panel)
+    shown = [_panel(found, axis, name) for name in TITLES if name in there]
+    if len(found) > 1:
+        curves = (*_families(found), *shown[0].curves)
+        shown[0] = dataclasses.replace(shown[0], curves=curves)
+    return tuple(shown)
+
+
+def _families(families: Iterable[str]) -> list[Curve]:
+    """An empty black curve for each family, for the legend."""
+    none = np.empty(0)
+    return [
+        Curve(family, none, none, look=0, mark=1 + i, line=_line(i))
+        for i, family in enumerate(families)
+    ]
+
+
+def _line(family: int) -> str:
+    return LINES[family % len(LINES)]
+
+
+def _panel(found: Mapping[str, Mapping[str, Quantity]], axis: str, name: str) -> Panel:
+    """The quantities of all families that are drawn in one panel."""
+    curves, guides = [], []
+    powers, several = axis == "width", len(found) > 1
+    chosen = [[each for each in family.values() if each.panel == name] for family in found.values()]
+    looks = {each.label: j for j, each in enumerate(chosen[0], start=1)}
+    if several and len(looks) == 1:
+        looks = dict.fromkeys(looks, 0)  # the title says what it is, and the legend is in black
+    for i, family in enumerate(chosen):
+        for each in family:
+            named = "" if several else each.label
+            curve, lines = _drawn(each, named, looks[each.label], line=_line(i), powers=powers)
+            if several:
+                curve = dataclasses.replace(curve, mark=1 + i)
+            if powers:  # beside those of the other families
+                curve = dataclasses.replace(curve, x=curve.x * ASIDE ** (2 * i - len(found) + 1))
+            curves.append(curve)
+            guides += lines
+    title, norm = TITLES[name]
+    return Panel(
+        title,
+        norm,
+        tuple(curves),
+        x=axis,
+        sizes=tuple(int(size) for size in chosen[0][0].sizes),
+        powers=powers,
+        guides=tuple(guides),
+        colours=looks if several and len(looks) > 1 else {},
+    )
+
+
+def _drawn(
+    each: Quantity, label: str, look: int, *, line: str, powers: bool
+) -> tuple[Curve, list[Guide]]:
+    """Medians with quartiles; over widths the fit through them, and the predicted power."""
+    x, middles = each.sizes.astype(float), each.middles()
+    slope = each.exponent().value if powers else np.nan
+    guides = []
+    if np.isfinite(slope):
+        fit = prefactor(each.sizes, middles, slope) * x**slope
+        power = prefactor(each.sizes, middles, float(each.predicted)) * x**each.predicted
+        guides = [Guide(PREDICTED, x, power, line=":"), Guide("", x, fit, look, line)]
+    curve = Curve(
+        label,
+        x,
+        middles,
+        look,
+        line="none" if guides else line,
+        bars=each.spreads(),
+        note=f"{slope:.2f}" if guides else "",
+    )
+    return curve, guides

@@ -1,0 +1,257 @@
+"""How kernels, drift and errors change with the width or depth of networks: what came out."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int, Int8
+
+from nthsim.dynamics.recipes import (
+    restore_data,
+    restore_loss,
+    restore_solver,
+    store_loss,
+    store_solver,
+)
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.loss import Loss, loss_name
+from nthsim.results.record import Record, arrays_of, origin
+from nthsim.results.terminal import wrapped
+from nthsim.scaling.exponents import (
+    DRIFT_EXPONENT,
+    Estimate,
+    Quantity,
+    error_exponent,
+    kernel_exponent,
+)
+from nthsim.solvers.solver import AbstractSolver
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: What is stored as facts just as it is.
+FACTS = ("axis", "families", "orders", "networks", "steps", "subject", "remarks", "origin")
+
+Errors = Float[np.ndarray, "families sizes seeds orders T"]
+
+
+class Scaling(eqx.Module):
+    r"""Kernels, drift and errors for families of networks at several sizes, with many seeds.
+
+    All arrays begin with the axes (family, size, seed). `sizes` are widths or depths, as `axis`
+    says; N = n·k, and T is the number of save times `ts`.
+
+    `kernel_rms`, `kernel_max` and `kernel_mean` (..., R-1) are the root mean square and the largest
+    absolute entry of $K^{(2)}, \dots, K^{(R)}$ on the training points at t = 0, and the mean entry
+    for even r, but that of $K^{(r)}_{a \dots c} f_c$ for odd r, whose own mean vanishes.
+    `initial_f` (..., N) and `initial_kernels` (..., N, N) are f and $K^{(2)}$ there.
+
+    `drift` (..., T) is $\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ along exact flow. `error_f`,
+    `error_f_test` (None without test points) and `error_kernel` (..., orders, T) are the errors of
+    each truncation against exact flow: root mean squares for f, relative Frobenius norms for
+    $K^{(2)}$; NaN after a blow-up, of which `blown_up` (..., orders) tells. They are None without
+    orders.
+
+    `seconds` (family, size) is what all seeds took together, compilation included. `subject` tells
+    studies apart, `networks` describes a network of each family, `steps` says how flows were
+    integrated, and `remarks` which of them ended early.
+
+    In one that was loaded, a `loss` or `solver` that the file cannot restore is its name.
+    """
+
+    axis: str
+    families: tuple[str, ...]
+    sizes: Int[np.ndarray, " sizes"]
+    seeds: Int[np.ndarray, " seeds"]
+    orders: tuple[int, ...]
+    ts: Float[np.ndarray, " T"]
+    data: Dataset
+    loss: Loss | str
+    solver: AbstractSolver | str
+    initial_f: Float[np.ndarray, "families sizes seeds N"]
+    initial_kernels: Float[np.ndarray, "families sizes seeds N N"]
+    kernel_rms: Float[np.ndarray, "families sizes seeds ranks"]
+    kernel_max: Float[np.ndarray, "families sizes seeds ranks"]
+    kernel_mean: Float[np.ndarray, "families sizes seeds ranks"]
+    drift: Float[np.ndarray, "families sizes seeds T"]
+    seconds: Float[np.ndarray, "families sizes"]
+    networks: tuple[str, ...]
+    steps: str
+    subject: Mapping[str, Any]
+    error_f: Errors | None = None
+    error_f_test: Errors | None = None
+    error_kernel: Errors | None = None
+    blown_up: Int8[np.ndarray, "families sizes seeds orders"] | None = None
+    remarks: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = eqx.field(default_factory=origin)
+
+    def quantities(self, family: str | None = None) -> dict[str, Quantity]:
+        """All that is measured of a family, the first one by default, by the names in the table.
+
+        Drift and errors are the largest over time.
+
+        Raises:
+            ValueError: When there is no such family.
+        """
+        if family is not None and family not in self.families:
+            listed = ", ".join(self.families)
+            raise ValueError(f"`family` must be one of {listed}, but is {family!r}.")
+        at = 0 if family is None else self.families.index(family)
+        found, sizes = {}, self.sizes
+        for i in range(self.kernel_rms.shape[-1]):
+            r, exponent = i + 2, kernel_exponent(i + 2)
+            rms, largest, mean = (
+                array[at, ..., i] for array in (self.kernel_rms, self.kernel_max, self.kernel_mean)
+            )
+            label = f"$K^{{({r})}}$"
+            found[f"rms K^({r})"] = Quantity(sizes, rms, exponent, panel="kernel", label=label)
+            found[f"max K^({r})"] = Quantity(sizes, largest, exponent)
+            name = f"E K^({r}) f" if r % 2 else f"E K^({r})"
+            found[name] = Quantity(sizes, mean, exponent, signed=True)
+        if self.ts[-1] > 0:
+            worst = self.drift[at].max(axis=-1)
+            found["drift"] = Quantity(sizes, worst, DRIFT_EXPONENT, panel="drift", label="drift")
+        for name, errors in self.errors().items():
+            for i, p in enumerate(self.orders):
+                worst, exponent = errors[at, ..., i, :].max(axis=-1), error_exponent(p)
+                each = Quantity(sizes, worst, exponent, panel=name, label=f"order {p}")
+                found[f"{name}, p = {p}"] = each
+        return found
+
+    def errors(self) -> dict[str, Errors]:
+        """The errors that there are, by the names of what errs."""
+        named = {"f": self.error_f, "f test": self.error_f_test, "K^(2)": self.error_kernel}
+        return {name: errors for name, errors in named.items() if errors is not None}
+
+    def exponent(self, name: str, family: str | None = None) -> Estimate:
+        """The fitted power of the size by which a quantity changes, with its 95% interval.
+
+        Least squares through the logarithms of medians over seeds, of means for E K; the interval
+        comes from drawing the seeds of each size again, with replacement.
+
+        Raises:
+            ValueError: When there is no such quantity or family.
+        """
+        return self._quantity(name, family).exponent()
+
+    def growth(self, name: str, family: str | None = None) -> Estimate:
+        """The factor by which a quantity grows from the first to the last size, likewise.
+
+        Raises:
+            ValueError: When there is no such quantity or family.
+        """
+        return self._quantity(name, family).growth()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one netCDF-4 file, whole or not at all; nothing is pickled.
+
+        Raises:
+            ValueError: When the file cannot be written.
+        """
+        from nthsim.results.netcdf import write  # here, as xarray is slow to import
+
+        facts = {name: getattr(self, name) for name in FACTS}
+        facts |= {"loss": store_loss(self.loss), "solver": store_solver(self.solver)}
+        write(path, "Scaling", Record(arrays_of(self) | arrays_of(self.data), facts), {})
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, loss: Loss | None = None) -> "Scaling":
+        """Read what `save` wrote, bit by bit as it was.
+
+        Args:
+            path: The file.
+            loss: The loss, when it is none of nthsim's own; without it, only its name is known.
+
+        Raises:
+            ValueError: When the file cannot be read, is damaged, or does not fit `loss`.
+        """
+        from nthsim.results.netcdf import decoding, read
+
+        root, _ = read(path, "Scaling")
+        with decoding(path):
+            facts, arrays = root.facts, dict(root.arrays)
+            names = ("x", "y", "x_test", "y_test")
+            data = restore_data({name: arrays.pop(name) for name in names if name in arrays})
+            kept = {name: facts[name] for name in FACTS}
+            kept = {name: tuple(f) if isinstance(f, list) else f for name, f in kept.items()}
+            named: dict[str, Any] = kept | arrays
+            named |= {"data": data, "solver": restore_solver(facts["solver"])}
+            named |= {"loss": facts["loss"]["name"]}
+            study = Scaling(**named)
+        return dataclasses.replace(study, loss=restore_loss(facts["loss"], loss))
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draw medians and quartiles over the size, with fitted power laws and predicted slopes.
+
+        Over depth, where no power law is predicted, without these.
+
+        Args:
+            path: Where to write the figure too, if anywhere: a .png, .pdf or .svg.
+
+        Raises:
+            ValueError: When `path` has another suffix, or cannot be written.
+        """
+        from nthsim.results.figure import (  # here, as matplotlib is slow to import
+            check_suffix,
+            draw,
+            save,
+        )
+        from nthsim.scaling.panels import panels
+
+        if path is not None:
+            check_suffix(path)
+        middles = f"medians and quartiles over {self._seeds()}"
+        title = "\n".join([*self.heading()[:-1], f"{middles}; {self._span()}"])
+        figure = draw(panels(self._by_family(), self.axis), title=title)
+        if path is not None:
+            save(figure, path)
+        return figure
+
+    def __str__(self) -> str:
+        """What was measured, and what came out."""
+        from nthsim.scaling.report import blow_ups, cost, report
+
+        facts = {"axis": self.axis, "sizes": self.sizes}
+        lines = cost(dict(zip(self.families, self.seconds, strict=True)), **facts)
+        if self.blown_up is not None:
+            counts = dict(zip(self.families, self.blown_up.sum(axis=2), strict=True))
+            lines = [
+                *blow_ups(counts, orders=self.orders, seeds=len(self.seeds), **facts),
+                *lines,
+            ]
+        lines += [wrapped(remark) for remark in self.remarks]
+        return report(self.heading(), self._by_family(), lines, self.axis)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(map(str, self.sizes))
+        return f"<Scaling of {', '.join(self.families)}: {self.axis} {sizes}; {self._seeds()}>"
+
+    def heading(self) -> list[str]:
+        """What was measured, on what, and how."""
+        least = f"at {self.axis} {self.sizes[0]}"
+        named = zip(self.families, self.networks, strict=True)
+        lines = [f"{family} {least}: {about}" for family, about in named]
+        lines += [f"{self.data}; {loss_name(self.loss)}"]
+        sizes = f"{self.axis} {self.sizes[0]} to {self.sizes[-1]}, {self._seeds()}"
+        lines += [f"{sizes}; {self._span()}; {self.steps}"]
+        return [wrapped(line) for line in lines]
+
+    def _by_family(self) -> dict[str, dict[str, Quantity]]:
+        return {family: self.quantities(family) for family in self.families}
+
+    def _span(self) -> str:
+        if not self.ts[-1] > 0:
+            return "t = 0"
+        return f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {len(self.ts)} save times"
+
+    def _seeds(self) -> str:
+        return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+
+    def _quantity(self, name: str, family: str | None) -> Quantity:
+        found = self.quantities(family)
+        if name not in found:
+            raise ValueError(f"`name` must be one of {', '.join(found)}, but is {name!r}.")
+        return found[name]

@@ -1,0 +1,238 @@
+"""Runs that are killed and go on: the same answer, or a sentence."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from networks import NETWORKS
+
+import nthsim as nth
+import nthsim.solvers.run as integration_run
+from nthsim.dynamics.checkpoint import Checkpoint, CheckpointWarning
+from nthsim.solvers import Explicit, Exponential, Until
+from nthsim.solvers.dense_hierarchy import DenseHierarchy
+
+TS = np.linspace(0.0, 8.0, 9)
+
+
+@pytest.fixture(scope="module")
+def data():
+    keys = jr.split(jr.key(0), 3)
+    return nth.Dataset(
+        jr.normal(keys[0], (5, 4)), jr.normal(keys[1], (5,)), jr.normal(keys[2], (2, 4))
+    )
+
+
+def flow(data, folder=None, **settings):
+    settings = {"solver": SOLVERS[flow], "record_kernel": True, **settings}
+    return nth.gradient_flow(NETWORKS["fcn"], data, TS, checkpoint=folder, **settings)
+
+
+def dense(data, folder=None, **settings):
+    settings = {"solver": SOLVERS[dense], **settings}
+    return nth.hierarchy(
+        NETWORKS["fcn"], data, 3, TS, method="dense", checkpoint=folder, **settings
+    )
+
+
+SOLVERS = {flow: Explicit(rtol=1e-8), dense: Exponential(rtol=1e-6)}
+
+
+@pytest.mark.parametrize("run", [flow, dense])
+def test_run_stopped_by_a_limit_goes_on_to_the_same_end(data, run, tmp_path, monkeypatch):
+    whole = run(data)
+    for steps in (3, 7):
+        limited = dataclasses.replace(SOLVERS[run], max_steps=steps)
+        with pytest.raises(nth.SolveError, match=f"step limit of {steps} reached"):
+            run(data, tmp_path, solver=limited)
+    taken = []
+
+    def counted(*arguments):
+        carry, outcome = advance(*arguments)
+        taken.append(int(outcome.steps))
+        return carry, outcome
+
+    advance = integration_run.advance
+    monkeypatch.setattr(integration_run, "advance", counted)
+    resumed = run(data, tmp_path)
+    assert sum(taken) == whole.stats.steps - 7
+    for name in ("ts", "f", "f_test", "loss", "kernel"):
+        one, other = getattr(resumed, name), getattr(whole, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert resumed.stats.steps == whole.stats.steps
+    assert resumed.stop == whole.stop
+
+
+def test_finished_run_is_read_and_not_computed(data, tmp_path, monkeypatch):
+    first = flow(data, tmp_path)
+
+    def computed(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr("nthsim.solvers.run.advance", computed)
+    again = flow(data, tmp_path)
+    np.testing.assert_array_equal(again.f, first.f)
+    np.testing.assert_array_equal(again.kernel, first.kernel)
+    assert eqx.tree_equal(again.model, first.model)
+
+
+def test_limit_on_the_loss_may_be_lowered_in_between(data, tmp_path):
+    whole = flow(data)
+    first = flow(data, tmp_path, until=Until(loss=0.5 * whole.loss[0]))
+    same = flow(data, tmp_path, until=Until(loss=0.5 * whole.loss[0]))
+    np.testing.assert_array_equal(same.ts, first.ts)
+    further = flow(data, tmp_path, until=Until(loss=0.1 * whole.loss[0]))
+    assert further.stop.t > first.stop.t
+    assert first.stop.t not in further.ts
+    np.testing.assert_allclose(flow(data, tmp_path).f, whole.f, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("model", {"model": NETWORKS["resnet"]}),
+        ("data", {"data": "doubled"}),
+        ("loss", {"loss": lambda f, y: (f - y) ** 4}),
+        ("solver", {"solver": Explicit(rtol=1e-9)}),
+        ("save times", {"ts": TS[:-1]}),
+        ("save times", {"record_kernel": False}),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused_by_what_differs(data, part, change, tmp_path):
+    flow(data, tmp_path)
+    if "data" in change:
+        change = {"data": eqx.tree_at(lambda d: d.y, data, 2 * data.y)}
+    settings = {"model": NETWORKS["fcn"], "data": data, "ts": TS} | {
+        "solver": Explicit(rtol=1e-8),
+        "record_kernel": True,
+    }
+    with pytest.raises(ValueError, match=f"must be a folder of the same run, .* another {part}"):
+        nth.gradient_flow(**(settings | change), checkpoint=tmp_path)
+
+
+def test_losses_of_one_name_are_told_apart(data, tmp_path):
+    cubic, quartic = (lambda f, y: jnp.abs(f - y) ** 3), (lambda f, y: (f - y) ** 4)
+    nth.gradient_flow(NETWORKS["fcn"], data, TS[:2], loss=cubic, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="another loss"):
+        nth.gradient_flow(NETWORKS["fcn"], data, TS[:2], loss=quartic, checkpoint=tmp_path)
+
+
+def test_file_cut_anywhere_is_refused(data, tmp_path):
+    flow(data, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for cut in np.linspace(0, len(whole) - 1, 50).astype(int):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"must hold whole files, but .*delete it"):
+            Checkpoint(path, {}).read()
+    with pytest.raises(ValueError, match="must hold whole files"):
+        flow(data, tmp_path)
+
+
+def test_damaged_byte_is_noticed(data, tmp_path):
+    flow(data, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = bytearray(path.read_bytes())
+    for place in np.linspace(0, len(whole) - 1, 25).astype(int):
+        damaged = whole.copy()
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="`checkpoint` must hold whole files"):
+            Checkpoint(path, {}).read()
+
+
+def test_disk_that_fills_up_costs_no_result(data, tmp_path, monkeypatch):
+    def full(self, run, history):
+        raise ValueError("`path` must be writable, but it is not: No space left on device.")
+
+    whole = flow(data)
+    monkeypatch.setattr(Checkpoint, "_bytes", full)
+    with pytest.warns(CheckpointWarning, match=r"`checkpoint` .*No space left.*goes on without\.$"):
+        run = flow(data, tmp_path)
+    np.testing.assert_array_equal(run.f, whole.f)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_folder_that_cannot_be_written_to_is_refused_at_once(data, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match="`checkpoint` must be a folder to write to"):
+        flow(data, tmp_path)
+
+
+def test_file_in_place_of_a_folder_is_refused_at_once(data, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="`checkpoint` must be a folder to write to, but"):
+        flow(data, tmp_path / "file")
+
+
+KILLED = """
+    import sys
+    import jax; jax.config.update("jax_enable_x64", True)
+    import jax.random as jr, numpy as np
+    import nthsim as nth
+    from nthsim.dynamics import checkpoint
+    import equinox as eqx
+    from nthsim.solvers import Explicit, run
+
+    run.CALL_SECONDS, checkpoint.LEAST_SECONDS, checkpoint.PART = 1e-3, 0.0, 1.0
+    keys = jr.split(jr.key(0), 3)
+    data = nth.Dataset(jr.normal(keys[0], (5, 4)), jr.normal(keys[1], (5,)))
+    net = eqx.nn.MLP(4, "scalar", 32, 2, jax.nn.softplus, key=keys[2])
+    flow = nth.gradient_flow(
+        net, data, np.linspace(0.0, 3.0, 4),
+        solver=Explicit(rtol=1e-12), checkpoint=sys.argv[1],
+    )
+    print(repr(flow.f[-1].tolist()))
+"""
+
+
+def test_killed_process_goes_on_to_the_same_end(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(KILLED))
+    folder = tmp_path / "kept"
+    command = [sys.executable, str(script)]
+    process = subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(folder.glob("*.ckpt")):
+        time.sleep(0.002)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
+    keys = jr.split(jr.key(0), 3)
+    data = nth.Dataset(jr.normal(keys[0], (5, 4)), jr.normal(keys[1], (5,)))
+    net = eqx.nn.MLP(4, "scalar", 32, 2, jax.nn.softplus, key=keys[2])
+    whole = nth.gradient_flow(net, data, np.linspace(0.0, 3.0, 4), solver=Explicit(rtol=1e-12))
+    np.testing.assert_allclose(eval(done.stdout), whole.f[-1], rtol=1e-11)
+
+
+def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):
+    arguments = (NETWORKS["fcn"], data, (2, 3), TS)
+    settings = {"solver": Explicit(rtol=1e-7), "certify": False}
+    whole = nth.compare(*arguments, **settings)
+    advance = integration_run.advance
+
+    def interrupted(system, scheme, carry, *others):
+        if isinstance(system, DenseHierarchy) and carry.t > 2:
+            raise KeyboardInterrupt
+        return advance(system, scheme, carry, *others)
+
+    monkeypatch.setattr(integration_run, "advance", interrupted)
+    with pytest.raises(nth.CompareError):
+        nth.compare(*arguments, checkpoint=tmp_path, **settings)
+    monkeypatch.setattr(integration_run, "advance", advance)
+    again = nth.compare(*arguments, checkpoint=tmp_path, **settings)
+    for name, one in again.runs().items():
+        np.testing.assert_allclose(one.f, whole.runs()[name].f, rtol=1e-12)
+    assert jnp.allclose(again.exact.f, whole.exact.f)

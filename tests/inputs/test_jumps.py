@@ -1,0 +1,130 @@
+"""Losses whose gradient jumps where training ends up."""
+
+import re
+import warnings
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.inputs.loss import JumpingLossWarning, jumping
+from nthsim.solvers import Auto, Explicit, Exponential
+
+TARGETS = jnp.array([0.1, 1.0, -1.0, 2.0])
+VECTORS = jnp.eye(3)[jnp.array([0, 1, 2, 1])]
+
+
+def absolute(f, y):
+    return jnp.abs(f - y)
+
+
+JUMPING = {
+    "absolute": absolute,
+    "quantile": lambda f, y: jnp.maximum(0.3 * (f - y), 0.7 * (y - f)),
+    "hinge": lambda f, y: jnp.maximum(jnp.zeros_like(f), 1 - y * f),
+    "root": lambda f, y: jnp.sqrt(jnp.abs(f - y)),
+    "insensitive": lambda f, y: jnp.maximum(jnp.zeros_like(f), jnp.abs(f - y) - 0.1),
+}
+SMOOTH = {
+    "square": lambda f, y: (f - y) ** 2,
+    "huber": lambda f, y: jnp.where(
+        jnp.abs(f - y) < 1e-3, (f - y) ** 2 / 2e-3, jnp.abs(f - y) - 5e-4
+    ),
+    "squared hinge": lambda f, y: jnp.maximum(jnp.zeros_like(f), 1 - y * f) ** 2,
+    "steep logistic": lambda f, y: jnp.logaddexp(jnp.zeros_like(f), -100 * y * f),
+    "with a pole": lambda f, y: f - y * jnp.log(f),
+    "power": lambda f, y: jnp.abs(f - y) ** 1.5,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_jumps_of_the_gradient_are_found_and_nothing_else_is(dtype):
+    y = TARGETS.astype(dtype)
+    found = {name: jumping(loss, y, ()) for name, loss in (JUMPING | SMOOTH).items()}
+    assert found == dict.fromkeys(JUMPING, True) | dict.fromkeys(SMOOTH, False)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e6])
+def test_jumps_are_found_at_targets_of_any_size(scale):
+    assert jumping(absolute, scale * TARGETS, ())
+    assert not jumping(SMOOTH["square"], scale * TARGETS, ())
+
+
+def test_jumps_of_losses_of_vectors_are_found():
+    losses = {
+        "sum": lambda f, y: jnp.sum(jnp.abs(f - y)),
+        "norm": lambda f, y: jnp.linalg.norm(f - y),
+        "margin": lambda f, y: jnp.max(f + 1 - y) - jnp.vdot(f, y),
+        "cross-entropy": lambda f, y: -jnp.vdot(y, jax.nn.log_softmax(f)),
+    }
+    found = {name: jumping(loss, VECTORS, (3,)) for name, loss in losses.items()}
+    assert found == {"sum": True, "norm": True, "margin": True, "cross-entropy": False}
+
+
+NET = eqx.nn.MLP(3, "scalar", 8, 1, activation=jnp.tanh, key=jr.key(0))
+DATA = nth.Dataset(np.arange(12.0).reshape(4, 3) / 5, TARGETS)
+TELLING = "as the loss's gradient jumps, errors may exceed the tolerance"
+
+
+def euler(h, t):
+    """The loss at the end of many short steps of Euler's method on the plain parameters."""
+    theta, rest = eqx.partition(NET, eqx.is_inexact_array)
+    risk = lambda at: jnp.mean(absolute(jax.vmap(eqx.combine(at, rest))(DATA.x), DATA.y))  # noqa: E731
+    step = lambda _, at: jax.tree.map(lambda a, g: a - h * g, at, jax.grad(risk)(at))  # noqa: E731
+    return float(risk(jax.lax.fori_loop(0, round(t / h), step, theta)))
+
+
+def test_absolute_error_ends_where_short_steps_of_euler_do():
+    with pytest.warns(JumpingLossWarning, match="^`loss` has a gradient that jumps: where outputs"):
+        run = nth.gradient_flow(NET, DATA, [20.0], loss=absolute, progress=False)
+    # Sliding along jumps is off in proportion to the steps, Euler's and ours; where ours fall, and
+    # so the fourth digit, depends on roundings. Euler's steps of 5e-5 come to 0.6500.
+    np.testing.assert_allclose(run.loss[-1], euler(1e-3, 20.0), rtol=2e-3)
+    np.testing.assert_allclose(run.loss[-1], 0.6500, rtol=2e-3)
+    assert run.stats.forced > 0
+    assert TELLING in str(run)
+
+
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+@pytest.mark.parametrize("method", ["dense", "series"])
+def test_truncations_of_such_a_loss_say_so_too(method):
+    run = nth.hierarchy(NET, DATA, 2, [0.5], loss=absolute, method=method, progress=False)
+    assert TELLING in str(run)
+    assert run.solver.startswith("Tsit5")
+
+
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+def test_comparison_says_so():
+    study = nth.compare(NET, DATA, (2,), [0.0, 0.5], loss=absolute, certify=False, progress=False)
+    assert TELLING in re.sub(r"\s+", " ", str(study))
+
+
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+def test_exponential_steps_are_refused_and_never_chosen():
+    sentence = "^`solver` must be Auto or Explicit where the loss's gradient jumps, but is Expon"
+    with pytest.raises(ValueError, match=sentence):
+        nth.gradient_flow(NET, DATA, [1.0], loss=absolute, solver=Exponential(), progress=False)
+    stiff = nth.Dataset(100 * DATA.x, DATA.y)
+    linear = eqx.nn.Linear(3, "scalar", key=jr.key(1))
+    options = {"loss": absolute, "progress": False, "throw": False}
+    run = nth.gradient_flow(linear, stiff, [1.0], solver=Auto(rtol=1e-3, max_steps=9), **options)
+    assert run.solver.startswith("Tsit5")
+
+
+def test_smooth_losses_are_not_doubted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = nth.gradient_flow(NET, DATA, [1.0], loss=SMOOTH["huber"], progress=False)
+    assert "jumps" not in str(run)
+
+
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+def test_any_explicit_pair_says_so():
+    solver = Explicit(rtol=1e-4, method=dfx.Dopri5())
+    run = nth.gradient_flow(NET, DATA, [0.5], loss=absolute, solver=solver, progress=False)
+    assert TELLING in run.solver

@@ -1,0 +1,137 @@
+"""What is compiled, kept or replaced belongs to what a model and a loss are now."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.network.program import program
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
+DATA = nth.Dataset(X, [1.0, -1.0, 0.5])
+SETTINGS = {"scale": 1.0}
+
+
+def scaled(z):
+    return jnp.tanh(SETTINGS["scale"] * z)
+
+
+def mlp(activation):
+    return eqx.nn.MLP(2, "scalar", 3, 1, activation=activation, key=jr.key(0))
+
+
+@pytest.mark.parametrize("method", ["nested", "structured"])
+def test_kernel_is_that_of_the_settings_of_the_moment(method, monkeypatch):
+    kernel = lambda act: nth.kernel(mlp(act), X, 2, method=method, progress=False)  # noqa: E731
+    before = kernel(scaled)
+    monkeypatch.setitem(SETTINGS, "scale", 2.0)
+    np.testing.assert_allclose(kernel(scaled), kernel(lambda z: jnp.tanh(2.0 * z)), rtol=1e-12)
+    assert np.abs(kernel(scaled) - before).max() > 0.1
+
+
+class Weighted:
+    """A loss with a setting."""
+
+    weight = 1.0
+
+    def __call__(self, f, y):
+        return self.weight * 0.5 * (f - y) ** 2
+
+
+def test_flow_is_that_of_the_loss_of_the_moment():
+    loss = Weighted()
+    flow = lambda loss, t: nth.gradient_flow(mlp(jnp.sin), DATA, [t], loss=loss, progress=False)  # noqa: E731
+    flow(loss, 0.3)
+    loss.weight = 4.0
+    run = flow(loss, 0.3)
+    # Four times the loss is the same flow in a quarter of the time; tolerances are 1e-7.
+    np.testing.assert_allclose(run.f, flow(nth.squared_error, 1.2).f, rtol=1e-5)
+    np.testing.assert_allclose(
+        run.loss, 2 * np.mean((run.f - np.asarray(DATA.y)[None]) ** 2, axis=1), rtol=1e-12
+    )
+
+
+class Gained(eqx.Module):
+    """Asks which activation it has."""
+
+    first: eqx.nn.Linear
+    readout: eqx.nn.Linear
+    activation: Callable
+
+    def __call__(self, x):
+        gain = 2.0 if self.activation is jax.nn.softplus else 1.0
+        return self.readout(gain * self.activation(self.first(x)))
+
+
+def gained():
+    keys = jr.split(jr.key(1))
+    first, readout = eqx.nn.Linear(2, 4, key=keys[0]), eqx.nn.Linear(4, "scalar", key=keys[1])
+    return Gained(first, readout, jax.nn.softplus)
+
+
+@pytest.mark.parametrize("dynamics", ["series", "taylor"])
+def test_module_that_asks_for_its_activation_keeps_it(dynamics):
+    net, start = gained(), jax.vmap(gained())(DATA.x)
+    if dynamics == "series":
+        run = nth.hierarchy(net, DATA, 3, [0.0, 0.2], method="series", progress=False)
+        dense = nth.hierarchy(net, DATA, 3, [0.0, 0.2], method="dense", progress=False)
+        np.testing.assert_allclose(run.f, dense.f, rtol=1e-6)
+    else:
+        run = nth.taylor(net, DATA, 2, [0.0, 0.2], progress=False)
+    np.testing.assert_allclose(run.f[0], start, rtol=1e-12)
+    assert "a derivative of its own" in str(run.method)
+
+
+def test_checkpoint_of_another_activation_or_loss_is_refused(tmp_path):
+    flow = lambda net, **kw: nth.gradient_flow(  # noqa: E731
+        net, DATA, [0.0, 0.1], checkpoint=tmp_path, progress=False, **kw
+    )
+    made = lambda scale: lambda z: jnp.tanh(scale * z)  # noqa: E731
+    huber = lambda c: lambda f, y: jnp.where(jnp.abs(f - y) < c, 0.5 * (f - y) ** 2, c * jnp.abs(f))  # noqa: E731
+    flow(mlp(made(1.0)), loss=huber(50.0))
+    with pytest.raises(ValueError, match="model"):
+        flow(mlp(made(2.0)), loss=huber(50.0))
+    with pytest.raises(ValueError, match="loss"):
+        flow(mlp(made(1.0)), loss=huber(60.0))
+
+
+def cautious(self, x):
+    try:
+        return self.layers[1](jnp.tanh(self.layers[0](x)))
+    except Exception:
+        return jnp.sum(x)
+
+
+class Cautious(eqx.Module):
+    """Goes on after errors of its layers."""
+
+    layers: list
+
+    def __call__(self, x):
+        return cautious(self, x)
+
+
+def test_model_that_catches_errors_is_followed_layer_by_layer_all_the_same():
+    keys = jr.split(jr.key(2))
+    net = Cautious([eqx.nn.Linear(2, 4, key=keys[0]), eqx.nn.Linear(4, "scalar", key=keys[1])])
+    run = nth.hierarchy(net, DATA, 2, [0.0, 0.2], method="series", progress=False)
+    np.testing.assert_allclose(run.f[0], jax.vmap(net)(DATA.x), rtol=1e-12)
+    assert "layer by layer" in str(run.method)
+
+
+def test_program_tells_constants_and_steps_apart():
+    shape = jax.ShapeDtypeStruct((2,), jnp.float64)
+    of = lambda c: program(lambda x: c * x, shape).digest()  # noqa: E731
+    one, other = jnp.array([1.0, 2.0]), jnp.array([1.0, 3.0])
+    assert of(one) == of(jnp.array(one)) != of(other)
+    assert of(1.0) != of(2.0)
+    inner = lambda c: jax.jit(lambda x: c * x)  # noqa: E731
+    digests = [program(lambda x, c=c: inner(c)(x), shape).digest() for c in (one, other)]
+    assert digests[0] != digests[1]
+    keyed = lambda key: program(lambda x: x + jr.normal(key, (2,)), shape).digest()  # noqa: E731
+    assert keyed(jr.key(0)) != keyed(jr.key(1))

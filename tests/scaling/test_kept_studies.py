@@ -1,0 +1,90 @@
+"""Studies over sizes in a folder: batches kept, studies extended, the same numbers."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import nthsim as nth
+from nthsim.models import FCN
+from nthsim.results.netcdf import read
+from nthsim.scaling.cells import Study
+from nthsim.scaling.sweep import SweepError
+
+DATA, T0 = nth.sphere(2, dim=3), np.zeros(1)
+
+
+def study(widths=(4,), seeds=2, out=None, orders=(), ts=T0, data=DATA, make=None, **settings):
+    families = {"FCN": make or (lambda width, key: FCN(3, width, 1, key=key))}
+    chosen = {"chunk": 2, "kernels": 2, "progress": False, **settings}
+    return nth.width_scaling(families, data, widths, seeds, orders, ts, out=out, **chosen)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept") / "a"
+    study(out=folder)
+    return folder
+
+
+@pytest.fixture
+def folder(kept, tmp_path):
+    return shutil.copytree(kept, tmp_path / "a")
+
+
+def test_study_in_a_folder_is_extended_by_widths_and_seeds(folder, monkeypatch):
+    computed, compute = [], Study.compute
+
+    def counted(self, cell):
+        computed.append(cell.name)
+        return compute(self, cell)
+
+    monkeypatch.setattr(Study, "compute", counted)
+    more = study((4, 5), 3, folder, chunk=None)  # the folder knows the chunk
+    assert computed == ["fcn-4-seeds-2-2", "fcn-5-seeds-0-1", "fcn-5-seeds-2-2"]
+    assert str(study((4, 5), 3, folder)) == str(more)
+    assert len(computed) == 3
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["subject"]["make_model"]["fcn"]) == ["4", "5"]
+    whole = study((4, 5), 3)
+    for name in ("initial_f", "initial_kernels", "kernel_rms", "drift"):
+        np.testing.assert_array_equal(getattr(more, name), getattr(whole, name))
+
+
+def test_axes_of_a_batch_are_labelled(folder):
+    import xarray as xr
+
+    with xr.open_datatree(folder / "fcn-4-seeds-0-1.nc", engine="h5netcdf") as tree:
+        assert tree["cell"]["drift"].dims == ("seed", "save_time")
+        assert tree["cell"]["initial_kernels"].dims == ("seed", "entry", "other_entry")
+    _, groups = read(folder / "fcn-4-seeds-0-1.nc", "Cell")
+    assert groups["cell"].facts["stops"] == {"exact gradient flow": "reached t = 0"}
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("make_model", {"make": lambda width, key: FCN(3, width, 2, key=key)}),
+        ("data", {"data": nth.sphere(2, dim=3, seed=1)}),
+        ("loss", {"loss": lambda f, y: (f - y) ** 4}),
+        ("solver", {"solver": nth.solvers.Explicit(rtol=1e-3)}),
+        ("orders", {"orders": (2,)}),
+        ("kernels", {"kernels": 3}),
+        ("save times", {"ts": np.array([0.0, 2.0])}),
+        ("chunk", {"chunk": 1}),
+    ],
+)
+def test_folder_of_another_study_is_refused_by_what_differs(part, change, folder):
+    with pytest.raises(ValueError, match=f"`out` must be a folder .* holds another {part}\\."):
+        study(out=folder, **change)
+
+
+def test_batch_that_fails_is_named(folder, monkeypatch):
+    def failing(self, cell):
+        raise MemoryError
+
+    monkeypatch.setattr(Study, "compute", failing)
+    sentence = r"^cell fcn-5-seeds-0-1 failed: MemoryError; 1 of 2 cells are done, in "
+    with pytest.raises(SweepError, match=sentence):
+        study((4, 5), 2, folder)
