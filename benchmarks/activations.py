@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from nthsim.models.activation import ACTIVATIONS
 from nthsim.network.calls import worthwhile_calls
-from nthsim.network.expansion_method import road
+from nthsim.network.expansion_method import expansion_method
 from nthsim.network.split import split
 
 PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
@@ -81,8 +81,8 @@ def row(function: Callable) -> tuple[str, ...]:
     if jax.eval_shape(function, jnp.ones(4)).ndim:
         held = eqx.tree_at(lambda net: net.function, held, function)
     x = jnp.ones((2, 3))
-    roads = [road(*split(net), x, 1) for net in (held, called(held))]
-    words = ["Taylor" if r.obstacle is None else _nested(r.obstacle) for r in roads]
+    methods = [expansion_method(*split(net), x, 1) for net in (held, called(held))]
+    words = ["Taylor" if r.obstacle is None else _nested(r.obstacle) for r in methods]
     apart = worthwhile_calls(*split(held), x[0])
     return (*words, "nested" if isinstance(apart, str) else "structured")
 

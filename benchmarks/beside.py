@@ -54,6 +54,12 @@ def candidates(quick: bool) -> dict:
     def kernel(model, x, r):
         return lambda: nth.kernel(model, x, r, progress=False)
 
+    def solved(function, *arguments, ts, **options):
+        # Earlier commits have no `Run`.
+        solver = {"solver": steps}
+        run, more = (nth.Run(ts, **solver), {}) if hasattr(nth, "Run") else (ts, solver)
+        return lambda: function(*arguments, run, **more, **options, **quiet).f
+
     source = Path(nth.__file__).parent.parent
     scripts = tomllib.loads((source / "pyproject.toml").read_text())["project"]["scripts"]
     module, function = scripts["nthsim"].split(":")
@@ -75,15 +81,11 @@ def candidates(quick: bool) -> dict:
         "K3": kernel(net, few.x, 3),
         "K2 of a ResNet": kernel(deep, data.x, 2),
         "K3 of a ResNet": kernel(deep, few.x, 3),
-        "series 3": lambda: (
-            nth.hierarchy(net, data, 3, [0.0, 2.0], method="series", solver=steps, **quiet).f
-        ),
-        "series 4 of a ResNet": lambda: (
-            nth.hierarchy(deep, few, 4, [0.0, 2.0], method="series", solver=steps, **quiet).f
-        ),
-        "flow": lambda: nth.gradient_flow(net, data, [0.0, 5.0], solver=steps, **quiet).f,
+        "series 3": solved(nth.hierarchy, net, data, 3, ts=[0.0, 2.0], method="series"),
+        "series 4 of a ResNet": solved(nth.hierarchy, deep, few, 4, ts=[0.0, 2.0], method="series"),
+        "flow": solved(nth.gradient_flow, net, data, ts=[0.0, 5.0]),
         "stiff flow": lambda: nth.gradient_flow(deep, stiff, [0.0, 50.0], **quiet).f,
-        "taylor": lambda: nth.taylor(net, data, 2, [0.0, 2.0], solver=steps, **quiet).f,
+        "taylor": solved(nth.taylor, net, data, 2, ts=[0.0, 2.0]),
         "import nthsim": program("import nthsim"),
         "nthsim --help": program(command, "--help"),
         "cold compare": program(command, "compare", "--out", folder),

@@ -167,7 +167,7 @@ def taylor(at: Case) -> list[Found]:
 def compare(at: Case) -> list[Found]:
     """Exact flow beside order 2."""
     study = nth.compare(at.model, at.data, (2,), at.ts, certify=False, progress=False)
-    found, right = study.truncation(2).f, at.truncated(2)
+    found, right = study.curve(2).f, at.truncated(2)
     kernel = at.twin.kernel(at.W, at.x, at.x)
     start = at.twin.f(at.W, at.x)
     return [(study.exact.f[1], at.trained(), False), (found[1], right, False),

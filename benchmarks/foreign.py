@@ -38,7 +38,7 @@ class Foreign:
     """Another process that computes the kernel when told to."""
 
     def __init__(self, name: str, inputs: Path, folder: Path) -> None:
-        """Start it and let it compute the kernel once by each of its roads."""
+        """Start it and let it compute the kernel once by each of its methods."""
         folder.mkdir()
         script = HERE / f"foreign_{name}.py"
         command = [environment(name), script, inputs, folder, str(os.cpu_count())]
@@ -53,11 +53,11 @@ class Foreign:
             self.kernels[line.strip()] = np.load(folder / f"{line.strip()}.npy")
         raise SystemExit(f"{script.name} failed; see above.")
 
-    def turn(self, road: str) -> float:
-        """The seconds that one road takes."""
+    def turn(self, method: str) -> float:
+        """The seconds that one method takes."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(road, file=self.process.stdin, flush=True)
+        print(method, file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
 
@@ -74,7 +74,7 @@ def environment(name: str) -> Path:
 
 
 def measure(n: int, m: int, depth: int, turns: int) -> dict[str, float]:
-    """The best time of each road, by name, ours first."""
+    """The best time of each method, by name, ours first."""
     model, x = problem(n, m, depth)
     weights = [layer.weight for layer in (*model.layers, model.readout)]
     ours = structured(model, x, 2)
@@ -84,16 +84,18 @@ def measure(n: int, m: int, depth: int, turns: int) -> dict[str, float]:
         arrays = {"x": x, **{f"W{i}": W for i, W in enumerate(weights)}}
         np.savez(inputs, **arrays)  # pyright: ignore[reportArgumentType]
         foreign = {package: Foreign(package, inputs, Path(name) / package) for package in FOREIGN}
-    roads = {"nthsim": lambda: turn(lambda: ours().block_until_ready())}
+    methods = {"nthsim": lambda: turn(lambda: ours().block_until_ready())}
     for package, process in foreign.items():
-        for road, kernel in process.kernels.items():
+        for method, kernel in process.kernels.items():
             error = np.abs(kernel - expected).max() / np.abs(expected).max()
-            assert error < 1e-10, f"{package} disagrees by {error} ({road})"
-            roads[f"{package} {road}"] = lambda process=process, road=road: process.turn(road)
-    best = dict.fromkeys(roads, float("inf"))
+            assert error < 1e-10, f"{package} disagrees by {error} ({method})"
+            methods[f"{package} {method}"] = lambda process=process, method=method: process.turn(
+                method
+            )
+    best = dict.fromkeys(methods, float("inf"))
     for _ in range(turns):
-        for name, road in roads.items():
-            best[name] = min(best[name], road())
+        for name, method in methods.items():
+            best[name] = min(best[name], method())
     for process in foreign.values():
         process.process.communicate()
     return best

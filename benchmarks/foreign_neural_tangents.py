@@ -30,7 +30,7 @@ def main() -> None:
     with np.load(sys.argv[1]) as problem:
         x = jnp.asarray(problem["x"])
         weights = [jnp.asarray(problem[f"W{i}"].T) for i in range(len(problem) - 1)]
-    roads = {}
+    methods = {}
     for implementation in nt.NtkImplementation:
         if implementation is nt.NtkImplementation.AUTO:
             continue
@@ -38,8 +38,8 @@ def main() -> None:
             network, trace_axes=(-1,), vmap_axes=0, implementation=implementation
         )
         compiled = jax.jit(lambda x, weights, kernel=kernel: kernel(x, None, weights))
-        roads[implementation.name.lower()] = partial(_ready, compiled, x, weights)
-    serve(roads, sys.argv[2])
+        methods[implementation.name.lower()] = partial(_ready, compiled, x, weights)
+    serve(methods, sys.argv[2])
 
 
 def _ready(compiled, x: jax.Array, weights: list) -> np.ndarray:

@@ -46,11 +46,11 @@ def main() -> None:
     with np.load(sys.argv[1]) as problem:
         x = torch.from_numpy(problem["x"])
         weights = tuple(torch.from_numpy(problem[f"W{i}"]) for i in range(len(problem) - 1))
-    roads = {
+    methods = {
         "contraction": partial(contraction, weights, x),
         "products": partial(products, weights, x),
     }
-    serve(roads, sys.argv[2])
+    serve(methods, sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -85,10 +85,10 @@ def least_flops(order: int, n: int, m: int, depth: int) -> int:
 
 
 def compare(order: int, n: int, m: int, depth: int, peak: float) -> dict:
-    """Time both roads after they agree, and set ours beside products at the machine's peak."""
+    """Time both methods after they agree, and set ours beside products at the machine's peak."""
     model, x = problem(n, m, depth)
-    roads = {"structured": structured(model, x, order), "naive": naive(model, x, order)}
-    times, error = race(roads)
+    methods = {"structured": structured(model, x, order), "naive": naive(model, x, order)}
+    times, error = race(methods)
     assert error < 1e-12, f"K^({order}) disagrees by {error}"
     ours = times["structured"]["best"]
     row = {"order": order, "n": n, "m": m, "depth": depth, "error": error} | times
@@ -115,8 +115,8 @@ def growths(centre: tuple[int, int, int]) -> dict:
         times = []
         for size in sizes:
             n, m, depth = (*centre[:i], size, *centre[i + 1 :])
-            road = structured(*problem(n, m, depth), 3)
-            times.append(race({"structured": road})[0]["structured"]["best"])
+            method = structured(*problem(n, m, depth), 3)
+            times.append(race({"structured": method})[0]["structured"]["best"])
         exponents[name] = {"sizes": sizes, "seconds": times, "exponent": growth(sizes, times)}
     return exponents
 

@@ -30,8 +30,8 @@ import nthsim as nth
 from nthsim.models import FCN
 from nthsim.results.netcdf import read
 from nthsim.results.record import Record
+from nthsim.scaling import sweep
 from nthsim.scaling.cells import Cell, Study
-from nthsim.scaling.sweep import run
 from nthsim.solvers import Auto
 
 KILLS = 10
@@ -132,7 +132,7 @@ def killed_workers(folder: Path, log: Path, quick: bool) -> int:
 
         killer = threading.Thread(target=kill)
         killer.start()
-        run(study, study.study.cells(), folder=folder, cluster=cluster.scheduler_address)
+        sweep.computed(study, study.study.cells(), folder=folder, cluster=cluster.scheduler_address)
         done.set()
         killer.join()
     return len(kills)
@@ -164,7 +164,7 @@ def main() -> None:
     nth.guard_process()
     if arguments.sweep:
         study = told(*arguments.sweep, quick)
-        run(study, study.study.cells(), folder=arguments.sweep[0], progress=False)
+        sweep.computed(study, study.study.cells(), folder=arguments.sweep[0], progress=False)
         return
     with tempfile.TemporaryDirectory() as name:
         there = Path(name)

@@ -20,7 +20,7 @@ from timing import settings, write
 import nthsim as nth
 from nthsim.budget.size import hierarchy_bytes
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import problem_size, schedule
+from nthsim.dynamics.run import problem_size
 from nthsim.models import ResNet
 from nthsim.solvers import Auto
 
@@ -47,9 +47,10 @@ def measured(name: str, quick: bool) -> dict:
     flat = nth.Dataset(data.x.reshape(n, -1), data.y)
     net = ResNet(flat.x.shape[1], width, DEPTH, out_size=10, key=jr.key(0))
     ts = np.linspace(0.0, t1, 3)
-    problem = problem_size(pose(net, flat, nth.squared_error), schedule(ts, SOLVER))
+    how = nth.Run(ts, solver=SOLVER)
+    problem = problem_size(pose(net, flat, nth.squared_error), how)
     before, clock = memory("VmRSS"), time.perf_counter()
-    run = nth.hierarchy(net, flat, order, ts, method="series", solver=SOLVER)
+    run = nth.hierarchy(net, flat, order, how, method="series")
     took, peak = time.perf_counter() - clock, memory("VmHWM")
     last = np.sqrt(np.mean(run.contributions[-1] ** 2, axis=(1, 2)))
     return {

@@ -90,9 +90,9 @@ def left(width: int, seeds: int) -> dict[str, float]:
     data, ts, rows = nth.sphere(3, 0, dim=4), [0.0, 6.0], []
     for seed in range(seeds):
         net = FCN(4, width, 1, activation="erf", c_sigma=1.5, key=jr.key(seed))
-        exact = nth.gradient_flow(net, data, ts, record_kernel=True)
-        frozen = nth.hierarchy(net, data, 2, ts, method="dense", record_kernel=True)
-        first = nth.perturbation(net, data, ts, record_kernel=True)
+        exact = nth.gradient_flow(net, data, nth.Run(ts, record=("kernel",)))
+        frozen = nth.hierarchy(net, data, 2, nth.Run(ts, record=("kernel",)), method="dense")
+        first = nth.perturbation(net, data, nth.Run(ts, record=("kernel",)))
         assert exact.kernel is not None
         row = []
         for run in (frozen, first):

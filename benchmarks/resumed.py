@@ -42,10 +42,10 @@ def solved(kind: str, folder: Path | None) -> Trajectory:
     net = FCN(64, 64, 2, key=jr.key(0))
     ts = np.linspace(0.0, 400.0, 9)
     if kind == "exponential series":
-        options: dict[str, Any] = {"solver": Exponential(rtol=1e-6), "checkpoint": folder}
-        return nth.hierarchy(net, data, 3, ts, method="series", **options)
+        how = nth.Run(ts, solver=Exponential(rtol=1e-6), checkpoint=folder)
+        return nth.hierarchy(net, data, 3, how, method="series")
     solver = Explicit(rtol=1e-11) if kind == "explicit flow" else Exponential(rtol=1e-9)
-    return nth.gradient_flow(net, data, ts, solver=solver, checkpoint=folder)
+    return nth.gradient_flow(net, data, nth.Run(ts, solver=solver, checkpoint=folder))
 
 
 def alone(kind: str, folder: str) -> None:

@@ -126,7 +126,9 @@ def race(*, quick: bool) -> dict:
     data = nth.Dataset(*DATA_3)
 
     def study(chunk: int) -> np.ndarray:
-        found = nth.width_scaling(erf_network, data, (width,), seeds, ORDERS, TS, chunk=chunk)
+        found = nth.width_scaling(
+            erf_network, data, (width,), seeds, ORDERS, TS, sweep=nth.Sweep(chunk=chunk)
+        )
         assert found.error_f is not None
         return found.error_f[0, 0]
 
@@ -134,21 +136,28 @@ def race(*, quick: bool) -> dict:
         runs = []
         for seed in range(seeds):
             net = erf_network(width, jr.key(seed))
-            run = nth.compare(net, data, ORDERS, TS, method="dense", certify=False, progress=False)
+            run = nth.compare(
+                net,
+                data,
+                (*(nth.Order(p, method="dense") for p in ORDERS),),
+                TS,
+                certify=False,
+                progress=False,
+            )
             runs.append([run.errors(p).train_rms for p in ORDERS])
         return np.array(runs)
 
-    roads = {
+    methods = {
         "together": lambda: study(seeds),
         "chunks of one seed": lambda: study(1),
         "compare, seed by seed": compared,
     }
     times, results = {}, {}
-    for name, road in roads.items():
+    for name, method in methods.items():
         clocks = []
         for _ in range(3):
             start = time.perf_counter()
-            results[name] = road()
+            results[name] = method()
             clocks.append(time.perf_counter() - start)
         times[name] = {"first": clocks[0], "best": min(clocks[1:])}
     print(f"\n{seeds} seeds, m = {width}, orders {ORDERS}: seconds with and without compilation")

@@ -21,8 +21,9 @@ import nthsim as nth
 from nthsim.budget.fits import choose
 from nthsim.budget.work import gradient_flops, series_side_flops
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import problem_size, schedule
-from nthsim.dynamics.truncations import truncations
+from nthsim.dynamics.run import problem_size
+from nthsim.dynamics.start import Start
+from nthsim.dynamics.truncations import series_hierarchy
 from nthsim.models import FCN
 from nthsim.solvers import Explicit
 
@@ -41,10 +42,7 @@ def posed(n: int, width: int, depth: int, *, in_size: int = 64) -> Problem:
 
 def side(problem: Problem, order: int):
     """A compiled right-hand side of the series at a state that has moved, and its scratch bytes."""
-    size = problem_size(problem)
-    system = truncations(problem, {order: choose(size, order, "series")}, progress=False).system(
-        order
-    )
+    system = series_hierarchy(Start(problem, progress=False).expandable, order)
     keys = iter(jr.split(jr.key(1), 100))
     move = lambda a: 1e-2 * jr.normal(next(keys), a.shape, a.dtype)  # noqa: E731
     state = jax.tree.map(move, system.initial())
@@ -86,28 +84,28 @@ def in_gradients(problem: Problem, orders: list[int]) -> dict[int, float]:
 
 
 def agreement(orders: list[int]) -> float:
-    """The largest difference between the two roads, of anything, on all kinds of networks."""
+    """The largest difference between the two methods, of anything, on all kinds of networks."""
     worst = 0.0
     ts = np.linspace(0.0, 1.0, 4)
-    course = schedule(ts, Explicit(rtol=1e-9), True)
+    how = nth.Run(ts, solver=Explicit(rtol=1e-9), record=("kernel",))
     for (name, model), p in itertools.product(networks().items(), orders):
         outputs = (3,) if "outputs" in name else ()
         data = nth.Dataset(*points(5, outputs, 0), *points(2, outputs, 1))
         loss = nth.softmax_cross_entropy if outputs else nth.squared_error
         problem = pose(model, data, loss)
-        size = problem_size(problem, course)
-        dense, series = (
-            truncations(problem, {p: choose(size, p, method)}, progress=False).integrate(
-                p, course, progress=False
-            )
-            for method in ("dense", "series")
-        )
+        dense, series = (truncated(problem, p, method, how) for method in ("dense", "series"))
         for field in ("f", "f_test", "loss", "kernel", "kernel_test"):
             a, b = (np.asarray(getattr(run, field)) for run in (dense, series))
             apart = float(np.abs(a - b).max() / (1 + np.abs(a).max()))
             assert apart < 1e-7, f"{name}, order {p}: {field} differs by {apart}"
             worst = max(worst, apart)
     return worst
+
+
+def truncated(problem: Problem, order: int, method: str, how: nth.Run) -> nth.Trajectory:
+    """One truncation, from nothing."""
+    curve = nth.Order(order, method=method).settled(problem_size(problem, how))
+    return curve.trajectory(how, Start(problem, progress=False), progress=False)
 
 
 def points(n: int, outputs: tuple[int, ...], seed: int) -> tuple[jax.Array, jax.Array]:
@@ -147,7 +145,7 @@ def growths(order: int, centre: tuple[int, int, int]) -> dict:
 
 
 def grid(quick: bool) -> list[dict]:
-    """Whole runs by either road over sizes, with the kernels that dense needs.
+    """Whole runs by either method over sizes, with the kernels that dense needs.
 
     Each is run twice, as the first compiles.
     """
@@ -155,20 +153,18 @@ def grid(quick: bool) -> list[dict]:
     cells = [(8, 32), (16, 64)] if quick else [(16, 64), (16, 512), (64, 64), (64, 512)]
     for (n, m), p in itertools.product(cells, (2, 3) if quick else (2, 3, 4)):
         problem = posed(n, m, 2)
-        size = problem_size(problem)
-        course = schedule(np.linspace(0.0, 2.0, 3), Explicit(rtol=1e-6), False)
+        how = nth.Run(np.linspace(0.0, 2.0, 3), solver=Explicit(rtol=1e-6), record=())
         row = {"n": n, "m": m, "p": p}
         for method in ("dense", "series"):
             clocks = []
             for _ in range(2):
                 clock = time.perf_counter()
-                prepared = truncations(problem, {p: choose(size, p, method)}, progress=False)
-                run = prepared.integrate(p, course, progress=False)
+                run = truncated(problem, p, method, how)
                 clocks.append(time.perf_counter() - clock)
             row |= {f"{method} first": clocks[0], method: clocks[1], f"{method} f": run.f}
         apart = float(np.abs(row.pop("dense f") - row.pop("series f")).max())
         assert apart < 1e-4, f"n = {n}, m = {m}, order {p}: f differs by {apart}"
-        rows.append(row | {"chosen": choose(size, p, "auto").method})
+        rows.append(row | {"chosen": choose(problem_size(problem), p, "auto").method})
     return rows
 
 

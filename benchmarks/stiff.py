@@ -28,7 +28,6 @@ from timing import growth, settings, turn, write
 import nthsim as nth
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Schedule
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.models import FCN
 from nthsim.solvers import Explicit, Exponential, Implicit, Until
@@ -65,8 +64,8 @@ def solved(
     problem: Problem, solver: AbstractSolver, t: float, until: Until = Until()
 ) -> Trajectory:
     """One solve to time t."""
-    course = Schedule(np.array([0.0, t]), solver, np.empty(0), until)
-    return exact(problem, course, progress=False)
+    run = nth.Run([0.0, t], solver=solver, until=until, record=())
+    return exact(problem, run, progress=False)
 
 
 def gradient_seconds(problem: Problem) -> float:
@@ -189,10 +188,8 @@ def truncations(n: int, width: int, p: int, method: str, t: float) -> dict[str, 
                 net,
                 data,
                 p,
-                [t],
+                nth.Run([t], solver=SOLVERS[name], until=Until(seconds=seconds)),
                 method=method,
-                solver=SOLVERS[name],
-                until=Until(seconds=seconds),
                 throw=False,
             )
         found |= {f"{name} seconds": run.stats.seconds, f"{name} steps": run.stats.steps}

@@ -24,11 +24,11 @@ def turn(call: Callable[[], Any]) -> float:
             return best
 
 
-def serve(roads: dict[str, Callable[[], Any]], folder: str) -> None:
+def serve(methods: dict[str, Callable[[], Any]], folder: str) -> None:
     """Run each once, save what it returns, print its name; then take turns by name."""
-    for name, road in list(roads.items()):
-        np.save(Path(folder) / f"{name}.npy", np.asarray(road()))
+    for name, method in list(methods.items()):
+        np.save(Path(folder) / f"{name}.npy", np.asarray(method()))
         print(name, flush=True)
     print("ready", flush=True)
     for line in sys.stdin:
-        print(turn(roads[line.strip()]), flush=True)
+        print(turn(methods[line.strip()]), flush=True)

@@ -14,10 +14,9 @@ import jax.random as jr
 import numpy as np
 
 import nthsim as nth
-from nthsim.comparison.panels import THEORY_LOOKS
 from nthsim.dynamics.errors import errors
 from nthsim.models import FCN
-from nthsim.results.figure import Curve, Panel, draw, save
+from nthsim.results.figure import Line, Panel, draw, save
 
 
 def panels(width: int, study: nth.Comparison) -> list[Panel]:
@@ -25,12 +24,12 @@ def panels(width: int, study: nth.Comparison) -> list[Panel]:
     exact = study.exact
     assert exact.test_loss is not None
     gaps, losses = [], []
-    for i, (name, run) in enumerate(study.runs().items(), start=1):
-        error, look = errors(run, exact), THEORY_LOOKS.get(name, i)
+    for look, (name, curve) in enumerate(study.curves.items(), start=1):
+        error = errors(curve, exact)
         assert error.test_rms is not None
         assert error.test_loss is not None
-        gaps.append(Curve(name, error.ts[1:], error.test_rms[1:], look))
-        losses.append(Curve(name, error.ts[1:], error.test_loss[1:], look))
+        gaps.append(Line(name, error.ts[1:], error.test_rms[1:], look))
+        losses.append(Line(name, error.ts[1:], error.test_loss[1:], look))
     return [
         Panel(f"gap in $f$, width {width}", "rms over test points", tuple(gaps)),
         Panel(f"gap in the test loss, width {width}", "absolute difference", tuple(losses)),
@@ -53,10 +52,8 @@ def main() -> None:
     shown = []
     for width in settings.widths:
         net = FCN(64, width, 2, activation="erf", c_sigma="auto", key=jr.key(0))
-        orders = (2, 3, 4)
-        study = nth.compare(
-            net, data, orders, ts, theories=("limit",), record_kernel=False, certify=False
-        )
+        curves = (2, 3, 4, nth.LimitKernel())
+        study = nth.compare(net, data, curves, nth.Run(ts, record=()), certify=False)
         print(f"{study}\n")
         shown += panels(width, study)
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -25,11 +25,11 @@ NAMES = ("frozen kernel", "first order in 1/m")
 
 def errors(net: FCN, data: nth.Dataset, t1: float) -> np.ndarray:
     """Errors at the end of f (rms) and of the kernel (relative), by the frozen and first order."""
-    ts = [0.0, t1]
-    exact = nth.gradient_flow(net, data, ts, record_kernel=True)
-    frozen = nth.hierarchy(net, data, 2, ts, method="dense", record_kernel=True)
-    first = nth.perturbation(net, data, ts, record_kernel=True)
-    found = [distances(run, exact) for run in (frozen, first)]
+    run = nth.Run([0.0, t1], record=("kernel",))
+    exact = nth.gradient_flow(net, data, run)
+    frozen = nth.hierarchy(net, data, 2, run, method="dense")
+    first = nth.perturbation(net, data, run)
+    found = [distances(one, exact) for one in (frozen, first)]
     kernels = [e.kernel[-1] for e in found if e.kernel is not None]
     return np.array([[e.train_rms[-1] for e in found], kernels])
 

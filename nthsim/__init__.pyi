@@ -1,5 +1,6 @@
 from . import models as models
 from . import solvers as solvers
+from .comparison.asked import Asked as Asked
 from .comparison.bounds import Bounds as Bounds
 from .comparison.certificate import Certificate as Certificate
 from .comparison.certificate import certificate as certificate
@@ -9,13 +10,20 @@ from .comparison.compare import rerun as rerun
 from .comparison.comparison import Comparison as Comparison
 from .comparison.plan import Plan as Plan
 from .comparison.plan import plan as plan
+from .dynamics.curve import Curve as Curve
 from .dynamics.errors import Errors as Errors
 from .dynamics.gradient_flow import gradient_flow as gradient_flow
+from .dynamics.hierarchy import Order as Order
 from .dynamics.hierarchy import hierarchy as hierarchy
+from .dynamics.limit_flow import LimitKernel as LimitKernel
 from .dynamics.limit_flow import limit_flow as limit_flow
+from .dynamics.observable import Observable as Observable
 from .dynamics.parameters import Parameters as Parameters
 from .dynamics.parameters import parameters as parameters
+from .dynamics.perturbation import Perturbation as Perturbation
 from .dynamics.perturbation import perturbation as perturbation
+from .dynamics.run import Run as Run
+from .dynamics.taylor import Taylor as Taylor
 from .dynamics.taylor import taylor as taylor
 from .dynamics.trajectory import SolveError as SolveError
 from .dynamics.trajectory import Trajectory as Trajectory
@@ -32,6 +40,7 @@ from .inputs.memory import memory_limit as memory_limit
 from .kernels.kernel import kernel as kernel
 from .kernels.limit_kernel import limit_kernel as limit_kernel
 from .scaling.scaling import Scaling as Scaling
+from .scaling.sweep import Sweep as Sweep
 from .scaling.sweep import SweepError as SweepError
 from .scaling.width_and_depth import depth_scaling as depth_scaling
 from .scaling.width_and_depth import width_scaling as width_scaling

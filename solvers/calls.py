@@ -13,7 +13,7 @@ from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.level_controller import FLOOR, SLIDING_FLOOR, LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.traced_once import TracedOnce
-from nthsim.solvers.until import met
+from nthsim.solvers.until import limits_met
 
 Limits = dict[str, Float[Array, ""]]
 
@@ -110,7 +110,9 @@ def advance(
     """At most `limit` steps towards `t1`."""
     conditions = {"escaped": lambda t, y, args, **_: args.escaped(y)}
     for name in scheme.limits:
-        conditions[name] = lambda t, y, args, name=name, **_: met(scheme.limits, args, y)[name]
+        conditions[name] = lambda t, y, args, name=name, **_: limits_met(scheme.limits, args, y)[
+            name
+        ]
     controller_state = restarted(carry.controller_state)
     with jax.default_matmul_precision("highest"):
         solution = dfx.diffeqsolve(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.solvers.calls import outputs
 from nthsim.solvers.history import History
-from nthsim.solvers.run import Run
+from nthsim.solvers.run import Integration
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.stop import Stop
@@ -18,15 +18,19 @@ from nthsim.solvers.until import Until
 Observer = Callable[[float, PyTree[Array]], dict[str, np.ndarray]]
 
 
+class Unrecorded(Exception):
+    """Something to be recorded cannot be had; says what and why."""
+
+
 class AbstractKeeper(abc.ABC):
     """Keeps runs somewhere, so that they can be gone on with."""
 
     @abc.abstractmethod
-    def restore(self, run: Run) -> History:
+    def restore(self, run: Integration) -> History:
         """Bring a run to where an earlier one was, and return what that had recorded."""
 
     @abc.abstractmethod
-    def keep(self, run: Run, history: History, *, now: bool = False) -> None:
+    def keep(self, run: Integration, history: History, *, now: bool = False) -> None:
         """Keep where a run is; `now` or when it is time again."""
 
 
@@ -51,7 +55,7 @@ def integrate(
         solver: Method, tolerances and step limit.
         until: When to stop before the last save time; the time of that is recorded too.
         observe: Maps a save time and the state there to further named arrays to record; they need
-            not be the same at all times.
+            not be the same at all times. Where it raises `Unrecorded` the run ends.
         report: Told after each compiled call which part of the work is about done, from 0 to 1.
         keeper: Brings the run to where an earlier one was, and keeps where it is.
 
@@ -60,7 +64,7 @@ def integrate(
         raised: `stop` tells.
     """
     horizon = float(ts[-1])
-    run = Run(system, horizon, solver, until)
+    run = Integration(system, horizon, solver, until)
     history = History() if keeper is None else keeper.restore(run)
 
     def record(t: float) -> None:
@@ -81,6 +85,9 @@ def integrate(
             run.stop = run.stop or Stop("horizon", horizon, f"reached t = {horizon:g}")
         if run.stop.asked and not (history.reached and np.isclose(history.reached[-1], run.stop.t)):
             record(run.stop.t)
+    except Unrecorded as error:
+        t = float(run.carry.t)
+        run.stop = Stop("recording", t, f"{error} at t = {t:.6g}")
     except KeyboardInterrupt:
         t = float(run.carry.t)
         run.stop = Stop("interrupt", t, f"interrupted at t = {t:.6g} of {horizon:g}")

@@ -25,7 +25,7 @@ CALL_SECONDS = 0.5
 GROWN = 1e3
 
 
-class Run:
+class Integration:
     """The carry, the work done so far, and the reason to stop."""
 
     def __init__(

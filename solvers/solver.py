@@ -81,8 +81,8 @@ class AbstractSolver(eqx.Module):
         return resolved_tolerances(self.rtol, self.atol, dtype)
 
 
-def check_solver(solver: object) -> None:
-    """Refuse what is no solver of ours.
+def checked_solver(solver: object) -> AbstractSolver:
+    """Return a solver of ours.
 
     Raises:
         ValueError: `solver` is none; one of Diffrax's belongs into `Explicit(method=...)`.
@@ -93,3 +93,4 @@ def check_solver(solver: object) -> None:
             "`solver` must be an Auto, Explicit, Implicit or Exponential of nthsim.solvers, such "
             f"as Explicit(rtol=1e-7), but is {shown}."
         )
+    return solver

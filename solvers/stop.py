@@ -14,6 +14,7 @@ Reason = Literal[
     "blow-up",
     "step size",
     "non-finite",
+    "recording",
     "interrupt",
 ]
 

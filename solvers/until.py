@@ -51,7 +51,18 @@ class Until(eqx.Module):
         return Stop(reason, t, words)
 
 
-def met(
+def checked_until(until: object) -> Until:
+    """Return an `Until`.
+
+    Raises:
+        ValueError: `until` is none.
+    """
+    if not isinstance(until, Until):
+        raise ValueError(f"`until` must be an Until, such as Until(loss=1e-4), but is {until!r}.")
+    return until
+
+
+def limits_met(
     limits: dict[str, Float[Array, ""]], system: Any, state: PyTree[Array]
 ) -> dict[str, Bool[Array, ""]]:
     """Which limits a state is below; nothing that is not asked for is computed."""

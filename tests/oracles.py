@@ -1,4 +1,4 @@
-"""Independent roads to the numbers that the tests compare with."""
+"""Independent ways to the numbers that the tests compare with."""
 
 from collections.abc import Iterator
 

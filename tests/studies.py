@@ -53,7 +53,7 @@ def scalar() -> nth.Comparison:
     """A FCN with test points, orders 2 and 3, and a certificate made up."""
     net = FCN(4, 8, 1, key=jr.key(0))
     study = nth.compare(
-        net, points(), (2, 3), TS, solver=Auto(rtol=1e-5), certify=False, progress=False
+        net, points(), (2, 3), nth.Run(TS, solver=Auto(rtol=1e-5)), certify=False, progress=False
     )
     made_up = nth.Certificate(
         orders=(2, 3),
@@ -62,7 +62,8 @@ def scalar() -> nth.Comparison:
         slopes=np.array([2.0123, np.nan]),
         windows=np.array([[1e-3, 1e-1], [np.nan, np.nan]]),
     )
-    return dataclasses.replace(study, certify=True, certificate=made_up)
+    asked = dataclasses.replace(study.asked, certify=True)
+    return dataclasses.replace(study, asked=asked, certificate=made_up)
 
 
 @functools.cache
@@ -72,11 +73,9 @@ def predicted() -> nth.Comparison:
     return nth.compare(
         net,
         points(),
-        (2,),
-        TS,
-        theories=("perturbation", "limit"),
+        (2, nth.Perturbation(), nth.LimitKernel()),
+        nth.Run(TS, solver=Auto(rtol=1e-5)),
         bounds=True,
-        solver=Auto(rtol=1e-5),
         certify=False,
         progress=False,
     )
@@ -90,9 +89,8 @@ def vector() -> nth.Comparison:
         net,
         points(2, tests=0),
         (2,),
-        TS,
+        nth.Run(TS, solver=Explicit(rtol=1e-5, atol=1e-9, max_steps=500, method=dfx.Tsit5())),
         loss=absolute_quartic,
-        solver=Explicit(rtol=1e-5, atol=1e-9, max_steps=500, method=dfx.Tsit5()),
         certify=False,
         progress=False,
     )
@@ -104,4 +102,6 @@ def blow_up() -> nth.Comparison:
     data = nth.Dataset(np.ones((1, 1)), np.array([0.3]))
     net = Product(jnp.ones(3))
     ts = np.linspace(0.0, 3.0, 16)
-    return nth.compare(net, data, (3,), ts, solver=Auto(rtol=1e-5), certify=False, progress=False)
+    return nth.compare(
+        net, data, (3,), nth.Run(ts, solver=Auto(rtol=1e-5)), certify=False, progress=False
+    )

@@ -114,8 +114,8 @@ def started(folder: Path, study: Sleeper, cells: list[Piece]) -> subprocess.Pope
 if __name__ == "__main__":
     import jax
 
-    from nthsim.scaling.sweep import run
+    from nthsim.scaling.sweep import computed
 
     jax.config.update("jax_enable_x64", True)
     folder, log, seconds, *names = sys.argv[1:]
-    run(Sleeper(log, float(seconds)), [Piece(name) for name in names], folder=folder)
+    computed(Sleeper(log, float(seconds)), [Piece(name) for name in names], folder=folder)

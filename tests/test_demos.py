@@ -31,8 +31,8 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(run, tmp_
     # Of the README's size: what one of the two compiles serves the other.
     said = run("compare_orders", "--n-train", "10", "--n-test", "20", "--width", "64")
     study = nth.Comparison.load(tmp_path / "out" / "orders.nc")
-    assert study.orders == (2, 3, 4)
-    assert study.model.width == 64
+    assert list(study.curves) == ["order 2", "order 3", "order 4"]
+    assert study.asked.model.width == 64
     # The last line and a blank one before it say where the files are.
     assert said.splitlines()[:-2] == str(study).splitlines()
     assert (tmp_path / "out" / "orders.png").read_bytes().startswith(b"\x89PNG")
@@ -41,7 +41,7 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(run, tmp_
 def test_blocks_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = list(Document.parse(str(ROOT / "README.md"), PythonCodeBlockParser()).examples())
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         example.evaluate()
     assert {path.name for path in tmp_path.iterdir()} == {"orders.png", "orders.nc", "widths.png"}

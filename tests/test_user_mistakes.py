@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import diffrax as dfx
 import equinox as eqx
@@ -69,8 +69,8 @@ def mixed():
     return eqx.tree_at(lambda m: m.readout.weight, NET, replace_fn=lambda a: a.astype(jnp.float32))
 
 
-def flow(model: Any = NET, data: Any = DATA, ts: Any = TS, **options):
-    return nth.gradient_flow(model, data, ts, **options)
+def flow(model: Any = NET, data: Any = DATA, ts: Any = TS, loss: Any = nth.squared_error, **run):
+    return nth.gradient_flow(model, data, nth.Run(ts, **run) if run else ts, loss=loss)
 
 
 def kernel(x: Any, order: int = 2, **options):
@@ -81,8 +81,8 @@ def hierarchy(order: Any = 2, **options):
     return nth.hierarchy(NET, DATA, order, TS, **options)
 
 
-def compare(orders: Any = (2,), **options):
-    return nth.compare(NET, DATA, orders, TS, **options)
+def compare(curves: Any = (2,), **run):
+    return nth.compare(NET, DATA, curves, nth.Run(TS, **run))
 
 
 def limit(kind: Any = "fcn", x: Any = DATA.x, depth: Any = 2, **options):
@@ -96,10 +96,15 @@ def limited(memory: int, call: Callable[[], Any]):
 
 def widths(make_model: Any = None, sizes: Any = (4,), seeds: Any = 2, orders: Any = (), **options):
     maker = (lambda m, key: FCN(3, m, 1, key=key)) if make_model is None else make_model
-    return nth.width_scaling(maker, DATA, sizes, seeds, orders, np.zeros(1), **options)
+    run = nth.Run(np.zeros(1), **{name: options.pop(name) for name in RUN if name in options})
+    return nth.width_scaling(maker, DATA, sizes, seeds, orders, run, **options)
 
+
+#: What a run of a study over sizes is told.
+RUN = ("solver", "until", "record", "checkpoint")
 
 BIG = nth.sphere(64, 3, dim=3)
+LEFT = r"`until` must be left out for a study over sizes, but is given"
 ORDER = r"`order` must be an integer of at least 2, but is "
 
 MISTAKES = [
@@ -114,22 +119,22 @@ MISTAKES = [
     Mistake("order 2.5", lambda: hierarchy(2.5), ORDER + r"2\.5", True),
     Mistake("order True", lambda: hierarchy(True), ORDER + "True"),
     Mistake("kernel of order 1", lambda: nth.kernel(NET, DATA.x, 1), ORDER + "1"),
-    Mistake("no orders", lambda: compare(()), r"`orders` must be a sequence of"),
-    Mistake("orders 3", lambda: compare(3), r"`orders` must be a sequence of", True),
-    Mistake("orders (2, 1)", lambda: compare((2, 1)), r"`orders` must be an integer of at least 2"),
-    Mistake("no array of orders", lambda: compare(np.array([], int)), r"`orders` must be a seq"),
-    Mistake("one order in an array", lambda: compare(np.array(2)), r"`orders` must be a seq", True),
+    Mistake("no curves", lambda: compare(()), r"`curves` must be a sequence of"),
+    Mistake("curves 3", lambda: compare(3), r"`curves` must be a sequence of", True),
+    Mistake("orders (2, 1)", lambda: compare((2, 1)), ORDER + "1"),
+    Mistake("no array of orders", lambda: compare(np.array([], int)), r"`curves` must be a seq"),
+    Mistake("one order in an array", lambda: compare(np.array(2)), r"`curves` must be a seq", True),
     Mistake(
         "orders in floats",
         lambda: compare(np.array([2.0, 3.0])),
-        r"`orders` must be an integer of at least 2, but is 2\.0",
+        ORDER + r"2\.0",
         True,
     ),
-    Mistake("plan of order 1", lambda: nth.plan(NET, DATA, (1,), TS), r"`orders` must be an int"),
+    Mistake("plan of order 1", lambda: nth.plan(NET, DATA, (1,), TS), ORDER + "1"),
     Mistake(
         "certificate of order 0",
         lambda: nth.certificate(NET, DATA, (0,)),
-        r"`orders` must be an integer of at least 2",
+        ORDER + "0",
     ),
     Mistake(
         "certificate in float32",
@@ -167,10 +172,16 @@ MISTAKES = [
         lambda: widths(solver=nth.solvers.Explicit(rtol=1e-16)),
         r"`rtol` must be at least 2\.2e-15 in float64, but is 1\.0e-16",
     ),
-    Mistake("chunk 0", lambda: widths(chunk=0), r"`chunk` must be an integer of at least 1, but"),
+    Mistake(
+        "chunk 0",
+        lambda: widths(sweep=nth.Sweep(chunk=0)),
+        r"`chunk` must be an integer of at least 1, but",
+    ),
     Mistake(
         "chunk too large for memory",
-        lambda: limited(110 * 10**6, lambda: widths(sizes=(2000,), seeds=999, chunk=999)),
+        lambda: limited(
+            110 * 10**6, lambda: widths(sizes=(2000,), seeds=999, sweep=nth.Sweep(999))
+        ),
         r"`chunk` must be at most \d+ to fit into memory, but is 999",
     ),
     Mistake(
@@ -210,12 +221,55 @@ MISTAKES = [
         lambda: limited(2 * 10**8, lambda: nth.perturbation(NET, BIG, TS)),
         r"`data` must hold at most \d+ points, but holds 64: perturbation theory needs .* MB and",
     ),
+    Mistake("curves in a word", lambda: compare("limit"), r"`curves` must be a sequence of", True),
+    Mistake("a curve in words", lambda: compare((2, "gp")), ORDER + "'gp'", True),
+    Mistake("times to stop at in a study over sizes", lambda: widths(until=Until(loss=1.0)), LEFT),
     Mistake(
-        "theories in a word",
-        lambda: compare(theories="limit"),
-        r"`theories` must be a sequence of 'limit', 'perturbation', but is 'limit'\.",
+        "record", lambda: flow(record="kernel"), r"`record` must be a sequence of \"kernel\" and"
     ),
-    Mistake("theories", lambda: compare(theories=("gp",)), r"`theories` must be one of 'limit', "),
+    Mistake(
+        "record in a word", lambda: flow(record=("K",)), r"`record` must hold \"kernel\" and obs"
+    ),
+    Mistake(
+        "record twice", lambda: flow(record=("kernel",) * 2), r"`record` must hold each name once"
+    ),
+    Mistake(
+        "times to record at",
+        lambda: flow(record=("kernel",), record_ts=[0.3]),
+        r"`record_ts` must be some of `ts`, but holds 0\.3",
+    ),
+    Mistake(
+        "falling times to record at",
+        lambda: flow(record=("kernel",), record_ts=[1.0, 0.0]),
+        r"`record_ts` must increase strictly, but record_ts\[1\] = 0\.0 follows 1\.0",
+    ),
+    Mistake("name", lambda: nth.Observable.of("f", len), r"`name` must be a word of letters"),
+    Mistake(
+        "fn",
+        lambda: nth.Observable.of("a", cast("Any", 3)),
+        r"`fn` must be a function of a network",
+        True,
+    ),
+    Mistake(
+        "coordinates",
+        lambda: nth.Observable.of("a", len, axes={"mode": []}),
+        r"`axes` must have one row of coordinates for mode, but has \[\]",
+    ),
+    Mistake(
+        "own quantity that fails",
+        lambda: flow(record=(nth.Observable.of("a", lambda net: net.nothing),)),
+        r"`record` must hold functions that map a network to what they say, but a fails: .*nothing",
+    ),
+    Mistake(
+        "own quantity of another shape",
+        lambda: flow(record=(nth.Observable.of("a", lambda net: net.readout.weight),)),
+        r"`record` must hold functions .* to what they say, but a has shape \(1, \d+\), not \(\)",
+    ),
+    Mistake(
+        "own quantity of a truncation",
+        lambda: nth.hierarchy(NET, DATA, 2, nth.Run(TS, record=(nth.Observable.of("a", len),))),
+        r"`record` must hold nothing but \"kernel\" for a truncation, which has no network of its",
+    ),
     Mistake(
         "loss of bounds",
         lambda: nth.compare(NET, SIGNED, (2,), TS, bounds=True, loss=nth.logistic),
@@ -329,7 +383,7 @@ MISTAKES = [
     ),
     Mistake(
         "until with an order to be found",
-        lambda: hierarchy("auto", until=Until(loss=1e-3)),
+        lambda: nth.hierarchy(NET, DATA, "auto", nth.Run(TS, until=Until(loss=1e-3))),
         r"`until` must be left out where `order` is \"auto\", but is given",
     ),
     Mistake(
@@ -352,7 +406,7 @@ MISTAKES = [
     ),
     Mistake(
         "solver left empty",
-        lambda: hierarchy(solver=None),
+        lambda: nth.Run(TS, solver=None),
         r"`solver` must be an Auto, Explicit, .*, but is NoneType",
         True,
     ),
@@ -450,8 +504,8 @@ MISTAKES = [
     ),
     Mistake(
         "one Taylor degree alone",
-        lambda: nth.compare(NET, DATA, (2,), TS, taylor=(0, 1)),
-        r"`taylor` must be an integer of at least 1, but is 0",
+        lambda: nth.compare(NET, DATA, (2, nth.Taylor(0), nth.Taylor(1)), TS),
+        r"`degree` must be an integer of at least 1, but is 0",
     ),
     Mistake(
         "order beyond memory",
@@ -461,7 +515,15 @@ MISTAKES = [
     ),
     Mistake(
         "orders beyond memory",
-        lambda: limited(10**9, lambda: nth.compare(NET, BIG, (2, 12), TS, method="dense")),
+        lambda: limited(
+            10**9,
+            lambda: nth.compare(
+                NET,
+                BIG,
+                (nth.Order(2, method="dense"), nth.Order(12, method="dense")),
+                TS,
+            ),
+        ),
         r"`orders` must be at most 4 for n = 64 here, but is 12: order 12 needs \S+e\+13 GB and",
     ),
     Mistake(
@@ -471,8 +533,8 @@ MISTAKES = [
     ),
     Mistake(
         "certificate beyond memory",
-        lambda: limited(10**9, lambda: nth.certificate(NET, BIG, (6,), method="dense")),
-        r"`orders` must be at most 4 for n = 64 here, but is 6",
+        lambda: limited(10**9, lambda: nth.certificate(NET, BIG, (nth.Order(6, method="dense"),))),
+        r"`order` must be at most 4 for n = 64 here, but is 6",
     ),
     Mistake(
         "points beyond memory",
@@ -480,9 +542,9 @@ MISTAKES = [
         r"`x` must hold at most 3505 points, but holds 9000: order 2 needs 752 MB and 200 MB are",
     ),
     Mistake(
-        "out that is no path",
-        lambda: widths(out=3),
-        r"`out` must be the name of a folder, but is 3",
+        "folder that is no path",
+        lambda: widths(checkpoint=3),
+        r"`checkpoint` must be the name of a folder, but is 3",
         True,
     ),
     Mistake(
@@ -713,9 +775,13 @@ COMMAND_MISTAKES = {
         "scaling --widths 3 --n-train 2 --orders 2 --cluster nowhere",
         r"`--cluster` must be (the address of a scheduler|left out without Dask)",
     ),
-    "unknown theory": (
-        "compare --theories limit gp",
-        r"`--theories` must be some of limit, perturbation, but is 'limit gp'; see",
+    "unknown curve": (
+        "compare --curves limit gp",
+        r"`--curves` must be words such as taylor-1, limit or perturbation, but one is 'gp'\.",
+    ),
+    "degree of a curve": (
+        "plan --curves taylor",
+        r"`--curves` must be words such as .*'t",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),
@@ -777,4 +843,4 @@ def test_any_plain_number_serves_as_a_setting():
 def test_orders_come_in_any_sequence_of_integers(orders):
     assert checked_integers("orders", orders, 2) == (2, 3)
     if not isinstance(orders, jax.Array):
-        assert nth.plan(NET, DATA, orders, TS).orders == (2, 3)
+        assert nth.plan(NET, DATA, orders, TS).curves == (nth.Order(2), nth.Order(3))

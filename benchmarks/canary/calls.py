@@ -35,14 +35,15 @@ class Found(NamedTuple):
 def flow(subject: Subject, kind: str, p: int, method: str) -> list[Found]:
     """Exact flow, a Taylor model of degree p or the hierarchy of order p."""
     tau = subject.reference.horizon()
-    options = {"loss": subject.loss, "solver": subject.solver, "progress": False}
+    options = {"loss": subject.loss, "progress": False}
+    times = nthsim.Run([0.0, tau], solver=subject.solver)
     if kind == "flow":
-        run = nthsim.gradient_flow(subject.model, subject.data, [0.0, tau], **options)
+        run = nthsim.gradient_flow(subject.model, subject.data, times, **options)
     elif kind == "taylor":
-        run = nthsim.taylor(subject.model, subject.data, p, [0.0, tau], **options)
+        run = nthsim.taylor(subject.model, subject.data, p, times, **options)
     else:
         options["method"] = method
-        run = nthsim.hierarchy(subject.model, subject.data, p, [0.0, tau], **options)
+        run = nthsim.hierarchy(subject.model, subject.data, p, times, **options)
     found = ran(subject, run, kind, p, tau)
     if kind == "flow":
         _, state = subject.reference.trained("flow", p, tau)
@@ -81,15 +82,13 @@ def kernel(subject: Subject, r: int, method: str, *, first: bool) -> list[Found]
 def compare(subject: Subject) -> list[Found]:
     """Exact flow, orders 2 and 3 and a Taylor model in one study, with tangent kernels."""
     reference, tau = subject.reference, subject.reference.horizon()
-    options = {"loss": subject.loss, "solver": subject.solver, "progress": False}
-    study = nthsim.compare(
-        subject.model, subject.data, (2, 3), [0.0, tau], taylor=(2,), certify=False, **options
-    )
+    options = {"loss": subject.loss, "certify": False, "progress": False}
+    times = nthsim.Run([0.0, tau], solver=subject.solver)
+    study = nthsim.compare(subject.model, subject.data, (2, 3, nthsim.Taylor(2)), times, **options)
     found = ran(subject, study.exact, "flow", 0, tau)
     for p in (2, 3):
-        found += ran(subject, study.truncation(p), "order", p, tau)
-    for run in study.further.values():
-        found += ran(subject, run, "taylor", 2, tau)
+        found += ran(subject, study.curve(p), "order", p, tau)
+    found += ran(subject, study.curve(nthsim.Taylor(2)), "taylor", 2, tau)
     _, state = reference.trained("flow", 0, tau)
     start, end = reference.kernels(2)[0], reference.kernels(2, state)[0]
     N = start.shape[0] // len(reference.x) * reference.n
@@ -114,8 +113,9 @@ def limit(subject: Subject, depth: int) -> list[Found]:
     """Training with the kernel of infinite width of a relu network."""
     reference = subject.reference
     tau = reference.horizon()
-    options = {"loss": subject.loss, "solver": subject.solver, "progress": False}
-    run = nthsim.limit_flow(subject.model, subject.data, [0.0, tau], **options)
+    times = nthsim.Run([0.0, tau], solver=subject.solver)
+    options = {"loss": subject.loss, "progress": False}
+    run = nthsim.limit_flow(subject.model, subject.data, times, **options)
     f0 = reference.outputs()
     f1 = reference.frozen(reference.arc_cosine(depth), tau)
     found = [Found("limit: f(0)", _all(run, 0), f0), Found("limit: f", _all(run, 1), f1, f0)]
@@ -144,8 +144,9 @@ def scaling(subject: Subject, axis: str, size: int) -> list[Found]:
     reference = subject.reference
     tau = reference.horizon()
     study = nthsim.width_scaling if axis == "width" else nthsim.depth_scaling
-    options = {"kernels": 3, "loss": subject.loss, "solver": subject.solver, "progress": False}
-    run = study(subject.make, subject.data, [size], 2, (2,), [0.0, tau], **options)
+    times = nthsim.Run([0.0, tau], solver=subject.solver)
+    options = {"kernels": 3, "loss": subject.loss, "progress": False}
+    run = study(subject.make, subject.data, [size], 2, (2,), times, **options)
     found = []
     for seed in range(2):
         theta = arrays(subject.make(size, jax.random.key(seed)))

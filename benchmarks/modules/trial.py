@@ -60,13 +60,15 @@ def _computations(model: object, x: jax.Array, right: Truth) -> dict[str, Callab
         return relative_error(got, right.kernels[order], scale)
 
     def flow() -> float:
-        run = nth.gradient_flow(model, data(), ts, solver=SOLVER, progress=False)
+        run = nth.gradient_flow(model, data(), nth.Run(ts, solver=SOLVER), progress=False)
         way = float(np.abs(right.trained - parameters(model)).max())
         trained = relative_error(parameters(run.model), right.trained, way)
         return max(_missed(run.f, right.f, right.flow), trained)
 
     def third(method: str) -> float:
-        run = nth.hierarchy(model, data(), 3, ts, method=method, solver=SOLVER, progress=False)
+        run = nth.hierarchy(
+            model, data(), 3, nth.Run(ts, solver=SOLVER), method=method, progress=False
+        )
         return _missed(run.f, right.f, right.third)
 
     kernels = {

@@ -1,26 +1,24 @@
 """Which method fits into memory and is quicker, and what is refused as nothing fits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import equinox as eqx
 
 from nthsim.budget.size import (
     Size,
-    comparison_bytes,
     flow_bytes,
     hierarchy_bytes,
     perturbation_bytes,
     taylor_bytes,
 )
 from nthsim.budget.work import dense_seconds, rates, series_seconds
-from nthsim.inputs.integers import orders_to
 from nthsim.inputs.memory import available, check_fits, largest, readable
 
 METHODS = ("auto", "dense", "series")
 
 
 class Choice(eqx.Module):
-    """A road and the reason for it, in words."""
+    """A method and the reason for it, in words."""
 
     method: str
     reason: str
@@ -29,8 +27,25 @@ class Choice(eqx.Module):
         return f"{self.method} ({self.reason})"
 
 
+class Needs(eqx.Module):
+    """What a dynamics takes: numbers that move and that are frozen, bytes at the peak, flops.
+
+    `kernels` is the work of its kernels, before the start and along the run, and `side` that of one
+    right-hand side. `held` are bytes that stay in memory while others run. `choice` is the method
+    of a truncation, and the reason for it.
+    """
+
+    moving: int
+    frozen: int
+    peak: int
+    kernels: int
+    side: int
+    held: int = 0
+    choice: Choice | None = None
+
+
 def choose(size: Size, order: int, wanted: str) -> Choice:
-    """The road that is wanted, or the one expected to be quicker, of those that fit into memory.
+    """The method that is wanted, or the one expected to be quicker, of those that fit into memory.
 
     Expectations rest on the rates of matrix products and of reading measured on this device.
     """
@@ -62,17 +77,17 @@ def _short(seconds: float) -> str:
 
 def check_flow(size: Size) -> None:
     """Refuse an exact flow that does not fit into memory."""
-    _check_points(size, flow_bytes, "exact flow")
+    check_points(size, flow_bytes, "exact flow")
 
 
 def check_taylor(size: Size, degree: int) -> None:
     """Refuse a Taylor model whose flow does not fit into memory."""
-    _check_points(size, lambda size: taylor_bytes(size, degree), f"degree {degree}")
+    check_points(size, lambda size: taylor_bytes(size, degree), f"degree {degree}")
 
 
 def check_perturbation(size: Size) -> None:
     """Refuse a perturbation theory whose kernels do not fit into memory."""
-    _check_points(size, perturbation_bytes, "perturbation theory")
+    check_points(size, perturbation_bytes, "perturbation theory")
 
 
 def check_hierarchy(size: Size, order: int, method: str, *, name: str = "order") -> None:
@@ -85,45 +100,8 @@ def check_hierarchy(size: Size, order: int, method: str, *, name: str = "order")
     check_fits(name, order, size.n, need)
 
 
-def check_comparison(
-    size: Size,
-    orders: Sequence[int],
-    degrees: Sequence[int],
-    method: str,
-    *,
-    certified: bool,
-) -> None:
-    """Refuse a comparison that does not fit into memory."""
-    check_flow(size)
-    need = lambda top, n: compared_bytes(  # noqa: E731
-        size.with_n(n), orders_to(top, orders), degrees, method, certified=certified
-    )
-    check_fits("orders", max(orders), size.n, need)
-
-
-def compared_bytes(
-    size: Size, orders: Sequence[int], degrees: Sequence[int], method: str, *, certified: bool
-) -> int:
-    """The peak of a comparison, each order by the road that `method` leads to."""
-    roads = compared_choices(size, orders, degrees, method, certified=certified)
-    methods = {p: choice.method for p, choice in roads.items()}
-    return comparison_bytes(size, methods, degrees, certified=certified)
-
-
-def compared_choices(
-    size: Size, orders: Sequence[int], degrees: Sequence[int], method: str, *, certified: bool
-) -> dict[int, Choice]:
-    """The road of each order; "auto" leaves dense, from the top, what does not fit together."""
-    roads = {p: choose(size, p, method) for p in orders}
-    for p in sorted(orders, reverse=True) if method == "auto" and size.forward else ():
-        methods = {q: choice.method for q, choice in roads.items()}
-        if comparison_bytes(size, methods, degrees, certified=certified) <= available():
-            break
-        roads[p] = Choice("series", "dense does not fit beside the rest")
-    return roads
-
-
-def _check_points(size: Size, need: Callable[[Size], int], name: str) -> None:
+def check_points(size: Size, need: Callable[[Size], int], name: str) -> None:
+    """Refuse what does not fit into memory, and say which number of points would."""
     free = available()
     needed = need(size)
     if needed <= free:

@@ -1,7 +1,7 @@
 """What each dynamics holds in memory at its peak."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import equinox as eqx
 from jaxtyping import Array, PyTree
@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 from nthsim.kernels.block_kernel import Slots
 from nthsim.kernels.work import CHUNK, ENDLESS, PROGRAM, KernelSize, kernel_size
 from nthsim.network.expansion import expanded_numbers
-from nthsim.network.expansion_method import Road
+from nthsim.network.expansion_method import ExpansionMethod
 from nthsim.network.network import AbstractNetwork, parameter_count
 
 #: Stages of Dopri8, the most that a Runge–Kutta pair of ours has.
@@ -20,18 +20,20 @@ class Size(eqx.Module):
     """The whole numbers that memory and work depend on.
 
     `kernel` are those of kernels, `parameters` that of parameters, `activations` what one
-    evaluation at one input writes, and `road` how the network is expanded along a series.
-    `recorded` counts the tangent kernels that every run records at its `save_times`, `stages` those
-    of its Runge–Kutta pair, `basis` what it holds for an eigenbasis. `forward` says whether the
-    model has derivatives in forward mode, without which there is no series.
+    evaluation at one input writes, and `expansion` how the network is expanded along a series.
+    `recorded` counts the tangent kernels that every run records at its `save_times`, and `noted`
+    the other numbers that exact flow does; `stages` are those of the Runge–Kutta pair, `basis` what
+    it holds for an eigenbasis. `forward` says whether the model has derivatives in forward mode,
+    without which there is no series.
     """
 
     kernel: KernelSize
     parameters: int
     activations: int
-    road: Road
+    expansion: ExpansionMethod
     save_times: int = 0
     recorded: int = 0
+    noted: int = 0
     stages: int = STAGES
     basis: int = 0
     forward: bool = True
@@ -64,13 +66,15 @@ class Size(eqx.Module):
         return dataclasses.replace(self, kernel=self.kernel.with_n(n))
 
 
-def size_of(network: AbstractNetwork, theta: PyTree[Array], slots: Slots, road: Road) -> Size:
+def size_of(
+    network: AbstractNetwork, theta: PyTree[Array], slots: Slots, expansion: ExpansionMethod
+) -> Size:
     """The numbers of a network on its data; one evaluation is lowered to be counted, none made."""
     return Size(
         kernel=kernel_size(network, theta, slots),
         parameters=parameter_count(theta),
         activations=network.work(theta, slots.points).written,
-        road=road,
+        expansion=expansion,
     )
 
 
@@ -92,21 +96,19 @@ def hierarchy_bytes(size: Size, order: int, method: str) -> int:
     return size.itemsize * numbers + _expansion_bytes(size, terms) + PROGRAM + _recorded_bytes(size)
 
 
-def comparison_bytes(
-    size: Size, methods: Mapping[int, str], degrees: Sequence[int], *, certified: bool
-) -> int:
-    """The peak of exact flow, all orders and Taylor models; their trajectories are kept."""
-    runs = 1 + len(methods) + len(degrees)
+def comparison_bytes(size: Size, others: Sequence[tuple[int, int]], *, certified: bool) -> int:
+    """The peak of exact flow and of others, one after the other; their trajectories are kept.
+
+    Of each of the others it takes its peak, with nothing recorded, and the bytes of what it holds
+    while others run.
+    """
+    runs = 1 + len(others)
     programs = PROGRAM * runs * (1 + certified)
     records = _recorded_bytes(size) * (runs + 1) // 2
-    bare = dataclasses.replace(size, recorded=0)
-    alone = [flow_bytes(bare), *(taylor_bytes(bare, degree) for degree in degrees)]
-    dense = [p for p, method in methods.items() if method == "dense"]
-    held = size.itemsize * (size.entries(max(dense)) + size.moving(max(dense))) if dense else 0
-    for p, method in methods.items():
-        beside = held if method == "series" else 0  # which tensors of others stay in memory
-        alone.append(hierarchy_bytes(bare, p, method) + beside)
-    return max(alone) + records + programs
+    held = max((held for _, held in others), default=0)
+    alone = [peak + (0 if own else held) for peak, own in others]
+    bare = dataclasses.replace(size, recorded=0, noted=0)
+    return max(flow_bytes(bare), *alone) + records + programs
 
 
 def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
@@ -124,7 +126,7 @@ def member_bytes(size: Size, orders: Sequence[int], kernels: int) -> int:
 
 def taylor_bytes(size: Size, degree: int) -> int:
     """The peak of gradient flow of a Taylor model, whose terms are all evaluated at once."""
-    nested = size.road.obstacle is not None
+    nested = size.expansion.obstacle is not None
     terms = expanded_numbers(size.activations, 1 + degree, nested=nested)
     every = size.points * terms
     return flow_bytes(size) + size.itemsize * (size.parameters + every)
@@ -149,12 +151,12 @@ def _parameter_copies(size: Size) -> int:
 def _recorded_bytes(size: Size) -> int:
     """Tangent kernels at the times chosen, twice for a moment, when they are stacked."""
     signals = size.kernel.signal_bytes() if size.recorded else 0
-    return 2 * size.itemsize * size.recorded * size.entries(2) + signals
+    return 2 * size.itemsize * (size.recorded * size.entries(2) + size.noted) + signals
 
 
 def _expansion_bytes(size: Size, terms: int) -> int:
     """One chunk of inputs with the Taylor coefficients of what is computed from them, and rest."""
-    each = size.road.numbers(terms, size.activations) * size.itemsize
-    chunk_bytes = size.road.chunk_bytes
-    kept = size.road.kept(size.n, size.itemsize, chunk_bytes)
+    each = size.expansion.numbers(terms, size.activations) * size.itemsize
+    chunk_bytes = size.expansion.chunk_bytes
+    kept = size.expansion.kept(size.n, size.itemsize, chunk_bytes)
     return min(max(chunk_bytes, each), size.n * each) + kept

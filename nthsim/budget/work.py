@@ -86,8 +86,8 @@ def dense_side_flops(size: Size, order: int) -> int:
 
 def series_side_flops(size: Size, order: int) -> int:
     """One right-hand side: products of series, of which a gradient's three have one term each."""
-    kept = size.road.kept(size.n, size.itemsize, size.road.chunk_bytes) > 0
-    products = size.road.products(min(order, ENDLESS), kept=kept)
+    kept = size.expansion.kept(size.n, size.itemsize, size.expansion.chunk_bytes) > 0
+    products = size.expansion.products(min(order, ENDLESS), kept=kept)
     return gradient_flops(size) * products // 3
 
 
@@ -115,7 +115,7 @@ def series_seconds(size: Size, order: int, rates: Rates) -> float:
     try:
         start = FIRST_TERM + FURTHER_TERM * order
         start += recorded_flops(size, order) / (KERNEL_RATE * rates.flops)
-        rate = rates.flops * (LAYERED_RATE if size.road.calls else SERIES_RATE)
+        rate = rates.flops * (LAYERED_RATE if size.expansion.calls else SERIES_RATE)
         return start + SIDES * series_side_flops(size, order) / rate
     except OverflowError:
         return float("inf")
@@ -124,5 +124,5 @@ def series_seconds(size: Size, order: int, rates: Rates) -> float:
 def taylor_side_flops(size: Size, degree: int) -> int:
     """One gradient of a Taylor model's loss, whose terms are all multiplied with each other."""
     q = min(degree, ENDLESS)
-    products = (q + 1) * (q + 2) // 2 if size.road.obstacle is None else 3**q
+    products = (q + 1) * (q + 2) // 2 if size.expansion.obstacle is None else 3**q
     return gradient_flops(size) * products

@@ -16,13 +16,14 @@ from nthsim.cli.made import (
     check_memory,
     check_weights,
     drawn_model,
+    made_curves,
     made_data,
     made_families,
     made_model,
+    made_run,
     made_sizes,
     made_solver,
     made_times,
-    made_until,
 )
 from nthsim.cli.mistakes import called
 from nthsim.cli.saved import CELLS, loaded, results_in
@@ -32,7 +33,7 @@ from nthsim.comparison.comparison import Comparison
 from nthsim.comparison.plan import plan
 from nthsim.dynamics.gradient_flow import gradient_flow
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import problem_size
+from nthsim.dynamics.run import Run, problem_size
 from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import checked_integers
@@ -43,7 +44,7 @@ from nthsim.kernels.work import check_kernels
 from nthsim.results.terminal import scientific, table
 from nthsim.results.whole_file import made_folder, replacing
 from nthsim.scaling.store import MANIFEST
-from nthsim.scaling.sweep import SweepError
+from nthsim.scaling.sweep import Sweep, SweepError
 from nthsim.scaling.width_and_depth import depth_scaling, width_scaling
 from nthsim.solvers.xla import guard_process
 
@@ -82,23 +83,15 @@ def run(command: settings.Command) -> int:
 
 
 def _compare(command: settings.Compare, folder: Path | None) -> int:
-    solver, until = made_solver(command), made_until(command)
-    ts, data = made_times(command), made_data(command)
+    run, curves, data = made_run(command), made_curves(command), made_data(command)
     try:
         study = compare(
             made_model(command, data),
             data,
-            command.orders,
-            ts,
+            curves,
+            run,
             loss=LOSSES[command.loss],
-            solver=solver,
-            until=until,
-            checkpoint=command.checkpoint,
-            taylor=command.taylor,
-            theories=command.theories,
             bounds=command.bounds,
-            method=command.method,
-            record_kernel=command.record_kernel,
             certify=None if command.certify else False,
             audit=command.audit,
         )
@@ -117,13 +110,10 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
 
 
 def _flow(command: settings.Flow, folder: Path | None) -> int:
-    solver, until = made_solver(command), made_until(command)
-    ts, data = made_times(command), made_data(command)
+    run, data = made_run(command), made_data(command)
     try:
         model, loss = made_model(command, data), LOSSES[command.loss]
-        flow = gradient_flow(
-            model, data, ts, loss=loss, solver=solver, until=until, checkpoint=command.checkpoint
-        )
+        flow = gradient_flow(model, data, run, loss=loss)
         failure = None
     except SolveError as error:
         flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
@@ -184,13 +174,10 @@ def _scaling(command: settings.Scaling, folder: Path | None) -> int:
             sizes,
             command.seeds,
             command.orders,
-            ts,
+            Run(ts, solver=solver, checkpoint=None if folder is None else folder / CELLS),
             kernels=command.kernels,
             loss=LOSSES[command.loss],
-            solver=solver,
-            chunk=command.chunk,
-            out=None if folder is None else folder / CELLS,
-            cluster=command.cluster,
+            sweep=Sweep(chunk=command.chunk, cluster=command.cluster),
         )
     except SweepError as error:
         return _ended(str(error) if folder else f"{error.reason}; --out keeps what is done", folder)
@@ -211,12 +198,9 @@ def _plan(command: settings.Plan) -> int:
     estimate = lambda: plan(  # noqa: E731
         drawn_model(command, data),
         data,
-        command.orders,
-        made_times(command),
-        taylor=command.taylor,
+        made_curves(command),
+        made_run(command),
         loss=LOSSES[command.loss],
-        method=command.method,
-        record_kernel=command.record_kernel,
     )
     # Traced, the network has shapes but no weights, which might not fit.
     planned = eqx.filter_eval_shape(estimate)
@@ -245,10 +229,10 @@ def _show(command: settings.Show, folder: Path | None) -> int:
 
 def _reason(study: Comparison) -> str:
     """Why a comparison is not whole."""
-    for run in (study.exact, *study.truncations):
-        if run.stop.reason == "interrupt" or (run is study.exact and run.stop.failed):
-            return f"{run.name}: {run.stop}"
-    return f"interrupted with {len(study.orders)} orders done"
+    for found in (study.exact, *study.curves.values()):
+        if found.stop.reason == "interrupt" or (found is study.exact and found.stop.failed):
+            return f"{found.name}: {found.stop}"
+    return f"interrupted with {len(study.curves)} of {len(study.asked.curves)} curves done"
 
 
 def _write_config(command: settings.Common, folder: Path) -> None:

@@ -11,8 +11,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from nthsim.cli.mistakes import called
-from nthsim.cli.settings import Common, Scaling, Solved, Timed, is_file
+from nthsim.cli.settings import Common, Ordered, Scaling, Solved, Timed, is_file
+from nthsim.comparison.asked import named_curve
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.recipes import SOLVERS
+from nthsim.dynamics.run import Run
 from nthsim.inputs.arrays import log_times
 from nthsim.inputs.builtin import digits, mnist, sphere
 from nthsim.inputs.data_files import load_data
@@ -202,6 +206,32 @@ def made_solver(settings: Solved) -> AbstractSolver:
     """The solver by its name, with its tolerances."""
     kind = SOLVERS[settings.solver.capitalize()]
     return kind(settings.rtol, settings.atol, settings.max_steps)
+
+
+def made_run(settings: Timed) -> Run:
+    """When to look, how to step, when to stop, what to record and where to keep it.
+
+    Raises:
+        ValueError: When a setting is wrong.
+    """
+    record = settings.record if isinstance(settings, Ordered) else None
+    return Run(
+        made_times(settings),
+        solver=made_solver(settings),
+        until=made_until(settings),
+        record=record,
+        checkpoint=settings.checkpoint,
+    )
+
+
+def made_curves(settings: Ordered) -> tuple[Curve, ...]:
+    """The orders, and other curves by their words.
+
+    Raises:
+        ValueError: When there is no such curve.
+    """
+    orders = [Order(p, method=settings.method) for p in settings.orders]
+    return (*orders, *map(named_curve, settings.curves))
 
 
 def made_until(settings: Timed) -> Until:

@@ -32,8 +32,6 @@ def check(command: Command) -> None:
     _check_common(command)
     if isinstance(command, Solved):
         _check_times(command)
-    if isinstance(command, Ordered):
-        checked_integers("taylor", command.taylor, 1, empty=True)
     if isinstance(command, Ordered | Kernels):
         checked_integers("orders", command.orders, 2)
     if isinstance(command, Scaling):

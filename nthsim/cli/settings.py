@@ -124,13 +124,17 @@ class Ordered(Timed):
 
     orders: tuple[int, ...] = (2, 3, 4)
     """The orders at which the hierarchy is truncated, each at least 2."""
-    taylor: tuple[int, ...] = ()
-    """The degrees of Taylor models, polynomials in the parameters, to train too; at least 1."""
+    curves: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="CURVE", help_behavior_hint="(default: none)")
+    ] = ()
+    """Other curves to draw: taylor-1, taylor-2 and so on are Taylor models, polynomials in the
+    parameters, limit trains with the kernel of infinite width, and perturbation is the first order
+    in 1/width (squared error only)."""
     method: Literal["auto", "dense", "series"] = "auto"
     """The way to integrate a truncation: dense holds all its tensors, series needs none of them but
     several copies of the parameters, and auto takes the one that should be quicker."""
-    record_kernel: bool = True
-    """Whether to record tangent kernels along each run, and to compare them."""
+    record: tuple[Literal["kernel"], ...] = ("kernel",)
+    """What to record along each run, and to compare; --record alone for nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +148,6 @@ class Compare(Ordered):
     certify: bool = True
     """Whether to fit the power of t by which each order departs at small times (in float64, and of
     orders integrated dense)."""
-    theories: tuple[Literal["limit", "perturbation"], ...] = ()
-    """Predictions to draw too: limit trains with the kernel of infinite width, perturbation is the
-    first order in 1/width (squared error only)."""
     bounds: bool = False
     """Whether to evaluate a-priori bounds on the error of order 2 and on the kernel's movement
     (squared error only)."""

@@ -5,8 +5,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from jaxtyping import PyTree
 
+from nthsim.comparison.asked import Asked, curve_of, facts_of
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
 from nthsim.dynamics.recipes import (
@@ -18,55 +20,39 @@ from nthsim.dynamics.recipes import (
     store_loss,
     store_solver,
 )
+from nthsim.dynamics.run import Run
 from nthsim.dynamics.trajectory import from_record
+from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
 from nthsim.results.netcdf import decoding, read, write
 from nthsim.results.record import Record, arrays_of, fingerprint
 from nthsim.solvers.until import Until
 
 #: What is stored as facts just as it is.
-FACTS = (
-    "orders",
-    "wanted",
-    "wanted_degrees",
-    "wanted_theories",
-    "wanted_bounds",
-    "kernel_ts",
-    "certify",
-    "audit",
-    "kernel_seconds",
-    "method",
-    "origin",
-)
+FACTS = ("kernel_seconds", "ranks", "origin")
 
 
 def save(study: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write the fields of a comparison, as `Comparison.save` documents it."""
-    if study["model"] is None:
+    asked: Asked = study["asked"]
+    if asked.model is None:
         raise ValueError(
             "`model` must be known to save this again, but is None: copy the file that it "
             "was loaded from, or load that with `model=`."
         )
     facts = {name: study[name] for name in FACTS}
-    facts |= {
-        "further": list(study["further"]),
-        "until": dataclasses.asdict(study["until"]),
-        "loss": store_loss(study["loss"]),
-        "solver": store_solver(study["solver"]),
-    }
+    facts |= {"asked": _facts(asked), "curves": list(study["curves"])}
     exact, slopes = study["exact"], study["certificate"]
-    groups = {"exact": exact.record(), "parameters": store(study["model"])}
+    groups = {"exact": exact.record(), "parameters": store(asked.model)}
     if exact.model is not None:
         groups["trained_parameters"] = store(exact.model)
-    for p, truncation in zip(study["orders"], study["truncations"], strict=True):
-        groups[f"order_{p}"] = truncation.record()
-    for name, run in study["further"].items():
-        groups[_group(name)] = run.record()
+    for name, found in study["curves"].items():
+        groups[_group(name)] = found.record()
     if study["bounds"] is not None:
         groups["bounds"] = study["bounds"].record()
     if slopes is not None:
         groups["certificate"] = Record(arrays_of(slopes), {"orders": slopes.orders})
-    arrays = arrays_of(study["data"]) | {"ts": study["ts"]}
+    arrays = arrays_of(asked.data) | {"ts": asked.run.ts}
     if study["initial_kernel"] is not None:
         arrays["initial_kernel"] = study["initial_kernel"]
     write(path, "Comparison", Record(arrays, facts), groups)
@@ -82,8 +68,46 @@ def load(path: str | os.PathLike[str], model: PyTree, loss: Loss | None) -> dict
         exact = dataclasses.replace(fields["exact"], model=restore(trained, model))
         fields |= {"exact": exact}
     if initial is not None:
-        fields |= {"model": initial, "about": None}
-    return fields | {"loss": restore_loss(root.facts["loss"], loss)}
+        fields |= {"about": None}
+    known = restore_loss(root.facts["asked"]["loss"], loss)
+    return fields | {"asked": dataclasses.replace(fields["asked"], model=initial, loss=known)}
+
+
+def _facts(asked: Asked) -> dict[str, Any]:
+    """What was asked for besides model, data and times."""
+    run = asked.run
+    return {
+        "loss": store_loss(asked.loss),
+        "curves": [facts_of(curve) for curve in asked.curves],
+        "solver": store_solver(run.solver),
+        "until": dataclasses.asdict(run.until),
+        "record": [each.name for each in run.record or ()],
+        "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
+        "bounds": asked.bounds,
+        "certify": asked.certify,
+        "audit": asked.audit,
+    }
+
+
+def _asked(facts: dict[str, Any], data: Dataset, ts: np.ndarray) -> Asked:
+    """What was asked for, its model still missing; a user's own observables are left out."""
+    run = Run(
+        ts,
+        solver=restore_solver(facts["solver"]),
+        until=Until(**facts["until"]),
+        record=tuple(name for name in facts["record"] if name == "kernel"),
+        record_ts=facts["record_ts"],
+    )
+    return Asked(
+        model=None,
+        data=data,
+        loss=facts["loss"]["name"],
+        curves=tuple(map(curve_of, facts["curves"])),
+        run=run,
+        bounds=facts["bounds"],
+        certify=facts["certify"],
+        audit=facts["audit"],
+    )
 
 
 def _group(name: str) -> str:
@@ -102,18 +126,15 @@ def _decoded(root: Record, groups: dict[str, Record]) -> dict[str, Any]:
     certificate = None
     if slopes is not None:
         certificate = Certificate(orders=tuple(slopes.facts["orders"]), **slopes.arrays)
-    kept = {name: facts[name] for name in FACTS}
-    return {name: tuple(f) if isinstance(f, list) else f for name, f in kept.items()} | {
-        "model": None,
+    return {
+        "asked": _asked(facts["asked"], restore_data(data), ts),
         "about": groups["parameters"].facts["description"],
-        "data": restore_data(data),
-        "ts": ts,
-        "solver": restore_solver(facts["solver"]),
-        "until": Until(**facts["until"]),
         "exact": from_record(groups["exact"]),
-        "truncations": tuple(from_record(groups[f"order_{p}"]) for p in facts["orders"]),
-        "further": {name: from_record(groups[_group(name)]) for name in facts["further"]},
+        "curves": {name: from_record(groups[_group(name)]) for name in facts["curves"]},
         "certificate": certificate,
         "bounds": None if bounds is None else Bounds.from_record(bounds),
         "initial_kernel": initial_kernel,
+        "kernel_seconds": tuple(facts["kernel_seconds"]),
+        "ranks": facts["ranks"],
+        "origin": facts["origin"],
     }

@@ -1,62 +1,188 @@
-"""What theory predicts of a training, to be drawn beside it."""
+"""What is to be compared: a training and the curves beside it, checked and settled together."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-from jaxtyping import PyTree
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import DTypeLike, PyTree
 
-from nthsim.budget.fits import check_hierarchy, check_perturbation
-from nthsim.budget.size import Size
-from nthsim.dynamics.limit_flow import check_limit, limiting
-from nthsim.dynamics.perturbation import check_quadratic, perturbed
+from nthsim.budget.fits import Choice, check_flow, check_perturbation, check_points
+from nthsim.budget.size import Size, comparison_bytes
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.hierarchy import Order
+from nthsim.dynamics.limit_flow import LimitKernel
+from nthsim.dynamics.perturbation import Perturbation, check_fourth, check_quadratic
 from nthsim.dynamics.problem import Problem
-from nthsim.dynamics.run import Schedule
-from nthsim.dynamics.trajectory import Trajectory
-from nthsim.dynamics.truncations import Truncations
-from nthsim.inputs.arrays import choice
+from nthsim.dynamics.run import Run, problem_size
+from nthsim.dynamics.taylor import Taylor
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.integers import orders_to
 from nthsim.inputs.loss import Loss
+from nthsim.inputs.memory import available, check_fits
 
-#: Theories by the word that asks for each, and the names that table and figure have for them.
-THEORIES: Mapping[str, str] = MappingProxyType(
-    {"limit": "limit kernel", "perturbation": "perturbation"}
+#: The curves that there are, by the words for them on the command line, in the order of tables.
+CURVES: Mapping[str, type[Curve]] = MappingProxyType(
+    {"order": Order, "taylor": Taylor, "limit": LimitKernel, "perturbation": Perturbation}
 )
 
 
-def checked_theories(theories: object) -> tuple[str, ...]:
-    """The theories that are wanted, once each.
+class Asked(eqx.Module):
+    """All that a comparison follows from, so that it can be done again.
 
-    Raises:
-        ValueError: When `theories` is no sequence of such words.
+    `curves` are those beside exact flow. `bounds`, `certify` and `audit` are as in `compare`. In
+    one that was loaded, what the file alone cannot restore is None (`model`), a name (`loss`) or a
+    solver that tells what it was.
     """
-    if not isinstance(theories, Sequence) or isinstance(theories, str):
-        listed = ", ".join(repr(name) for name in THEORIES)
-        raise ValueError(f"`theories` must be a sequence of {listed}, but is {theories!r}.")
-    words = [choice("theories", word, tuple(THEORIES)) for word in theories]
-    return tuple(word for word in THEORIES if word in words)
 
+    model: PyTree
+    data: Dataset
+    loss: Loss | str
+    curves: tuple[Curve, ...]
+    run: Run
+    bounds: bool = False
+    certify: bool | None = None
+    audit: bool = False
 
-def check_theories(
-    theories: Sequence[str], model: PyTree, loss: Loss, size: Size, *, bounded: bool
-) -> None:
-    """Refuse theories, and bounds if they are wanted too, that this training has not.
+    def settled(self, problem: Problem) -> tuple[Curve, ...]:
+        """The curves with the methods that they take beside each other.
 
-    Raises:
-        ValueError: When the model or the loss is another, or memory does not suffice.
-    """
-    if "limit" in theories:
-        check_limit(model)
-        check_hierarchy(size, 2, "dense", name="data")
-    for wanted, name in (("perturbation" in theories, "perturbation theory"), (bounded, "bounds")):
-        if wanted:
-            check_quadratic(loss, name)
+        Raises:
+            ValueError: When a curve or the bounds are not defined for the problem, or something
+                does not fit into memory.
+        """
+        if self.audit:
+            _check_audit(self.run, problem.x.dtype)
+        size, certified = problem_size(problem, self.run), self.certified(problem.x.dtype)
+        if self.bounds:
+            check_quadratic(problem.residual.loss, "bounds")
             check_perturbation(size)
+            check_fourth(problem)
+        for curve in self.curves:
+            if not isinstance(curve, Order):  # which are checked together
+                curve.check(problem)
+                curve.check_memory(size)
+        _check_together(self.curves, size, certified=certified)
+        chosen = settled(self.curves, size, certified=certified)
+        for curve in chosen:
+            curve.check(problem)
+        return chosen
+
+    def certified(self, dtype: DTypeLike) -> bool:
+        """Whether small-time slopes are fitted, which rounding hides in float32."""
+        return self.certify is not False and dtype == jnp.float64
 
 
-def predicting(
-    theory: str, problem: Problem, model: PyTree, known: Truncations, *, progress: bool
-) -> Callable[[Schedule], Trajectory]:
-    """The run of a theory, from kernels at t = 0 as far as they are known."""
-    if theory == "limit":
-        return partial(limiting, problem, model, progress=progress)
-    return partial(perturbed, problem, known=known, progress=progress)
+def checked_curves(curves: object) -> tuple[Curve, ...]:
+    """What a user handed in as curves, integers being orders; once each, orders first.
+
+    Raises:
+        ValueError: When `curves` is no sequence of such, or holds none.
+    """
+    listed = curves if isinstance(curves, Sequence) else np.asarray(curves).tolist()
+    if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
+        raise ValueError(
+            "`curves` must be a sequence of orders and other curves, such as (2, 3, Taylor(1)), "
+            f"but is {curves!r}."
+        )
+    found = {}
+    for each in listed:
+        curve = each if isinstance(each, Curve) else Order(each)
+        found[curve.key] = curve
+    kinds = list(CURVES.values())
+    place = lambda c: kinds.index(type(c)) if type(c) in kinds else len(kinds)  # noqa: E731
+    return tuple(sorted(found.values(), key=lambda c: (place(c), _number(c))))
+
+
+def settled(curves: Iterable[Curve], size: Size, *, certified: bool) -> tuple[Curve, ...]:
+    """Each with its method; "auto" leaves dense, from the top, what does not fit together."""
+    chosen = [curve.settled(size) for curve in curves]
+    for i, curve in reversed(list(enumerate(chosen))):
+        if not isinstance(curve, Order) or curve.method != "auto" or not size.forward:
+            continue
+        if compared_bytes(chosen, size, certified=certified) <= available():
+            break
+        choice = Choice("series", "dense does not fit beside the rest")
+        chosen[i] = dataclasses.replace(curve, choice=choice)
+    return tuple(chosen)
+
+
+def compared_bytes(curves: Sequence[Curve], size: Size, *, certified: bool) -> int:
+    """The peak of a comparison of curves that have their methods."""
+    bare = dataclasses.replace(size, recorded=0, noted=0)
+    needs = [curve.needs(bare) for curve in curves]
+    return comparison_bytes(size, [(n.peak, n.held) for n in needs], certified=certified)
+
+
+def lowered(curves: Sequence[Curve], top: int) -> list[Curve]:
+    """The same when the highest order is to be `top`."""
+    orders = {curve.p: curve for curve in curves if isinstance(curve, Order)}
+    highest = orders[max(orders)]
+    kept = orders | {top: dataclasses.replace(highest, p=top)}
+    others = [curve for curve in curves if not isinstance(curve, Order)]
+    return [*(kept[p] for p in orders_to(top, list(orders))), *others]
+
+
+def named_curve(word: str) -> Curve:
+    """The curve that a word such as "taylor-1" or "limit" stands for.
+
+    Raises:
+        ValueError: When there is none.
+    """
+    name, _, number = word.partition("-")
+    kind = CURVES.get(name)
+    numbered = kind is not None and any(f.type in (int, "int") for f in dataclasses.fields(kind))
+    if kind in (None, Order) or numbered != number.isdecimal():
+        raise ValueError(
+            f"`curves` must be words such as taylor-1, limit or perturbation, but one is {word!r}."
+        )
+    return kind(*([int(number)] if numbered else []))
+
+
+def facts_of(curve: Curve) -> dict[str, Any]:
+    """A curve as JSON can hold it.
+
+    Raises:
+        ValueError: When it is none of nthsim's.
+    """
+    for word, kind in CURVES.items():
+        if type(curve) is kind:
+            fields = {f.name: getattr(curve, f.name) for f in dataclasses.fields(curve)}
+            return {"curve": word} | {k: v for k, v in fields.items() if k != "choice"}
+    raise ValueError(f"`curves` must be nthsim's own to be saved, but one is {curve!r}.")
+
+
+def curve_of(facts: Mapping[str, Any]) -> Curve:
+    """The curve that `facts_of` described."""
+    return CURVES[facts["curve"]](**{k: v for k, v in facts.items() if k != "curve"})
+
+
+def _number(curve: Curve) -> int:
+    numbers = [getattr(curve, f.name) for f in dataclasses.fields(curve)]
+    return next((number for number in numbers if isinstance(number, int)), 0)
+
+
+def _check_together(curves: Sequence[Curve], size: Size, *, certified: bool) -> None:
+    """Refuse a comparison that does not fit into memory."""
+    check_flow(size)
+
+    def need(curves: Sequence[Curve], n: int) -> int:
+        sized = size.with_n(n)
+        chosen = settled(curves, sized, certified=certified)
+        return compared_bytes(chosen, sized, certified=certified)
+
+    orders = [curve.p for curve in curves if isinstance(curve, Order)]
+    if orders:
+        check_fits("orders", max(orders), size.n, lambda top, n: need(lowered(curves, top), n))
+    else:
+        check_points(size, lambda sized: need(curves, sized.n), "the comparison")
+
+
+def _check_audit(run: Run, dtype: DTypeLike) -> None:
+    try:
+        run.solver.tightened(dtype)
+    except ValueError as error:
+        raise ValueError(f"`audit` must find tolerances to tighten, but: {error}") from error

@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from nthsim.budget.fits import METHODS, check_hierarchy, choose
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.gradient_flow import exact
+from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Schedule, problem_size
-from nthsim.dynamics.trajectory import heard
-from nthsim.dynamics.truncations import Truncations, check_roads, truncations
-from nthsim.inputs.arrays import choice, concrete
+from nthsim.dynamics.run import Run, problem_size
+from nthsim.dynamics.start import Start
+from nthsim.dynamics.trajectory import raise_if_interrupted
+from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import checked_integers
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.results.terminal import Progress, wrapped
 from nthsim.solvers.explicit import Explicit
@@ -119,9 +118,8 @@ class Certificate(eqx.Module):
 def certificate(
     model: PyTree,
     data: Dataset,
-    orders: Sequence[int],
+    orders: Sequence[int | Order],
     *,
-    method: str = "auto",
     loss: Loss = squared_error,
     progress: bool = True,
 ) -> Certificate:
@@ -133,8 +131,7 @@ def certificate(
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector, in float64.
         data: Training data; test points are not used.
-        orders: The orders p, each at least 2.
-        method: As in `hierarchy`, for every order.
+        orders: The orders p, each at least 2, or `Order(p, method=...)`.
         loss: Differentiable function of one output and one target.
         progress: Whether to show progress bars when on a terminal.
 
@@ -145,20 +142,22 @@ def certificate(
         nthsim.comparison.certificate.SlopeWarning: When a slope is clearly smaller than the order.
     """
     concrete("certificate", model, data)
-    orders = checked_integers("orders", orders, 2)
-    choice("method", method, METHODS)
+    curves = [each if isinstance(each, Order) else Order(each) for each in orders]
+    if not curves:
+        raise ValueError(f"`orders` must hold an order, but is {orders!r}.")
     problem = pose(model, data, loss).without_test_points()
     if problem.x.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.x.dtype}.")
     size = problem_size(problem)
-    check_hierarchy(size, max(orders), method, name="orders")
-    roads = {p: choose(size, p, method) for p in orders}
-    check_roads(problem, roads)
-    prepared = truncations(problem, roads, progress=progress)
-    return certified(prepared, orders, progress=progress)
+    for curve in curves:
+        curve.check_memory(size)
+    settled = [curve.settled(size) for curve in curves]
+    for curve in settled:
+        curve.check(problem)
+    return certified(Start(problem, progress=progress), settled, progress=progress)
 
 
-def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool) -> Certificate:
+def certified(start: Start, orders: Sequence[Order], *, progress: bool) -> Certificate:
     """The certificate of these orders.
 
     Test points are carried along, though they say nothing here: the programs that integrate them
@@ -167,23 +166,24 @@ def certified(prepared: Truncations, orders: tuple[int, ...], *, progress: bool)
     Raises:
         KeyboardInterrupt: At Ctrl-C; half a certificate is none.
     """
-    problem = prepared.problem
-    ts = fastest_time(problem, prepared.initial_kernel()) * np.geomspace(FROM, TO, TIMES)
-    course = Schedule(ts, Explicit(rtol=1e-13, atol=1e-15), ts[:0])
+    problem = start.problem
+    start.kernels(max(order.rank for order in orders))  # which holds the tangent kernel, if any
+    ts = fastest_time(problem, start.tangent_kernel()) * np.geomspace(FROM, TO, TIMES)
+    run = Run(ts, solver=Explicit(rtol=1e-13, atol=1e-15), record=())
     errors = np.full((len(orders), TIMES), np.nan)
     with Progress("certificate", progress) as bar:
-        flow = heard(exact(problem, course, progress=False))
-        for row, p in zip(errors, orders, strict=True):
+        flow = raise_if_interrupted(exact(problem, run, progress=False))
+        for row, order in zip(errors, orders, strict=True):
             bar.forward(1 / (1 + len(orders)))
-            truncation = heard(prepared.integrate(p, course, progress=False))
+            truncation = raise_if_interrupted(order.trajectory(run, start, progress=False))
             reached = min(len(truncation.ts), len(flow.ts))
             row[:reached] = rms(truncation.f[:reached] - flow.f[:reached])
-    start = float(jnp.sqrt(jnp.mean(problem.without_test_points().outputs() ** 2)))
+    size = float(jnp.sqrt(jnp.mean(problem.without_test_points().outputs() ** 2)))
     moved = np.ptp(flow.f) if flow.f.size else 0.0
-    noise = ROUNDINGS * np.finfo(errors.dtype).eps * (start + moved)
+    noise = ROUNDINGS * np.finfo(errors.dtype).eps * (size + moved)
     fits = [_fit(ts, row, noise) for row in errors]
     slopes, windows = (np.array(column) for column in zip(*fits, strict=True))
-    found = Certificate(orders, ts, errors, slopes, windows)
+    found = Certificate(tuple(order.p for order in orders), ts, errors, slopes, windows)
     if found.broken:
         warnings.warn(found.verdicts()[0], SlopeWarning, stacklevel=3)
     return found

@@ -8,106 +8,73 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from nthsim.comparison.asked import THEORIES
+from nthsim.comparison.asked import Asked
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
 from nthsim.comparison.report import bound_notes, error_table, notes, work_table
+from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import Errors, Series, drift, errors, floor
+from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.parameters import Parameters, parameters
 from nthsim.dynamics.recipes import describe
 from nthsim.dynamics.trajectory import Trajectory
-from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, loss_name
 from nthsim.results.record import origin
 from nthsim.results.terminal import wrapped
-from nthsim.solvers.solver import AbstractSolver
-from nthsim.solvers.until import Until
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Comparison(eqx.Module):
-    r"""Exact gradient flow of one network, order-p truncations of its hierarchy, and other models.
+    r"""Exact gradient flow of one network, and curves beside it.
 
-    `exact`, `truncations` (one per order) and `further` (Taylor models and theories, by the names
-    that `runs` has for them) are trajectories with their kernels. `certificate` holds the fitted
-    small-time slopes, or None (float32, or not wanted), and `bounds` the a-priori bounds, None if
-    they were not wanted. `model`, `data`, `loss`, `solver`, `method`, `wanted` (the orders asked
-    for, of which `orders` are finished), `wanted_degrees`, `wanted_theories` and `wanted_bounds`
-    likewise, `kernel_ts`, `until`, `certify` and `audit` are what was to be compared, so that
-    `nthsim.rerun` can do it again; `origin` says when, where and with which versions.
+    `asked` is what was to be compared, so that `nthsim.rerun` can do it again; `exact` and `curves`
+    (by their keys, such as "order 3", as far as they are finished) are trajectories. `certificate`
+    holds the fitted small-time slopes, or None (float32, or not wanted), and `bounds` the a-priori
+    bounds, None if they were not wanted; `origin` says when, where and with which versions.
 
     `initial_kernel` is $K^{(2)}$ on the training points at t = 0, of shape (n, n) or (n, k, n, k),
     and `kernel_seconds` the time that each of $K^{(2)}, K^{(3)}, \dots$ took: None and empty where
-    it was interrupted before they were done, and the first where no kernels were wanted.
+    it was interrupted before they were done, and the first where no kernels were wanted. `ranks`
+    says of the curves that start from kernels how far.
 
-    In one that was loaded, what the file alone cannot restore is None (`model`, which `about`
-    describes in its place) or a name (`loss`, `solver`).
+    Of one that was loaded without its model, `about` describes that.
     """
 
-    model: PyTree
-    data: Dataset
-    loss: Loss | str
-    solver: AbstractSolver | str
-    orders: tuple[int, ...]
-    ts: np.ndarray
+    asked: Asked
     exact: Trajectory
-    truncations: tuple[Trajectory, ...]
-    certificate: Certificate | None
-    wanted: tuple[int, ...]
-    certify: bool | None
-    until: Until
-    audit: bool
-    kernel_ts: tuple[float, ...]
-    further: dict[str, Trajectory] = eqx.field(default_factory=dict)
-    wanted_degrees: tuple[int, ...] = ()
-    wanted_theories: tuple[str, ...] = ()
-    wanted_bounds: bool = False
+    curves: dict[str, Trajectory] = eqx.field(default_factory=dict)
+    certificate: Certificate | None = None
     bounds: Bounds | None = None
     initial_kernel: Float[np.ndarray, "n ..."] | None = None
     kernel_seconds: tuple[float, ...] = ()
-    method: str = "auto"
+    ranks: dict[str, int] = eqx.field(default_factory=dict)
     about: str | None = None
     origin: dict[str, Any] = eqx.field(default_factory=origin)
 
-    def truncation(self, order: int) -> Trajectory:
-        """The trajectory of one order.
+    def curve(self, which: int | str | Curve) -> Trajectory:
+        """The trajectory of a curve: by its order, by itself, such as `Taylor(1)`, or by its key.
 
         Raises:
-            ValueError: When this order was not compared.
+            ValueError: When it was not compared.
         """
-        if order not in self.orders:
-            raise ValueError(f"`order` must be one of {self.orders}, but is {order!r}.")
-        return self.truncations[self.orders.index(order)]
-
-    def taylor_model(self, degree: int) -> Trajectory:
-        """The trajectory of the Taylor model of one degree.
-
-        Raises:
-            ValueError: When this degree was not compared.
-        """
-        found = self.further.get(f"Taylor {degree}")
+        key = f"order {which}" if isinstance(which, int) else which
+        found = self.curves.get(key.key if isinstance(key, Curve) else key)
         if found is None:
-            done = tuple(q for q in self.wanted_degrees if f"Taylor {q}" in self.further)
-            raise ValueError(f"`degree` must be one of {done}, but is {degree!r}.")
+            listed = ", ".join(self.curves)
+            raise ValueError(f"`which` must be one of {listed}, but is {which!r}.")
         return found
 
-    def errors(self, order: int) -> Errors:
-        """The errors of one order against exact flow, over time."""
-        return errors(self.truncation(order), self.exact)
-
-    def runs(self) -> dict[str, Trajectory]:
-        """All that was compared with exact flow, by the names that table and figure use."""
-        orders = zip(self.orders, self.truncations, strict=True)
-        named = {f"order {p}": run for p, run in orders}
-        found = self.further
-        return named | {name: found[name] for name in self._wanted_further() if name in found}
+    def errors(self, which: int | str | Curve) -> Errors:
+        """The errors of a curve against exact flow, over time."""
+        return errors(self.curve(which), self.exact)
 
     @property
     def parameters(self) -> Parameters | None:
-        """What of `model` trains, array by array, to be printed; None where it is unknown."""
-        return None if self.model is None else parameters(self.model)
+        """What of the model trains, array by array, to be printed; None where it is unknown."""
+        model = self.asked.model
+        return None if model is None else parameters(model)
 
     def drift(self) -> Series | None:
         r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,).
@@ -117,16 +84,16 @@ class Comparison(eqx.Module):
         return drift(self.exact, self.initial_kernel)
 
     def floors(self) -> dict[str, Series]:
-        """The solver error of each run and of exact flow together, where they were audited."""
-        found = {name: floor(run, self.exact) for name, run in self.runs().items()}
-        return {name: series for name, series in found.items() if series is not None}
+        """The solver error of each curve and of exact flow together, where they were audited."""
+        found = {key: floor(curve, self.exact) for key, curve in self.curves.items()}
+        return {key: series for key, series in found.items() if series is not None}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF-4 file, whole or not at all; nothing is pickled.
 
         xarray opens it too, `xarray.open_datatree(path)`: data at the root, and the groups `exact`,
-        `order_2` and so on, `taylor_1` and so on, `limit_kernel`, `perturbation`, `certificate`,
-        `bounds`, `parameters` (the initial ones), `trained_parameters`.
+        those of curves (`order_2`, `taylor_1`, `limit_kernel` and so on), `certificate`, `bounds`,
+        `parameters` (the initial ones), `trained_parameters`.
 
         Raises:
             ValueError: When the file cannot be written, or `model` is None.
@@ -173,7 +140,13 @@ class Comparison(eqx.Module):
         if path is not None:
             check_suffix(path)
         shown = panels(
-            self.exact, self.runs(), self.drift(), self.floors(), self.bounds, self._broken()
+            self.exact,
+            self.curves,
+            {curve.key: curve for curve in self.asked.curves},
+            drift=self.drift(),
+            floors=self.floors(),
+            bounds=self.bounds,
+            broken=self._broken(),
         )
         figure = draw(shown, title="\n".join(self._heading()[:2]))
         if path is not None:
@@ -182,32 +155,25 @@ class Comparison(eqx.Module):
 
     def __str__(self) -> str:
         """What was compared, and what came out, in tables of at most 100 columns."""
-        runs, drift = self.runs(), self.drift()
-        slopes = self.certificate
+        curves, drift, slopes = self.curves, self.drift(), self.certificate
         fits = {} if slopes is None else dict(zip(slopes.orders, slopes.slopes, strict=True))
-        found = {name: errors(run, self.exact) for name, run in runs.items()}
-        named = {f"order {p}": float(slope) for p, slope in fits.items()}
-        every = {"exact flow": self.exact, **runs}
+        found = {key: errors(curve, self.exact) for key, curve in curves.items()}
+        named = {Order(p).key: float(slope) for p, slope in fits.items()}
+        every = {"exact flow": self.exact, **curves}
+        seconds = {key: sum(self.kernel_seconds[: rank - 1]) for key, rank in self.ranks.items()}
+        second = found.get(Order(2).key)
         blocks = [
             self._heading(),
             [error_table(found, named, self.floors(), self._broken())],
-            [work_table(every, self._kernel_seconds())],
+            [work_table(every, {key: s for key, s in seconds.items() if key in curves})],
             [] if slopes is None else [wrapped(said) for said in slopes.verdicts()],
             [*notes(every, drift), *self._left_out()],
-            [] if self.bounds is None else bound_notes(self.bounds, found.get("order 2"), drift),
+            [] if self.bounds is None else bound_notes(self.bounds, second, drift),
         ]
         return "\n\n".join("\n".join(lines) for lines in blocks if any(lines))
 
     def __repr__(self) -> str:
-        return f"<Comparison of {', '.join(['exact flow', *self.runs()])}: {self._heading()[0]}>"
-
-    def _kernel_seconds(self) -> dict[str, float]:
-        """The time spent on what each order starts from; a series needs no kernels."""
-        pairs = zip(self.orders, self.truncations, strict=True)
-        dense = [p for p, run in pairs if (run.method or "").startswith("dense")]
-        found = {f"order {p}": sum(self.kernel_seconds[: p - 1]) for p in dense}
-        theory = THEORIES["perturbation"]
-        return found | ({theory: sum(self.kernel_seconds[:3])} if theory in self.further else {})
+        return f"<Comparison of {', '.join(['exact flow', *self.curves])}: {self._heading()[0]}>"
 
     def _broken(self) -> dict[str, str]:
         """What is said beside the curves of orders whose slopes are clearly too small."""
@@ -215,28 +181,24 @@ class Comparison(eqx.Module):
         if found is None:
             return {}
         slopes: dict[int, float] = dict(zip(found.orders, found.slopes.tolist(), strict=True))
-        return {f"order {p}": f"slope {slopes[p]:.1f}, not {p}" for p in found.broken}
-
-    def _wanted_further(self) -> list[str]:
-        """The names of all but the orders."""
-        theories = [THEORIES[word] for word in self.wanted_theories]
-        return [*(f"Taylor {q}" for q in self.wanted_degrees), *theories]
+        return {Order(p).key: f"slope {slopes[p]:.1f}, not {p}" for p in found.broken}
 
     def _left_out(self) -> list[str]:
-        lines = [f"order {p}: not started" for p in self.wanted if p not in self.orders]
-        missing = [name for name in self._wanted_further() if name not in self.further]
-        lines += [f"{name}: not started" for name in missing]
-        lines += ["bounds: not started"] * (self.wanted_bounds and self.bounds is None)
+        asked = self.asked
+        missing = [curve.key for curve in asked.curves if curve.key not in self.curves]
+        lines = [f"{key}: not started" for key in missing]
+        lines += ["bounds: not started"] if asked.bounds and self.bounds is None else []
         dtype = self.exact.f.dtype
-        if self.certify is not False and self.certificate is None and dtype != np.float64:
+        if asked.certify is not False and self.certificate is None and dtype != np.float64:
             lines.append(
                 f"no slopes: the small-time certificate needs float64, and this is {dtype}"
             )
         return lines
 
     def _heading(self) -> list[str]:
-        about = describe(self.model) if self.about is None else self.about
-        ts = self.exact.ts if self.exact.stop.asked else self.ts
+        asked = self.asked
+        about = describe(asked.model) if self.about is None else self.about
+        ts = self.exact.ts if self.exact.stop.asked else asked.run.ts
         span = f"t = {ts[0]:g} to {ts[-1]:g} at {len(ts)} save times"
-        lines = (about, str(self.data), f"{loss_name(self.loss)}; {self.exact.solver}; {span}")
+        lines = (about, str(asked.data), f"{loss_name(asked.loss)}; {self.exact.solver}; {span}")
         return [wrapped(line) for line in lines]

@@ -1,113 +1,161 @@
 """What the figure of a comparison shows: losses, errors of f, and kernels, over time."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
 
 import numpy as np
 
-from nthsim.comparison.asked import THEORIES
 from nthsim.comparison.bounds import Bounds
-from nthsim.dynamics.errors import Series, errors
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.errors import Errors, Series, errors
+from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.trajectory import Trajectory
-from nthsim.results.figure import Curve, Panel
+from nthsim.results.figure import Line, Panel
 from nthsim.results.legend import PLAIN_LOOKS
+from nthsim.results.record import Label
 
 EXACT = "exact flow"
 
-#: Theories look the same whatever they stand beside.
-THEORY_LOOKS = {name: PLAIN_LOOKS + i for i, name in enumerate(THEORIES.values(), start=1)}
-
 #: Times, and what is shown at them; None where it is not known.
 Values = tuple[Series | None, Series | None]
+
+#: Of a user's own quantities, those with at most so many numbers are drawn.
+MOST = 8
 
 
 def panels(
     exact: Trajectory,
     others: Mapping[str, Trajectory],
-    movement: Series | None,
-    floors: Mapping[str, Series],
+    curves: Mapping[str, Curve],
+    *,
+    drift: Series | None = None,
+    floors: Mapping[str, Series] = MappingProxyType({}),
     bounds: Bounds | None = None,
     broken: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Panel, ...]:
-    """Losses; errors of f on training and, if there are any, test points; errors of the kernel.
+    """Losses; errors of f on training and test points, and of the kernel; what else was recorded.
 
-    Bounds are dashed lines beside what they bound. `broken` are the orders whose
-    slopes are clearly too small, with what is said of that beside their curves.
+    Bounds are dashed lines beside what they bound. `broken` are the orders whose slopes are clearly
+    too small, with what is said of that beside their curves. `curves` say how the others look.
     """
-    found = {name: errors(run, exact) for name, run in others.items()}
-    tested = exact.f_test is not None
-    chosen = [_losses({EXACT: exact, **others})]
-    for points in ("train", "test")[: 1 + tested]:
-        series = {name: (e.ts, getattr(e, f"{points}_rms")) for name, e in found.items()}
+    found = {key: errors(other, exact) for key, other in others.items()}
+    draw = _Lines(curves, list(others))
+    chosen = [_losses(draw, {EXACT: exact, **others})]
+    for points in ("train", "test")[: 1 + (exact.f_test is not None)]:
+        series = {key: (e.ts, getattr(e, f"{points}_rms")) for key, e in found.items()}
         where = {"train": "training", "test": "test"}[points]
-        curves = _along(others, series)
+        lines = _started(draw.all(others, series, "-"))
         if points == "train":
-            curves = tuple(_noted(_doubted(curve, floors), broken) for curve in curves)
+            lines = tuple(_noted(_doubted(line, floors), broken) for line in lines)
             if bounds is not None:
+                look = draw.look(Order(2).key) if Order(2).key in others else 0
                 label = "a-priori bound, order 2"
-                look = int("order 2" in others)  # which is the first of all where it is there
-                curves = (*curves, _bound(label, bounds.ts, bounds.f_bound, look=look))
-        chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", curves))
-    if movement is not None and exact.kernel_ts is not None:
-        label = "drift of the exact kernel since $t = 0$"
-        moved = _started(Curve(label, exact.kernel_ts, movement, look=0, line="-."))
-        series = {name: (e.kernel_ts, e.kernel) for name, e in found.items()}
-        title = "error and drift of $K^{(2)}$"
-        curves = (*_along(others, series), moved)
-        if bounds is not None:
-            label = "a-priori bound on the drift"
-            curves = (*curves, _bound(label, bounds.ts, bounds.drift_bound, look=0))
-        chosen.append(Panel(title, "relative Frobenius norm", curves))
+                lines = (*lines, _bound(label, bounds.ts, bounds.f_bound, look=look))
+        chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", lines))
+    if drift is not None and exact.record_ts is not None:
+        chosen.append(_kernels(draw, exact, others, found, drift, bounds))
+    chosen += [_own(exact, name, label) for name, label in exact.labels.items()]
     return tuple(panel for panel in chosen if panel.curves)
 
 
-def _losses(runs: Mapping[str, Trajectory]) -> Panel:
-    train = _curves(runs, {name: (run.ts, run.loss) for name, run in runs.items()}, "-")
-    test = _curves(runs, {name: (run.ts, run.test_loss) for name, run in runs.items()}, "--")
-    values = np.concatenate([curve.values for curve in (*train, *test)])
+class _Lines:
+    """How each curve is drawn."""
+
+    def __init__(self, curves: Mapping[str, Curve], keys: Sequence[str]) -> None:
+        """Those without a look of their own get one by their place."""
+        self.curves, self.keys = curves, keys
+
+    def look(self, key: str) -> int:
+        """Theories look the same whatever they stand beside; exact flow is black."""
+        if key == EXACT:
+            return 0
+        own = self.curves[key].look
+        return 1 + self.keys.index(key) % PLAIN_LOOKS if own is None else PLAIN_LOOKS + own
+
+    def all(
+        self, runs: Mapping[str, Trajectory], series: Mapping[str, Values], style: str
+    ) -> tuple[Line, ...]:
+        """A line for each of the runs of which something is known."""
+        lines = []
+        for key, found in runs.items():
+            ts, values = series[key]
+            if ts is None or values is None:
+                continue
+            end = found.stop.t if found.stop.reason == "blow-up" else None
+            dotted = key != EXACT and self.curves[key].dotted
+            shown = ":" if dotted and style == "-" else style
+            broad = key == EXACT
+            lines.append(Line(key, ts, values, self.look(key), shown, end, broad=broad))
+        return tuple(lines)
+
+
+def _kernels(
+    draw: _Lines,
+    exact: Trajectory,
+    others: Mapping[str, Trajectory],
+    found: Mapping[str, Errors],
+    drift: Series,
+    bounds: Bounds | None,
+) -> Panel:
+    """Errors of the tangent kernel, and how far that of exact flow moves."""
+    assert exact.record_ts is not None
+    series = {key: (e.kernel_ts, e.kernel) for key, e in found.items()}
+    label = "drift of the exact kernel since $t = 0$"
+    moved = Line(label, exact.record_ts, drift, look=0, line="-.")
+    lines = _started((*draw.all(others, series, "-"), moved))
+    if bounds is not None:
+        label = "a-priori bound on the drift"
+        lines = (*lines, _bound(label, bounds.ts, bounds.drift_bound, look=0))
+    return Panel("error and drift of $K^{(2)}$", "relative Frobenius norm", lines)
+
+
+def _own(exact: Trajectory, name: str, label: Label) -> Panel:
+    """A user's own quantity along exact flow, a line for each of its numbers."""
+    values = exact.records.get(name)
+    if values is None or exact.record_ts is None or values[0].size > MOST:
+        return Panel(name, label.unit, ())
+    rows = values.reshape(len(values), -1).T
+    places = list(product(*(label.coordinates[axis] for axis in label.axes)))
+    names = [
+        ", ".join(f"{axis} {value}" for axis, value in zip(label.axes, place, strict=True))
+        for place in places
+    ]
+    lines = [
+        Line(text or EXACT, exact.record_ts, row, look=i, line="-", broad=not text)
+        for i, (text, row) in enumerate(zip(names, rows, strict=True))
+    ]
+    return Panel(f"{name} of exact flow", label.unit, tuple(lines), log=False)
+
+
+def _losses(draw: _Lines, runs: Mapping[str, Trajectory]) -> Panel:
+    train = draw.all(runs, {key: (run.ts, run.loss) for key, run in runs.items()}, "-")
+    test = draw.all(runs, {key: (run.ts, run.test_loss) for key, run in runs.items()}, "--")
+    values = np.concatenate([line.values for line in (*train, *test)])
     log = bool(len(values)) and bool(values.max() > 10 * values.min() > 0)
     title = "loss (solid: training, dashed: test)" if test else "training loss"
     return Panel(title, "mean loss per point", (*train, *test), log=log)
 
 
-def _along(runs: Mapping[str, Trajectory], series: Mapping[str, Values]) -> tuple[Curve, ...]:
-    """Curves that vanish at t = 0, which a logarithmic axis cannot show, without that point."""
-    return tuple(_started(curve) for curve in _curves(runs, series, "-"))
+def _bound(label: str, ts: Series, values: Series, *, look: int) -> Line:
+    return _started((Line(label, ts, values, look, "--", plain=True),))[0]
 
 
-def _curves(
-    runs: Mapping[str, Trajectory], series: Mapping[str, Values], line: str
-) -> tuple[Curve, ...]:
-    found = []
-    for place, (name, run) in enumerate(runs.items(), start=0 if EXACT in runs else 1):
-        ts, values = series[name]
-        look = THEORY_LOOKS.get(name, place and 1 + (place - 1) % PLAIN_LOOKS)
-        if ts is not None and values is not None:
-            end = run.stop.t if run.stop.reason == "blow-up" else None
-            # A Taylor model of degree 1 is order 2, and perturbation theory is nearly order 4:
-            # dotted, they let those be seen below.
-            above = name.startswith("Taylor") or name == THEORIES["perturbation"]
-            drawn = ":" if above and line == "-" else line
-            found.append(Curve(name, ts, values, look, drawn, end, broad=name == EXACT))
-    return tuple(found)
+def _doubted(line: Line, floors: Mapping[str, Series]) -> Line:
+    if line.label not in floors:
+        return line
+    below = floors[line.label][-len(line.x) :] >= line.values
+    return dataclasses.replace(line, doubtful=below)
 
 
-def _bound(label: str, ts: Series, values: Series, *, look: int) -> Curve:
-    return _started(Curve(label, ts, values, look, "--", plain=True))
+def _noted(line: Line, notes: Mapping[str, str]) -> Line:
+    return dataclasses.replace(line, note=notes.get(line.label, ""))
 
 
-def _doubted(curve: Curve, floors: Mapping[str, Series]) -> Curve:
-    if curve.label not in floors:
-        return curve
-    below = floors[curve.label][-len(curve.x) :] >= curve.values
-    return dataclasses.replace(curve, doubtful=below)
-
-
-def _noted(curve: Curve, notes: Mapping[str, str]) -> Curve:
-    return dataclasses.replace(curve, note=notes.get(curve.label, ""))
-
-
-def _started(curve: Curve) -> Curve:
-    later = curve.x > 0
-    return dataclasses.replace(curve, x=curve.x[later], values=curve.values[later])
+def _started(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Lines that vanish at t = 0, which a logarithmic axis cannot show, without that point."""
+    return tuple(
+        dataclasses.replace(line, x=line.x[line.x > 0], values=line.values[line.x > 0])
+        for line in lines
+    )

@@ -9,29 +9,20 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import METHODS, Choice, choose, compared_bytes
-from nthsim.budget.size import Size, flow_bytes, hierarchy_bytes, taylor_bytes
-from nthsim.budget.work import (
-    dense_side_flops,
-    gradient_flops,
-    kernel_flops,
-    kernels_flops,
-    recorded_flops,
-    series_side_flops,
-    taylor_side_flops,
-)
+from nthsim.budget.fits import Needs
+from nthsim.budget.size import Size
+from nthsim.budget.work import gradient_flops
+from nthsim.comparison.asked import checked_curves, compared_bytes, lowered, settled
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.gradient_flow import flow_needs
+from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.parameters import Parameters, parameters
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import Recorded, problem_size, schedule
-from nthsim.dynamics.truncations import check_roads
-from nthsim.inputs.arrays import choice
+from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import checked_integers, orders_to
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.inputs.memory import available, largest, memory_limit, readable
-from nthsim.kernels.work import ENDLESS
 from nthsim.results.terminal import COLUMNS, short, table, wrapped
-from nthsim.solvers.auto import Auto
 
 #: What the columns of a plan's table hold.
 LEGEND = (
@@ -42,45 +33,19 @@ LEGEND = (
 )
 
 
-class Estimate(eqx.Module):
-    """What one dynamics takes: numbers that move and that are frozen, bytes at the peak, flops.
-
-    `kernels` is the work of its kernels before the start (for exact flow, of those recorded along
-    it), `side` that of one right-hand side, and `gradient` that of one gradient of the loss.
-    `choice` is the road that a truncation takes and the reason for it.
-    """
-
-    name: str
-    moving: int
-    frozen: int
-    peak: int
-    kernels: int
-    side: int
-    gradient: int
-    choice: Choice | None = None
-
-    def row(self) -> list[str]:
-        """Its cells in the table."""
-        numbers = [self.moving, self.frozen, self.peak, self.kernels, self.side]
-        gradients = Decimal(self.side) / Decimal(max(1, self.gradient))
-        method = "" if self.choice is None else self.choice.method
-        return [self.name, method, *map(short, numbers), short(gradients)]
-
-
 class Plan(eqx.Module):
-    """What exact flow and each order will take, and what of it does not fit into `memory` bytes.
+    """What exact flow and each curve will take, and what of it does not fit into `memory` bytes.
 
-    `together` is the peak in bytes of all of them in one `compare`; `parameters` is what trains,
-    array by array.
+    `curves` are those beside exact flow, and `needs` what each takes alone, by its key. `together`
+    is the peak in bytes of all of them in one `compare`; `parameters` is what trains, array by
+    array.
     """
 
     size: Size
     precision: str
     memory: int
-    orders: tuple[int, ...]
-    degrees: tuple[int, ...]
-    method: str
-    estimates: tuple[Estimate, ...]
+    curves: tuple[Curve, ...]
+    needs: dict[str, Needs]
     together: int
     parameters: Parameters
 
@@ -99,44 +64,51 @@ class Plan(eqx.Module):
         )
         heads = ["", "", "moving", "frozen", "peak", "kernels", "right-hand side", "in gradients"]
         units = ["", "", "numbers", "numbers", "bytes", "flops", "flops", ""]
-        rows = [heads, units, *(estimate.row() for estimate in self.estimates)]
+        rows = [heads, units, *(self._row(key, needs) for key, needs in self.needs.items())]
         total = f"all in one comparison: {readable(self.together)} at the peak"
         free = f"{readable(self.memory)} of memory are available"
         legend = textwrap.fill(LEGEND, COLUMNS)
-        chosen = [(e.name, e.choice) for e in self.estimates if e.choice is not None]
-        reasons = [wrapped(f"{name}: {choice}") for name, choice in chosen]
+        reasons = [
+            wrapped(f"{key}: {each.choice}") for key, each in self.needs.items() if each.choice
+        ]
         verdict = [f"{total}; {free}", self._verdict()]
         lines = [about, "", table(rows), "", legend, "", *reasons, "", *verdict]
         return "\n".join(lines)
 
+    def _row(self, key: str, each: Needs) -> list[str]:
+        """What one dynamics takes, and how many gradients of the loss its right-hand side is."""
+        numbers = [each.moving, each.frozen, each.peak, each.kernels, each.side]
+        gradients = Decimal(each.side) / Decimal(max(1, gradient_flops(self.size)))
+        method = "" if each.choice is None else each.choice.method
+        return [key, method, *map(short, numbers), short(gradients)]
+
     def _verdict(self) -> str:
         if self.fits:
             return "everything fits"
-        top = max(self.orders)
-        n = largest(lambda n: self._fits(top, n), 1, self.size.n)
-        p = largest(lambda p: self._fits(p, self.size.n), 2, top)
+        orders = [curve.p for curve in self.curves if isinstance(curve, Order)]
+        top, here = max(orders, default=0), self.size.n
+        n = largest(lambda n: self._fits(self.curves, n), 1, here)
         fewer = "no n fits" if n is None else f"the largest n that fits is {n}"
+        if not orders:
+            return f"does not fit: {fewer}"
+        p = largest(lambda p: self._fits(lowered(self.curves, p), here), 2, top)
         lower = "no order fits" if p is None else f"the largest order that fits is {p}"
-        return f"does not fit: at order {top} {fewer}; at n = {self.size.n} {lower}"
+        return f"does not fit: at order {top} {fewer}; at n = {here} {lower}"
 
-    def _fits(self, top: int, n: int) -> bool:
-        certified, orders = self.precision == "float64", orders_to(top, self.orders)
-        sized = self.size.with_n(n)
+    def _fits(self, curves: Sequence[Curve], n: int) -> bool:
+        certified, sized = self.precision == "float64", self.size.with_n(n)
         with memory_limit(self.memory):
-            needed = compared_bytes(sized, orders, self.degrees, self.method, certified=certified)
-        return needed <= self.memory
+            chosen = settled(curves, sized, certified=certified)
+            return compared_bytes(chosen, sized, certified=certified) <= self.memory
 
 
 def plan(
     model: PyTree,
     data: Dataset,
-    orders: Sequence[int] | Int[np.ndarray, " orders"],
-    ts: ArrayLike,
+    curves: Sequence[int | Curve] | Int[np.ndarray, " orders"],
+    run: Run | ArrayLike,
     *,
-    taylor: Sequence[int] | Int[np.ndarray, " degrees"] = (),
     loss: Loss = squared_error,
-    method: str = "auto",
-    record_kernel: Recorded = True,
     memory: int | None = None,
 ) -> Plan:
     """Estimate what `compare` would take, before anything is allocated.
@@ -149,72 +121,24 @@ def plan(
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, test points.
-        orders: The truncation orders p, each at least 2.
-        ts: Save times; only their number counts here.
-        taylor: Degrees q of Taylor models, each at least 1.
+        curves: As in `compare`.
+        run: As in `compare`; of save times only the number counts here.
         loss: Differentiable function of one output and one target.
-        method: As in `hierarchy`, for every order.
-        record_kernel: As in `compare`.
         memory: The bytes to stay within; None means what is free on the device.
 
     Raises:
         ValueError: When an argument is not as above.
     """
-    chosen = checked_integers("orders", orders, 2)
-    degrees = checked_integers("taylor", taylor, 1, empty=True)
-    choice("method", method, METHODS)
-    course = schedule(ts, Auto(), record_kernel)
+    chosen = checked_curves(curves)
+    run = checked_run(run, ("kernel",))
     problem = pose(model, data, loss)
-    size = problem_size(problem, course)
-    precision, free = problem.x.dtype.name, available(memory)
+    size, precision, free = problem_size(problem, run), problem.x.dtype.name, available(memory)
+    certified = precision == "float64"
     with memory_limit(free):
-        estimates = (
-            _flow_estimate(size),
-            *(_hierarchy_estimate(size, p, method) for p in chosen),
-            *(_taylor_estimate(size, q) for q in degrees),
-        )
-        check_roads(problem, {p: choose(size, p, method) for p in chosen}, degrees)
-        certified = precision == "float64"
-        together = compared_bytes(size, chosen, degrees, method, certified=certified)
-    listed = parameters(model)
-    return Plan(size, precision, free, chosen, degrees, method, estimates, together, listed)
-
-
-def _flow_estimate(size: Size) -> Estimate:
-    return Estimate(
-        name="exact flow",
-        moving=size.parameters,
-        frozen=0,
-        peak=flow_bytes(size),
-        kernels=size.recorded * kernel_flops(size, 2),
-        side=gradient_flops(size),
-        gradient=gradient_flops(size),
-    )
-
-
-def _hierarchy_estimate(size: Size, order: int, method: str) -> Estimate:
-    road = choose(size, order, method)
-    dense = road.method == "dense"
-    terms = min(order, ENDLESS) - 1
-    return Estimate(
-        name=f"order {order}",
-        moving=size.moving(order) if dense else terms * size.parameters,
-        frozen=size.entries(order) if dense else size.parameters,
-        peak=hierarchy_bytes(size, order, road.method),
-        kernels=(kernels_flops if dense else recorded_flops)(size, order),
-        side=(dense_side_flops if dense else series_side_flops)(size, order),
-        gradient=gradient_flops(size),
-        choice=road,
-    )
-
-
-def _taylor_estimate(size: Size, degree: int) -> Estimate:
-    return Estimate(
-        name=f"Taylor {degree}",
-        moving=size.parameters,
-        frozen=size.parameters,
-        peak=taylor_bytes(size, degree),
-        kernels=size.recorded * size.kernel.work.nested(size.points, size.n * size.kernel.k, 2),
-        side=taylor_side_flops(size, degree),
-        gradient=gradient_flops(size),
-    )
+        alone = {curve.key: curve.needs(size) for curve in chosen}
+        beside = settled(chosen, size, certified=certified)
+        for curve in beside:
+            curve.check(problem)
+        together = compared_bytes(beside, size, certified=certified)
+    needs = {"exact flow": flow_needs(size), **alone}
+    return Plan(size, precision, free, chosen, needs, together, parameters(model))

@@ -99,8 +99,8 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
             "kernel drift of exact flow since t = 0, relative in Frobenius norm: "
             f"{scientific(_largest(drift))} (end: {scientific(_last(drift))})"
         )
-    roads = {label: run.method for label, run in trajectories.items() if run.method is not None}
-    lines += [wrapped(f"{label}: {method}") for label, method in roads.items()]
+    methods = {label: run.method for label, run in trajectories.items() if run.method is not None}
+    lines += [wrapped(f"{label}: {method}") for label, method in methods.items()]
     common = next(iter(trajectories.values())).solver if trajectories else ""
     others = {label: run.solver for label, run in trajectories.items() if run.solver != common}
     lines += [wrapped(f"{label}: {solver}") for label, solver in others.items()]
@@ -115,6 +115,7 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
             lines.append(f"{label}: {run.stats.forced} {missed}")
         if run.stop.reason != "horizon":
             lines.append(f"{label}: {run.stop.message}")
+        lines += [wrapped(f"{label}, {line}") for line in run.recorded()]
     return lines
 
 

@@ -19,7 +19,7 @@ from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import made_folder, replacing
 from nthsim.solvers.history import History
 from nthsim.solvers.integration import AbstractKeeper
-from nthsim.solvers.run import Run
+from nthsim.solvers.run import Integration
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.stop import Stop
 from nthsim.solvers.until import Until
@@ -50,7 +50,7 @@ class Checkpoint(AbstractKeeper):
         self.path, self.subject = path, subject
         self.written, self.took, self.broken = time.perf_counter(), 0.0, False
 
-    def restore(self, run: Run) -> History:
+    def restore(self, run: Integration) -> History:
         """Bring a run to where the file left it, and return what had been recorded.
 
         Raises:
@@ -70,7 +70,7 @@ class Checkpoint(AbstractKeeper):
         except Exception as error:  # whatever Equinox and NumPy meet in foreign bytes
             raise self._damaged(error) from error
 
-    def keep(self, run: Run, history: History, *, now: bool = False) -> None:
+    def keep(self, run: Integration, history: History, *, now: bool = False) -> None:
         """Write where a run is, unless that was done a moment ago and need not be `now`."""
         since = time.perf_counter() - self.written
         if self.broken or not (now or since > max(LEAST_SECONDS, self.took / PART)):
@@ -86,7 +86,7 @@ class Checkpoint(AbstractKeeper):
         self.written = time.perf_counter()
         self.took = self.written - clock
 
-    def _bytes(self, run: Run, history: History) -> bytes:
+    def _bytes(self, run: Integration, history: History) -> bytes:
         arrays = {name: np.asarray(a) for name, a in history.stacked().items()}
         payload = io.BytesIO()
         eqx.tree_serialise_leaves(payload, (run.carry, arrays))
@@ -132,7 +132,7 @@ class Checkpoint(AbstractKeeper):
             raise ValueError("its arrays are not what was written")
         return head, body
 
-    def _restored(self, run: Run, head: dict[str, Any], payload: bytes) -> History:
+    def _restored(self, run: Integration, head: dict[str, Any], payload: bytes) -> History:
         run.restore(head["counts"], head["choice"], fell_back=head["fell_back"])
         blank = run.blank() if head["started"] else run.carry
         like = {name: np.empty(shape, dtype) for name, (shape, dtype) in head["records"].items()}

@@ -8,8 +8,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from nthsim.dynamics.run import Schedule
-from nthsim.dynamics.trajectory import Trajectory, heard
+from nthsim.dynamics.run import Run
+from nthsim.dynamics.trajectory import Trajectory, raise_if_interrupted
 
 Series = Float[np.ndarray, " T"]
 
@@ -45,8 +45,8 @@ def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
     }
     difference = {name: _difference(a, b) for name, (a, b) in pairs.items()}
     f, loss, kernel, clock = difference["f"], difference["loss"], difference["kernel"], None
-    if kernel is not None and exact.kernel_ts is not None:
-        clock = exact.kernel_ts[: len(kernel)]
+    if kernel is not None and exact.record_ts is not None:
+        clock = exact.record_ts[: len(kernel)]
     assert f is not None
     assert loss is not None
     return Errors(
@@ -66,7 +66,7 @@ def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
 def drift(exact: Trajectory, start: Float[np.ndarray, "n ..."] | None) -> Series | None:
     r"""$\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ where `start` is $K^{(2)}_0$, at t = 0.
 
-    At the times `kernel_ts` of the flow, the first of which may come later. None where either
+    At the times `record_ts` of the flow, the first of which may come later. None where either
     kernel is unknown or no time was reached.
     """
     if exact.kernel is None or start is None or not len(exact.kernel):
@@ -110,23 +110,21 @@ def _relative(difference: np.ndarray | None, exact: np.ndarray | None) -> Series
     return _norm(difference) / _norm(exact[: len(difference)])
 
 
-def audited(
-    run: Trajectory, again: Callable[[Schedule], Trajectory], course: Schedule
-) -> Trajectory:
+def audited(known: Trajectory, again: Callable[[Run], Trajectory], run: Run) -> Trajectory:
     """A trajectory with its `solver_error`, how far a tighter solve of the same is from it."""
-    tighter = heard(again(course.audit(run.f.dtype)))
-    both = min(len(run.ts), len(tighter.ts))
-    found = np.full(len(run.ts), np.inf)
-    found[:both] = rms(run.f[:both] - tighter.f[:both])
-    return dataclasses.replace(run, solver_error=found)
+    tighter = raise_if_interrupted(again(run.audit(known.f.dtype)))
+    both = min(len(known.ts), len(tighter.ts))
+    found = np.full(len(known.ts), np.inf)
+    found[:both] = rms(known.f[:both] - tighter.f[:both])
+    return dataclasses.replace(known, solver_error=found)
 
 
-def floor(run: Trajectory, exact: Trajectory) -> Series | None:
+def floor(other: Trajectory, exact: Trajectory) -> Series | None:
     """The solver errors of a run and of exact flow together, at the times that both reached.
 
     What lies between the two by less says nothing. None for what was not audited.
     """
-    if run.solver_error is None or exact.solver_error is None:
+    if other.solver_error is None or exact.solver_error is None:
         return None
-    both = min(len(run.ts), len(exact.ts))
-    return run.solver_error[:both] + exact.solver_error[:both]
+    both = min(len(other.ts), len(exact.ts))
+    return other.solver_error[:both] + exact.solver_error[:both]

@@ -1,34 +1,30 @@
 """Exact training: gradient flow of the network itself."""
 
-import os
 from collections.abc import Callable
 
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import check_flow
+from nthsim.budget.fits import Needs, check_flow
+from nthsim.budget.size import Size, flow_bytes
+from nthsim.budget.work import gradient_flops, kernel_flops
+from nthsim.dynamics.observable import check_observables
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Recorded, Schedule, problem_size, schedule
+from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.trajectory import SolveError, Trajectory, trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
-from nthsim.solvers.auto import Auto
+from nthsim.network.network import Network
 from nthsim.solvers.parameter_flow import ParameterFlow
-from nthsim.solvers.solver import AbstractSolver
-from nthsim.solvers.until import Until
 
 
 def gradient_flow(
     model: PyTree,
     data: Dataset,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
-    solver: AbstractSolver = Auto(),
-    until: Until = Until(),
-    checkpoint: str | os.PathLike[str] | None = None,
-    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -40,15 +36,8 @@ def gradient_flow(
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, test points.
-        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        run: Save times, shape (T,), or a `Run` of them, a solver, and what to record.
         loss: Differentiable function of one output and one target.
-        solver: Method, tolerances and step limit.
-        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
-            rate of the loss or seconds. The state there is recorded as one more save time.
-        record_kernel: Whether to record $K^{(2)}$ along the flow, at each save time; or at which
-            of `ts`.
-        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
-            again goes on from there; `until` and the step limit may change in between.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -60,29 +49,45 @@ def gradient_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
-    concrete("gradient_flow", model, data, ts)
-    course = schedule(ts, solver, record_kernel, until, checkpoint)
+    run = checked_run(run)
+    concrete("gradient_flow", model, data, run.ts)
     problem = pose(model, data, loss)
-    check_flow(problem_size(problem, course))
-    flow = exact(problem, course, progress=progress)
+    check_flow(problem_size(problem, run))
+    flow = exact(problem, run, progress=progress)
     if flow.stop.failed and throw:
         raise SolveError(flow)
     return flow
 
 
 def exact(
-    problem: Problem, course: Schedule, *, name: str = "exact gradient flow", progress: bool
+    problem: Problem, run: Run, *, name: str = "exact gradient flow", progress: bool
 ) -> Trajectory:
     """Integrate the network's own gradient flow."""
-    system = parameter_flow(problem)
+    system, parameters, labels = parameter_flow(problem), None, {}
+    if isinstance(problem.network, Network):  # and no polynomial, which is another network
+        check_observables(run.record or (), problem)
+        parameters, labels = system.moved, run.labels
 
     def kernel() -> Callable[[PyTree[Array]], Array]:
         evaluate = problem.kernel(2)
         return lambda state: evaluate(system.moved(state))
 
-    solution = course.integrated(problem, system, kernel, name, progress=progress)
+    solution = run.integrated(
+        problem, system, kernel, name, parameters=parameters, progress=progress
+    )
     model = problem.network.model(system.moved(solution.state))
-    return trajectory(name, problem, solution, model=model)
+    return trajectory(name, problem, solution, model=model, labels=labels)
+
+
+def flow_needs(size: Size) -> Needs:
+    """What exact flow takes."""
+    return Needs(
+        moving=size.parameters,
+        frozen=0,
+        peak=flow_bytes(size),
+        kernels=size.recorded * kernel_flops(size, 2),
+        side=gradient_flops(size),
+    )
 
 
 def parameter_flow(problem: Problem) -> ParameterFlow:

@@ -2,42 +2,112 @@
 
 import dataclasses
 import math
-import os
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import METHODS, check_hierarchy, choose
-from nthsim.budget.size import Size
+from nthsim.budget.fits import METHODS, Choice, Needs, check_hierarchy, choose
+from nthsim.budget.size import Size, hierarchy_bytes
+from nthsim.budget.work import (
+    dense_side_flops,
+    kernels_flops,
+    recorded_flops,
+    series_side_flops,
+)
+from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Recorded, Schedule, problem_size, schedule
+from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Ladder, SolveError, Trajectory
-from nthsim.dynamics.truncations import check_roads, truncations
+from nthsim.dynamics.truncations import integrated_dense, integrated_series
 from nthsim.inputs.arrays import choice, concrete, real
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count
 from nthsim.inputs.loss import Loss, squared_error
-from nthsim.solvers.auto import Auto
-from nthsim.solvers.solver import AbstractSolver
+from nthsim.kernels.derivatives import check_forward
+from nthsim.kernels.work import ENDLESS
 from nthsim.solvers.until import Until
+
+
+class Order(Curve):
+    r"""The hierarchy truncated at order p, by `method` as in `hierarchy`.
+
+    Raises:
+        ValueError: When p is no integer of at least 2, or there is no such method.
+    """
+
+    p: int = eqx.field(converter=lambda p: count("order", p, 2))
+    method: str = eqx.field(default="auto", kw_only=True)
+    choice: Choice | None = eqx.field(default=None, kw_only=True)
+
+    def __check_init__(self):
+        """Check what a user said."""
+        choice("method", self.method, METHODS)
+
+    @property
+    def key(self) -> str:
+        """Such as "order 3"."""
+        return f"order {self.p}"
+
+    @property
+    def rank(self) -> int:
+        """Tensors start from kernels, series from none."""
+        assert self.choice is not None
+        return self.p if self.choice.method == "dense" else 0
+
+    def settled(self, size: Size) -> "Order":
+        """The same with the method that it takes; "auto" is the one that should be quicker."""
+        return dataclasses.replace(self, choice=choose(size, self.p, self.method))
+
+    def check(self, problem: Problem) -> None:
+        """Refuse derivatives that the model does not allow."""
+        assert self.choice is not None
+        if self.choice.method == "series":
+            check_forward(problem.forward, f"{self.key} as a series")
+        elif not problem.forward:
+            problem.kernel(self.p)  # which refuses
+
+    def check_memory(self, size: Size) -> None:
+        """By the method that it takes."""
+        check_hierarchy(size, self.p, self.method)
+
+    def needs(self, size: Size) -> Needs:
+        """By the method that it takes."""
+        choice = self.choice or choose(size, self.p, self.method)
+        dense, terms = choice.method == "dense", min(self.p, ENDLESS) - 1
+        return Needs(
+            moving=size.moving(self.p) if dense else terms * size.parameters,
+            frozen=size.entries(self.p) if dense else size.parameters,
+            peak=hierarchy_bytes(size, self.p, choice.method),
+            kernels=(kernels_flops if dense else recorded_flops)(size, self.p),
+            side=(dense_side_flops if dense else series_side_flops)(size, self.p),
+            held=size.itemsize * (size.entries(self.p) + size.moving(self.p)) if dense else 0,
+            choice=choice,
+        )
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """By the method that it takes."""
+        assert self.choice is not None
+        words = {"name": f"order-{self.p} truncation", "why": str(self.choice)}
+        if self.choice.method == "dense":
+            kernels = start.kernels(self.p)
+            return integrated_dense(start.problem, kernels, run, **words, progress=progress)
+        return integrated_series(start.expandable, self.p, run, **words, progress=progress)
 
 
 def hierarchy(
     model: PyTree,
     data: Dataset,
     order: int | str,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     tol: float = 1e-3,
     max_order: int = 8,
     method: str = "auto",
     loss: Loss = squared_error,
-    solver: AbstractSolver = Auto(),
-    until: Until = Until(),
-    checkpoint: str | os.PathLike[str] | None = None,
-    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -53,7 +123,7 @@ def hierarchy(
         data: Training data and, perhaps, test points, which are carried along passively.
         order: The order p, at least 2; or "auto" for the first that differs from the one before it
             by at most `tol` all along.
-        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        run: As in `gradient_flow`; a kernel that is recorded is $\tilde K^{(2)}$.
         tol: The root mean square difference of f that "auto" is content with, on training and on
             test points.
         max_order: The highest order that "auto" tries.
@@ -62,12 +132,6 @@ def hierarchy(
             without any tensor; "auto" takes the one that should be quicker, and says why in
             `method`.
         loss: Differentiable function of one output and one target.
-        solver: Method, tolerances and step limit.
-        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
-            rate of the loss or seconds. The state there is recorded as one more save time.
-        record_kernel: Whether to record $\tilde K^{(2)}$ at each save time; or at which of `ts`.
-        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
-            again goes on from there; `until` and the step limit may change in between.
         progress: Whether to show progress bars when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -81,37 +145,36 @@ def hierarchy(
             order up to `max_order` is within `tol`, and `throw`; its `.trajectory` holds what was
             computed.
     """
-    concrete("hierarchy", model, data, ts)
+    run = checked_run(run)
+    concrete("hierarchy", model, data, run.ts)
     choice("method", method, METHODS)
-    course = schedule(ts, solver, record_kernel, until, checkpoint)
+    check_everywhere(run, "a truncation")
     found = isinstance(order, str)
     if found:
         choice("order", order, ("auto",))
-        if until != Until():
+        if run.until != Until():
             raise ValueError('`until` must be left out where `order` is "auto", but is given.')
         tol, max_order = _tolerance(tol), count("max_order", max_order, 3)
     problem = pose(model, data, loss)
-    size = problem_size(problem, course)
+    size, start = problem_size(problem, run), Start(problem, progress=progress)
     if found:
-        run = _climbed(problem, size, course, tol, max_order, method, progress=progress)
+        solved = _climbed(start, size, run, tol, max_order, method, progress=progress)
     else:
-        order = count("order", order, 2)
-        check_hierarchy(size, order, method)
-        roads = {order: choose(size, order, method)}
-        check_roads(problem, roads)
-        run = truncations(problem, roads, progress=progress).integrate(
-            order, course, progress=progress
-        )
-    missed = run.ladder is not None and not run.ladder.reached
-    if (run.stop.failed or missed) and throw:
-        raise SolveError(run)
-    return run
+        asked = Order(order, method=method)
+        asked.check_memory(size)
+        curve = asked.settled(size)
+        curve.check(problem)
+        solved = curve.trajectory(run, start, progress=progress)
+    missed = solved.ladder is not None and not solved.ladder.reached
+    if (solved.stop.failed or missed) and throw:
+        raise SolveError(solved)
+    return solved
 
 
 def _climbed(
-    problem: Problem,
+    start: Start,
     size: Size,
-    course: Schedule,
+    run: Run,
     tol: float,
     max_order: int,
     method: str,
@@ -120,38 +183,37 @@ def _climbed(
 ) -> Trajectory:
     """The first order that is within `tol` of the one before it, or the last that was tried."""
     check_hierarchy(size, 3, method, name="max_order")
-    runs: list[Trajectory] = []
+    found: list[Trajectory] = []
     differences: list[float] = []
-    prepared, ended = None, ""
+    ended = ""
     for p in range(2, max_order + 1):
         try:
             check_hierarchy(size, p, method, name="max_order")
-            roads = {p: choose(size, p, method)}
-            check_roads(problem, roads)
-            prepared = truncations(problem, roads, known=prepared, progress=progress)
-            run = prepared.integrate(p, course, progress=progress)
+            curve = Order(p, method=method).settled(size)
+            curve.check(start.problem)
+            solved = curve.trajectory(run, start, progress=progress)
         except (ValueError, KeyboardInterrupt) as error:
-            if len(runs) < 2:
+            if len(found) < 2:
                 raise
             ended = str(error) or "interrupted"
             break
-        if run.stop.reason in ("interrupt", "step limit") and len(runs) > 1:
-            ended = f"order {p}: {run.stop}"
+        if solved.stop.reason in ("interrupt", "step limit") and len(found) > 1:
+            ended = f"order {p}: {solved.stop}"
             break
-        runs.append(run)
-        if len(runs) > 1:
-            differences.append(_difference(runs[-2], runs[-1], course))
-        if run.stop.reason == "interrupt" or (differences and differences[-1] <= tol):
+        found.append(solved)
+        if len(found) > 1:
+            differences.append(_difference(found[-2], found[-1], run))
+        if solved.stop.reason == "interrupt" or (differences and differences[-1] <= tol):
             break
-    orders = tuple(range(2, 2 + len(runs)))
+    orders = tuple(range(2, 2 + len(found)))
     reached = bool(differences) and differences[-1] <= tol
     ladder = Ladder(orders, tuple(differences), tol, reached, ended)
-    return dataclasses.replace(runs[-1], ladder=ladder)
+    return dataclasses.replace(found[-1], ladder=ladder)
 
 
-def _difference(one: Trajectory, other: Trajectory, course: Schedule) -> float:
+def _difference(one: Trajectory, other: Trajectory, run: Run) -> float:
     """The largest over time; infinite where either did not get to the end."""
-    if not len(one.ts) == len(other.ts) == len(course.ts):
+    if not len(one.ts) == len(other.ts) == len(run.ts):
         return math.inf
     pairs = ((one.f, other.f), (one.f_test, other.f_test))
     return max(float(rms(a - b).max()) for a, b in pairs if a is not None and b is not None)

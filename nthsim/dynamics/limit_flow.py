@@ -1,27 +1,28 @@
 """Training with the kernel of the infinitely wide network."""
 
-import dataclasses
-
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import Choice, check_hierarchy
+from nthsim.budget.fits import Needs, check_hierarchy
+from nthsim.budget.size import Size, hierarchy_bytes
+from nthsim.budget.work import dense_side_flops
+from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Recorded, Schedule, problem_size, schedule
+from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory
-from nthsim.dynamics.truncations import Truncations
+from nthsim.dynamics.truncations import integrated_dense
 from nthsim.inputs.arrays import choice, concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.kernels.limit_kernel import limit_kernel
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
-from nthsim.solvers.auto import Auto
-from nthsim.solvers.solver import AbstractSolver
-from nthsim.solvers.until import Until
 
-STARTS = ("network", "zero")
+#: Where it may start, and what that is.
+STARTS = {"network": "the network's own outputs", "zero": "outputs of zero"}
 
 #: The networks whose limits are known.
 KINDS = {FCN: "fcn", ResNet: "resnet"}
@@ -30,16 +31,69 @@ KINDS = {FCN: "fcn", ResNet: "resnet"}
 SHARED = ("depth", "activation", "c_sigma", "weight_scale", "readout_scale")
 
 
+class LimitKernel(Curve):
+    """Training with the kernel of infinite width, as in `limit_flow`, from its `start`.
+
+    Raises:
+        ValueError: When `start` is none of those.
+    """
+
+    start: str = eqx.field(
+        default="network", converter=lambda name: choice("start", name, tuple(STARTS))
+    )
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return "limit kernel"
+
+    @property
+    def auditable(self) -> bool:
+        """It is no solution of the network's own equations."""
+        return False
+
+    @property
+    def look(self) -> int:
+        """The first of theories."""
+        return 1
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a network without a known limit."""
+        check_limit(problem.network.model(problem.theta))
+
+    def check_memory(self, size: Size) -> None:
+        """As order 2."""
+        check_hierarchy(size, 2, "dense", name="data")
+
+    def needs(self, size: Size) -> Needs:
+        """As order 2, without the network's kernel."""
+        return Needs(
+            moving=size.moving(2),
+            frozen=size.entries(2),
+            peak=hierarchy_bytes(size, 2, "dense"),
+            kernels=0,
+            side=dense_side_flops(size, 2),
+            held=size.itemsize * size.entries(2),
+        )
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """As if the limit's kernel were the network's frozen one."""
+        problem = start.problem
+        f, why = problem.outputs(), f"tangent kernel of infinite width, from {STARTS[self.start]}"
+        f = f if self.start == "network" else jnp.zeros_like(f)
+        kernels = (f, _flat_kernel(problem))
+        return integrated_dense(
+            problem, kernels, run, name="limit kernel", why=why, progress=progress
+        )
+
+
 def limit_flow(
     model: PyTree,
     data: Dataset,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     start: str = "network",
     loss: Loss = squared_error,
-    solver: AbstractSolver = Auto(),
-    until: Until = Until(),
-    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -53,13 +107,10 @@ def limit_flow(
     Args:
         model: An `FCN` or a `ResNet`.
         data: Training data and, perhaps, passive test points.
-        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        run: As in `gradient_flow`; a kernel that is recorded is $K_\infty$.
         start: "network" starts at the outputs of `model`, so that nothing but the kernel differs
             from the order-2 truncation; "zero" at the mean of all initial networks.
         loss: Differentiable function of one output and one target.
-        solver: Method, tolerances and step limit.
-        until: When to stop before the last save time, as in `gradient_flow`.
-        record_kernel: Whether to record $K_\infty$ at each save time; or at which of `ts`.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -71,16 +122,17 @@ def limit_flow(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
-    concrete("limit_flow", model, data, ts)
-    choice("start", start, STARTS)
-    course = schedule(ts, solver, record_kernel, until)
+    run = checked_run(run)
+    concrete("limit_flow", model, data, run.ts)
+    check_everywhere(run, "the limit kernel's flow")
+    curve = LimitKernel(start)
     check_limit(model)
     problem = pose(model, data, loss)
-    check_hierarchy(problem_size(problem, course), 2, "dense", name="data")
-    run = limiting(problem, model, course, start=start, progress=progress)
-    if run.stop.failed and throw:
-        raise SolveError(run)
-    return run
+    curve.check_memory(problem_size(problem, run))
+    solved = curve.trajectory(run, Start(problem, progress=progress), progress=progress)
+    if solved.stop.failed and throw:
+        raise SolveError(solved)
+    return solved
 
 
 def check_limit(model: PyTree) -> None:
@@ -96,27 +148,8 @@ def check_limit(model: PyTree) -> None:
         )
 
 
-def limiting(
-    problem: Problem,
-    model: FCN | ResNet,
-    course: Schedule,
-    *,
-    start: str = "network",
-    progress: bool,
-) -> Trajectory:
-    """Integrate with the limit's kernel as if it were the network's frozen one."""
-    f = problem.outputs()
-    kernels = (f if start == "network" else jnp.zeros_like(f), _flat_kernel(problem, model))
-    words = f"tangent kernel of infinite width, from {_START[start]}"
-    frozen = Truncations(problem, {2: Choice("dense", words)}, kernels, ())
-    run = frozen.integrate(2, course, name="limit kernel", progress=progress)
-    return dataclasses.replace(run, method=words)
-
-
-_START = {"network": "the network's own outputs", "zero": "outputs of zero"}
-
-
-def _flat_kernel(problem: Problem, model: FCN | ResNet) -> Float[Array, "N_first N"]:
+def _flat_kernel(problem: Problem) -> Float[Array, "N_first N"]:
+    model = problem.network.model(problem.theta)
     options = {name: getattr(model, name) for name in SHARED}
     if isinstance(model, ResNet):
         options["c_res"] = model.c_res

@@ -9,28 +9,101 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import check_perturbation
+from nthsim.budget.fits import Needs, check_perturbation
+from nthsim.budget.size import Size, perturbation_bytes
+from nthsim.budget.work import kernels_flops
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.observable import shaped
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Recorded, Schedule, problem_size, schedule
+from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory, trajectory
-from nthsim.dynamics.truncations import FOURTH, Truncations, check_roads, with_fourth
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, loss_name, squared_error
-from nthsim.solvers.auto import Auto
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 
 
+class Perturbation(Curve):
+    """The first order in 1/m, as in `perturbation`."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return "perturbation"
+
+    @property
+    def rank(self) -> int:
+        """It is made of four kernels."""
+        return 4
+
+    @property
+    def auditable(self) -> bool:
+        """It is a closed form."""
+        return False
+
+    @property
+    def dotted(self) -> bool:
+        """It is nearly order 4."""
+        return True
+
+    @property
+    def look(self) -> int:
+        """The second of theories."""
+        return 2
+
+    def check(self, problem: Problem) -> None:
+        """Refuse another loss, and missing derivatives."""
+        check_quadratic(problem.residual.loss, "perturbation theory")
+        check_fourth(problem)
+
+    def check_memory(self, size: Size) -> None:
+        """It holds four kernels."""
+        check_perturbation(size)
+
+    def needs(self, size: Size) -> Needs:
+        """Nothing moves."""
+        return Needs(
+            moving=0,
+            frozen=sum(size.entries(r) for r in range(1, 5)),
+            peak=perturbation_bytes(size),
+            kernels=kernels_flops(size, 4),
+            side=0,
+            held=size.itemsize * sum(size.entries(r) for r in range(1, 5)),
+        )
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """The expansion at all save times."""
+        del progress  # that of the kernels is shown by `start`
+        problem, kernels, clock = start.problem, start.kernels(4), time.perf_counter()
+        with jax.default_matmul_precision("highest"):
+            f, kernel = _evaluated(problem, kernels, run)
+        seconds = time.perf_counter() - clock
+        records = {"f": np.asarray(f)}
+        if kernel is not None:
+            records |= shaped(problem, np.asarray(kernel)) | {"record_ts": run.kernel_ts}
+        horizon = float(run.ts[-1])
+        solution = Solution(
+            ts=run.ts,
+            records=records,
+            state=None,
+            stop=Stop("horizon", horizon, f"reached t = {horizon:g}"),
+            stats=Stats(0, 0, 0, 0, seconds),
+            choice="closed form",
+        )
+        words = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
+        return trajectory("perturbation theory", problem, solution, method=words)
+
+
 def perturbation(
     model: PyTree,
     data: Dataset,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
-    record_kernel: Recorded = False,
     progress: bool = True,
 ) -> Trajectory:
     r"""Train with the frozen tangent kernel, corrected to first order in 1/m in closed form.
@@ -51,10 +124,9 @@ def perturbation(
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, passive test points.
-        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        run: As in `gradient_flow`, of which the times and what to record count here; a kernel that
+            is recorded is $K^{(2)}_0 + \Theta_1$.
         loss: Must be `squared_error`.
-        record_kernel: Whether to record $K^{(2)}_0 + \Theta_1$ at each save time; or at which of
-            `ts`.
         progress: Whether to show progress bars, of the kernels, when on a terminal.
 
     Returns:
@@ -63,13 +135,14 @@ def perturbation(
     Raises:
         ValueError: When an argument is not as above, or $K^{(4)}$ does not fit into memory.
     """
-    concrete("perturbation", model, data, ts)
-    course = schedule(ts, Auto(), record_kernel)
+    run = checked_run(run)
+    concrete("perturbation", model, data, run.ts)
+    check_everywhere(run, "perturbation theory")
     check_quadratic(loss, "perturbation theory")
-    problem = pose(model, data, loss)
-    check_perturbation(problem_size(problem, course))
-    check_roads(problem, FOURTH)
-    return perturbed(problem, course, progress=progress)
+    problem, curve = pose(model, data, loss), Perturbation()
+    curve.check(problem)
+    curve.check_memory(problem_size(problem, run))
+    return curve.trajectory(run, Start(problem, progress=progress), progress=progress)
 
 
 def check_quadratic(loss: Loss, what: str) -> None:
@@ -82,30 +155,10 @@ def check_quadratic(loss: Loss, what: str) -> None:
         raise ValueError(f"`loss` must be squared_error for {what}, but is {loss_name(loss)}.")
 
 
-def perturbed(
-    problem: Problem, course: Schedule, *, known: Truncations | None = None, progress: bool
-) -> Trajectory:
-    """Evaluate the expansion at all save times; kernels that are `known` are not computed again."""
-    start = Truncations(problem, {}, (), ()) if known is None else known
-    kernels = with_fourth(start, progress=progress).kernels[:4]
-    clock = time.perf_counter()
-    with jax.default_matmul_precision("highest"):
-        f, kernel = _evaluated(problem, kernels, course)
-    seconds = time.perf_counter() - clock
-    records = {"f": np.asarray(f)}
-    if kernel is not None:
-        records |= {"kernel": np.asarray(kernel), "kernel_ts": course.kernel_ts}
-    horizon = float(course.ts[-1])
-    solution = Solution(
-        ts=course.ts,
-        records=records,
-        state=None,
-        stop=Stop("horizon", horizon, f"reached t = {horizon:g}"),
-        stats=Stats(0, 0, 0, 0, seconds),
-        choice="closed form",
-    )
-    words = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
-    return trajectory("perturbation theory", problem, solution, method=words)
+def check_fourth(problem: Problem) -> None:
+    r"""Refuse a model that does not allow the derivatives of $K^{(4)}$."""
+    if not problem.forward:
+        problem.kernel(4)  # which refuses
 
 
 class _Expansion(eqx.Module):
@@ -153,7 +206,7 @@ def _weights(rates: list[Array], tau: Float[Array, ""]) -> tuple[Array, Array]:
 
 
 def _evaluated(
-    problem: Problem, kernels: tuple[Array, ...], course: Schedule
+    problem: Problem, kernels: tuple[Array, ...], run: Run
 ) -> tuple[Float[Array, "T N_first"], Float[Array, "S N_first N"] | None]:
     f, tangent, third, fourth = kernels
     N, y = tangent.shape[1], problem.residual.y.reshape(-1)
@@ -161,12 +214,12 @@ def _evaluated(
     rates = jnp.maximum(rates, jnp.zeros_like(rates))  # what lies below is rounding
     start = modes.T @ (f[:N] - y)
     taus, kernel_taus = (
-        jnp.asarray(ts / len(problem.x), f.dtype) for ts in (course.ts, course.kernel_ts)
+        jnp.asarray(ts / len(problem.x), f.dtype) for ts in (run.ts, run.kernel_ts)
     )
     driven = modes * start[None]  # the last slots, each met by the residual of a mode
     third, fourth = third @ driven, jnp.einsum("xbcd,ci,dj->xbij", fourth, driven, driven)
     kernel = None
-    if len(course.kernel_ts):
+    if len(run.kernel_ts):
         kernel = tangent[None] + _kernels(third, fourth, rates, kernel_taus)
     third, fourth = (jnp.einsum("xb...,bi->xi...", k, driven) for k in (third, fourth))
     expansion = _Expansion(

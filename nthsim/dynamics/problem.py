@@ -26,7 +26,7 @@ from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
 from nthsim.kernels.method import block_kernel
 from nthsim.network.expansion import AbstractExpansion
-from nthsim.network.expansion_method import Road, road
+from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.network import AbstractNetwork, precision
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
@@ -37,7 +37,7 @@ from nthsim.solvers.compiled import compiled, is_staged
 class Problem(eqx.Module):
     """The network with its initial parameters, inputs and residual, all of one precision.
 
-    `road` is how the network is expanded along a path, `forward` whether it has derivatives in
+    `method` is how the network is expanded along a path, `forward` whether it has derivatives in
     forward mode, and `linear_backward` whether its backward pass is linear.
     """
 
@@ -47,7 +47,7 @@ class Problem(eqx.Module):
     x_test: Array | None
     y_test: Array | None
     residual: Residual
-    road: Road
+    method: ExpansionMethod
     forward: bool = eqx.field(static=True, default=True)
     linear_backward: bool = eqx.field(static=True, default=True)
 
@@ -107,7 +107,7 @@ class Problem(eqx.Module):
 
     def expansion(self, terms: int) -> AbstractExpansion:
         """Outputs and gradients along a path of so many terms."""
-        return self.road.expansion(self.network, self.theta, self.x, self.out_shape, terms)
+        return self.method.expansion(self.network, self.theta, self.x, self.out_shape, terms)
 
     @property
     def rough(self) -> str:
@@ -150,7 +150,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     if loss is logistic:
         _check_signs("y", data.y)
         _check_signs("y_test", data.y_test)
-    way = road(network, theta, x, prod(out_shape))
+    way = expansion_method(network, theta, x, prod(out_shape))
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
     now, loss = program(loss, *one).digest(), alike(loss)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, DTypeLike, PyTree
 
+from nthsim.budget.size import STAGES
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import LOSSES, Loss, loss_name
 from nthsim.models.fcn import FCN
@@ -23,7 +24,8 @@ from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.exponential import Exponential
 from nthsim.solvers.implicit import Implicit
-from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.solver import AbstractSolver, Method
+from nthsim.solvers.system import AbstractSystem
 
 #: The networks that a file alone restores, and the solvers.
 MODELS = {"FCN": FCN, "ResNet": ResNet}
@@ -109,10 +111,31 @@ def restore_loss(facts: dict[str, Any], given: Loss | None) -> Loss | str:
     return LOSSES[name]
 
 
-def store_solver(solver: AbstractSolver | str) -> dict[str, Any]:
+class UnknownSolver(AbstractSolver):
+    """What stands for a solver that a file alone cannot restore; tells what that was."""
+
+    description: str = ""
+
+    def resolve(self, system: AbstractSystem, horizon: float, dtype: DTypeLike) -> Method:
+        """It solves nothing.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"`solver` must be one of nthsim's to compute this again, but is {self.description}."
+        )
+
+    def stages(self, dtype: DTypeLike) -> int:
+        """As if it were of the highest order."""
+        del dtype
+        return STAGES
+
+
+def store_solver(solver: AbstractSolver) -> dict[str, Any]:
     """The class of a solver, and its settings; a Diffrax method by its name."""
-    if isinstance(solver, str):
-        return {"class": None, "settings": {}, "description": solver}
+    if isinstance(solver, UnknownSolver):
+        return {"class": None, "settings": {}, "description": solver.description}
     fields = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
     settings = {
         name: type(value).__name__ if isinstance(value, dfx.AbstractSolver) else value
@@ -123,16 +146,18 @@ def store_solver(solver: AbstractSolver | str) -> dict[str, Any]:
     return {"class": name, "settings": settings, "description": f"{name}({shown})"}
 
 
-def restore_solver(facts: dict[str, Any]) -> AbstractSolver | str:
-    """The solver, or its description when its class or method is neither ours nor Diffrax's."""
+def restore_solver(facts: dict[str, Any]) -> AbstractSolver:
+    """The solver; an `UnknownSolver` when its class or method is neither ours nor Diffrax's."""
     settings = dict(facts["settings"])
     if "method" in settings:
         method = getattr(dfx, settings["method"], None)
         if not (isinstance(method, type) and issubclass(method, dfx.AbstractERK)):
-            return facts["description"]
+            return UnknownSolver(description=facts["description"])
         settings["method"] = method()
     solver = SOLVERS.get(facts["class"])
-    return facts["description"] if solver is None else solver(**settings)
+    if solver is None:
+        return UnknownSolver(description=facts["description"])
+    return solver(**settings)
 
 
 def _is_parameter(leaf: Any) -> bool:

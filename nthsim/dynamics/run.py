@@ -1,7 +1,7 @@
-"""When to record what, by which solver to get there, and where to keep it."""
+"""When to look at a run, how to step, when to stop, what to record, and where to keep it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import equinox as eqx
@@ -11,83 +11,93 @@ from numpy.typing import ArrayLike
 
 from nthsim.budget.size import Size, size_of
 from nthsim.dynamics.checkpoint import Checkpoint, checkpoint_folder, subject_of
+from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, observables
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import times
+from nthsim.results.record import Label
 from nthsim.results.terminal import Progress
+from nthsim.solvers.auto import Auto
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.solution import Solution
-from nthsim.solvers.solver import AbstractSolver, check_solver
+from nthsim.solvers.solver import AbstractSolver, checked_solver
 from nthsim.solvers.system import AbstractSystem
-from nthsim.solvers.until import Until
-
-#: All save times, none, or some of them.
-Recorded = bool | Sequence[float] | Float[Array | np.ndarray, " S"]
+from nthsim.solvers.until import Until, checked_until
 
 
-class KernelRecorder(eqx.Module):
-    r"""Evaluates $K^{(2)}$ of a state at those save times that were chosen.
+class Run(eqx.Module):
+    r"""When to look at a dynamics, how to step, when to stop, what to record, where to keep it.
 
-    With `always`, also at a time that nobody knew beforehand, where a run was told to stop.
-    """
+    Wherever one is asked for, an array of times stands for `Run(times)`.
 
-    times: Float[np.ndarray, " chosen"]
-    always: bool
-    evaluate: Callable[[PyTree[Array]], Array]
-
-    def __call__(self, t: float, state: PyTree[Array]) -> dict[str, np.ndarray]:
-        """`kernel` and `kernel_ts`, or nothing at other times."""
-        if not self.always and t not in self.times:
-            return {}
-        return {"kernel": np.asarray(self.evaluate(state)), "kernel_ts": np.array(t)}
-
-
-def kernel_times(
-    record_kernel: Recorded, ts: Float[np.ndarray, " T"]
-) -> Float[np.ndarray, " chosen"]:
-    """The save times at which the kernel is wanted: all, none, or those named.
+    Args:
+        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0, and its
+            unit is set by the factor 1/n in the loss.
+        solver: Method, tolerances and step limit.
+        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
+            rate of the loss or seconds. The state there is recorded as one more save time. In a
+            comparison it is for exact flow, and the others run to the same time.
+        record: What to record besides outputs: "kernel" for the tangent kernel $K^{(2)}$ of the
+            dynamics, and observables of your own (`Observable.of`), which exact flow alone has.
+            Left out, comparisons record the kernel, and single runs nothing.
+        record_ts: At which of `ts` to record that, shape (S,); at all if left out.
+        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
+            again goes on from there; `until` and the step limit may change in between.
+        label: A word for the names of the files there.
 
     Raises:
-        ValueError: When `record_kernel` is neither a bool nor some of `ts`.
-    """
-    if isinstance(record_kernel, bool | np.bool_):
-        return ts if record_kernel else ts[:0]
-    try:
-        chosen = times(record_kernel)
-    except ValueError as error:
-        reason = str(error).replace("`ts`", "`record_kernel`").replace("ts[", "record_kernel[")
-        raise ValueError(reason) from error
-    others = np.setdiff1d(chosen, ts)
-    if len(others):
-        raise ValueError(
-            f"`record_kernel` must be True, False or some of `ts`, but holds {others[0]:g}."
-        )
-    return chosen
-
-
-class Schedule(eqx.Module):
-    """Save times, solver, when to record kernels, when to stop, and a folder for checkpoints.
-
-    `label` tells apart the files of runs that are compared with exact flow up to different ends.
+        ValueError: When an argument is not as above.
     """
 
-    ts: Float[np.ndarray, " T"]
-    solver: AbstractSolver
-    kernel_ts: Float[np.ndarray, " S"]
-    until: Until = Until()
-    folder: Path | None = eqx.field(static=True, default=None)
+    ts: Float[np.ndarray, " T"] = eqx.field(converter=times)
+    _: dataclasses.KW_ONLY
+    solver: AbstractSolver = eqx.field(default=Auto(), converter=checked_solver)
+    until: Until = eqx.field(default=Until(), converter=checked_until)
+    record: tuple[Observable, ...] | None = eqx.field(default=None, converter=observables)
+    record_ts: Float[np.ndarray, " S"] | None = eqx.field(
+        default=None, converter=lambda ts: None if ts is None else times(ts, "record_ts")
+    )
+    checkpoint: str | Path | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="")
 
-    def checkpoint(
-        self, problem: Problem, name: str, method: str | None = None
-    ) -> Checkpoint | None:
-        """The file of one dynamics of a problem, if files are wanted."""
-        if self.folder is None:
-            return None
-        subject = subject_of(problem, self.solver, self.ts, self.kernel_ts)
-        subject |= {"dynamics": name, "method": method}
-        words = " ".join(word for word in (name, method, self.label) if word)
-        return Checkpoint(self.folder / f"{words.replace(' ', '-')}.ckpt", subject)
+    def __check_init__(self):
+        """Check what a user said."""
+        if self.record_ts is None:
+            return
+        others = np.setdiff1d(self.record_ts, self.ts)
+        if len(others):
+            raise ValueError(f"`record_ts` must be some of `ts`, but holds {others[0]:g}.")
+
+    @property
+    def recorded_ts(self) -> Float[np.ndarray, " S"]:
+        """The save times at which something is recorded besides outputs."""
+        if not self.record:
+            return self.ts[:0]
+        return self.ts if self.record_ts is None else self.record_ts
+
+    @property
+    def kernel_ts(self) -> Float[np.ndarray, " S"]:
+        """The save times at which the tangent kernel is recorded."""
+        recorded = any(isinstance(each, TangentKernel) for each in self.record or ())
+        return self.recorded_ts if recorded else self.ts[:0]
+
+    @property
+    def labels(self) -> dict[str, Label]:
+        """The axes and units of what is recorded of the parameters, by name."""
+        return {name: label for o in self.record or () for name, label in o.labels().items()}
+
+    def audit(self, dtype: DTypeLike) -> "Run":
+        """The same times at tolerances ten times as tight, with nothing else recorded."""
+        return Run(self.ts, solver=self.solver.tightened(dtype), record=())
+
+    def after(self, exact: Trajectory) -> "Run":
+        """That of what is compared with an exact flow: to where that was told to stop."""
+        if not exact.stop.asked:
+            return dataclasses.replace(self, until=Until())
+        label = f"to {exact.stop.t:.10g}"  # the same call may later come further
+        return dataclasses.replace(
+            self, ts=exact.ts, until=Until(), record_ts=exact.record_ts, label=label
+        )
 
     def integrated(
         self,
@@ -96,16 +106,17 @@ class Schedule(eqx.Module):
         kernel: Callable[[], Callable[[PyTree[Array]], Array]],
         name: str,
         *,
+        parameters: Callable[[PyTree[Array]], PyTree[Array]] | None = None,
         method: str | None = None,
         progress: bool,
     ) -> Solution:
-        """Integrate a dynamics of a problem; `kernel` makes what evaluates its kernel at a state.
+        """Integrate a dynamics of a problem; `parameters` are those at a state, if it has any.
 
-        It is asked for only where the kernel is to be recorded, as it takes time to make.
+        `kernel` makes what evaluates its kernel at a state. It is asked for only where the kernel
+        is to be recorded, as it takes time to make.
         """
-        observe = None
-        if len(self.kernel_ts):
-            observe = KernelRecorder(self.kernel_ts, self.records_all, kernel())
+        chosen = tuple(o for o in self.record or () if parameters or not o.of_parameters)
+        observe = self._recorder(problem, chosen, kernel, parameters) if chosen else None
         with Progress(name, progress) as bar:
             return integrate(
                 system,
@@ -114,57 +125,75 @@ class Schedule(eqx.Module):
                 until=self.until,
                 observe=observe,
                 report=bar.to if bar.shown else None,
-                keeper=self.checkpoint(problem, name, method),
+                keeper=self._checkpoint(problem, name, method),
             )
 
-    @property
-    def records_all(self) -> bool:
-        """Whether the kernel is recorded at every save time."""
-        return len(self.kernel_ts) == len(self.ts)
+    def _recorder(
+        self,
+        problem: Problem,
+        chosen: tuple[Observable, ...],
+        kernel: Callable[[], Callable[[PyTree[Array]], Array]],
+        parameters: Callable[[PyTree[Array]], PyTree[Array]] | None,
+    ) -> Recorder:
+        evaluate = kernel() if len(self.kernel_ts) else None
 
-    def audit(self, dtype: DTypeLike) -> "Schedule":
-        """The same times at tolerances ten times as tight, with nothing else recorded."""
-        return Schedule(self.ts, self.solver.tightened(dtype), self.ts[:0])
+        def moment(t: float, state: PyTree[Array]) -> Moment:
+            theta = None if parameters is None else parameters(state)
+            return Moment(t, problem, theta, lambda: evaluate(state))  # pyright: ignore[reportOptionalCall]
 
-    def after(self, exact: Trajectory) -> "Schedule":
-        """The schedule of what is compared with an exact flow: to where that was told to stop."""
-        if not exact.stop.asked:
-            return dataclasses.replace(self, until=Until())
-        kernel_ts = np.empty(0) if exact.kernel_ts is None else exact.kernel_ts
-        label = f"to {exact.stop.t:.10g}"  # the same call may later come further
-        return Schedule(exact.ts, self.solver, kernel_ts, folder=self.folder, label=label)
+        always = len(self.recorded_ts) == len(self.ts)
+        return Recorder(self.recorded_ts, always, chosen, moment)
+
+    def _checkpoint(self, problem: Problem, name: str, method: str | None) -> Checkpoint | None:
+        """The file of one dynamics of a problem, if files are wanted."""
+        if self.checkpoint is None:
+            return None
+        subject = subject_of(problem, self.solver, self.ts, self.recorded_ts)
+        subject |= {"record": [each.mark for each in self.record or ()]}
+        subject |= {"dynamics": name, "method": method}
+        words = " ".join(word for word in (name, method, self.label) if word)
+        return Checkpoint(Path(self.checkpoint) / f"{words.replace(' ', '-')}.ckpt", subject)
 
 
-def schedule(
-    ts: ArrayLike,
-    solver: AbstractSolver,
-    record_kernel: Recorded = False,
-    until: Until = Until(),
-    checkpoint: object = None,
-) -> Schedule:
-    """Check what a user said.
+def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = ()) -> Run:
+    """What a user handed in as a run, ready to begin: `usual` is recorded where nothing was said.
 
     Raises:
-        ValueError: When an argument is not as `gradient_flow` documents it.
+        ValueError: When it is neither a `Run` nor save times, or its folder cannot be made.
     """
-    check_solver(solver)
-    if not isinstance(until, Until):
-        raise ValueError(f"`until` must be an Until, such as Until(loss=1e-4), but is {until!r}.")
-    ts = times(ts)
-    kernel_ts = kernel_times(record_kernel, ts)
-    return Schedule(ts, solver, kernel_ts, until, checkpoint_folder(checkpoint))
+    found = run if isinstance(run, Run) else Run(run)
+    checkpoint_folder(found.checkpoint)
+    if found.record is not None:
+        return found
+    return dataclasses.replace(found, record=usual)
 
 
-def problem_size(problem: Problem, course: Schedule | None = None) -> Size:
+def check_everywhere(run: Run, what: str) -> None:
+    """Refuse observables of parameters for a dynamics that has none.
+
+    Raises:
+        ValueError: When there is one.
+    """
+    others = [each.name for each in run.record or () if each.of_parameters]
+    if others:
+        raise ValueError(
+            f'`record` must hold nothing but "kernel" for {what}, which has no network of its own '
+            f"at later times, but holds {others[0]}."
+        )
+
+
+def problem_size(problem: Problem, run: Run | None = None) -> Size:
     """The numbers of a problem, and of its runs if they are known."""
-    size = size_of(problem.network, problem.theta, problem.slots, problem.road)
+    size = size_of(problem.network, problem.theta, problem.slots, problem.method)
     size = dataclasses.replace(size, forward=problem.forward)
-    if course is None:
+    if run is None:
         return size
+    others = [each for each in run.record or () if not isinstance(each, TangentKernel)]
     return dataclasses.replace(
         size,
-        save_times=len(course.ts),
-        recorded=len(course.kernel_ts),
-        stages=course.solver.stages(problem.x.dtype),
-        basis=course.solver.basis(size.n * size.kernel.k),
+        save_times=len(run.ts),
+        recorded=len(run.kernel_ts),
+        noted=len(run.recorded_ts) * sum(each.numbers(size) for each in others),
+        stages=run.solver.stages(problem.x.dtype),
+        basis=run.solver.basis(size.n * size.kernel.k),
     )

@@ -1,29 +1,30 @@
 """Taylorised training: gradient flow of the Taylor polynomial of a network in its parameters."""
 
 import dataclasses
-import os
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import check_taylor
+from nthsim.budget.fits import Needs, check_taylor
+from nthsim.budget.size import Size, taylor_bytes
+from nthsim.budget.work import taylor_side_flops
+from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Recorded, Schedule, problem_size, schedule
+from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.start import Start
 from nthsim.dynamics.taylor_proof import proven
 from nthsim.dynamics.trajectory import SolveError, Trajectory
-from nthsim.dynamics.truncations import check_roads
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count
 from nthsim.inputs.loss import Loss, squared_error
+from nthsim.kernels.derivatives import check_forward
 from nthsim.network.coefficients import coefficients
 from nthsim.network.network import AbstractNetwork
-from nthsim.solvers.auto import Auto
-from nthsim.solvers.solver import AbstractSolver
-from nthsim.solvers.until import Until
 
 
 class TaylorNetwork(AbstractNetwork):
@@ -55,17 +56,64 @@ class TaylorNetwork(AbstractNetwork):
         return self
 
 
+class Taylor(Curve):
+    """The Taylor model of degree q, trained as in `taylor`.
+
+    Raises:
+        ValueError: When q is no integer of at least 1.
+    """
+
+    q: int = eqx.field(converter=lambda q: count("degree", q, 1))
+
+    @property
+    def key(self) -> str:
+        """Such as "Taylor 1"."""
+        return f"Taylor {self.q}"
+
+    @property
+    def dotted(self) -> bool:
+        """That of degree 1 is order 2."""
+        return True
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a model without forward derivatives."""
+        check_forward(problem.forward, f"the Taylor model of degree {self.q}")
+
+    def check_memory(self, size: Size) -> None:
+        """All its terms are evaluated at once."""
+        check_taylor(size, self.q)
+
+    def needs(self, size: Size) -> Needs:
+        """The parameters move as in exact flow."""
+        return Needs(
+            moving=size.parameters,
+            frozen=size.parameters,
+            peak=taylor_bytes(size, self.q),
+            kernels=size.recorded * size.kernel.work.nested(size.points, size.n * size.kernel.k, 2),
+            side=taylor_side_flops(size, self.q),
+        )
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """The gradient flow of the polynomial."""
+        problem = proven(start.problem, whole=True)
+        method, network = problem.method, problem.network
+        nested = method.obstacle is not None
+        network = network if nested else network.expandable(problem.theta, problem.x)
+        polynomial = TaylorNetwork(network, problem.theta, self.q, nested)
+        expanded = dataclasses.replace(problem, network=polynomial)
+        name = f"degree-{self.q} Taylor model"
+        return dataclasses.replace(
+            exact(expanded, run, name=name, progress=progress), method=str(method)
+        )
+
+
 def taylor(
     model: PyTree,
     data: Dataset,
     degree: int,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
-    solver: AbstractSolver = Auto(),
-    until: Until = Until(),
-    checkpoint: str | os.PathLike[str] | None = None,
-    record_kernel: Recorded = False,
     progress: bool = True,
     throw: bool = True,
 ) -> Trajectory:
@@ -80,15 +128,9 @@ def taylor(
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, test points.
         degree: The degree q, at least 1.
-        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0.
+        run: As in `gradient_flow`; a kernel that is recorded is the polynomial's own, by nested
+            derivatives.
         loss: Differentiable function of one output and one target.
-        solver: Method, tolerances and step limit.
-        until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
-            rate of the loss or seconds. The state there is recorded as one more save time.
-        record_kernel: Whether to record the polynomial's own tangent kernel, by nested
-            derivatives, at each save time; or at which of `ts`.
-        checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
-            again goes on from there; `until` and the step limit may change in between.
         progress: Whether to show a progress bar when on a terminal.
         throw: Whether a run that ends early raises, or returns what it has with the reason.
 
@@ -100,24 +142,14 @@ def taylor(
         SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
             `.trajectory` holds what was computed.
     """
-    concrete("taylor", model, data, ts)
-    degree = count("degree", degree, 1)
-    course = schedule(ts, solver, record_kernel, until, checkpoint)
+    run = checked_run(run)
+    concrete("taylor", model, data, run.ts)
+    curve = Taylor(degree)
+    check_everywhere(run, "a Taylor model")
     problem = pose(model, data, loss)
-    check_taylor(problem_size(problem, course), degree)
-    check_roads(problem, {}, (degree,))
-    run = taylorised(problem, degree, course, progress=progress)
-    if run.stop.failed and throw:
-        raise SolveError(run)
-    return run
-
-
-def taylorised(problem: Problem, degree: int, course: Schedule, *, progress: bool) -> Trajectory:
-    """Integrate the gradient flow of the Taylor polynomial."""
-    problem = proven(problem, whole=True)
-    way, network = problem.road, problem.network
-    network = network if way.obstacle else network.expandable(problem.theta, problem.x)
-    polynomial = TaylorNetwork(network, problem.theta, degree, way.obstacle is not None)
-    expanded = dataclasses.replace(problem, network=polynomial)
-    run = exact(expanded, course, name=f"degree-{degree} Taylor model", progress=progress)
-    return dataclasses.replace(run, method=str(way))
+    curve.check(problem)
+    curve.check_memory(problem_size(problem, run))
+    solved = curve.trajectory(run, Start(problem, progress=progress), progress=progress)
+    if solved.stop.failed and throw:
+        raise SolveError(solved)
+    return solved

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.dynamics.problem import Problem
 from nthsim.network.coefficients import has_right_rules
 from nthsim.network.expansion import AbstractExpansion, Path
-from nthsim.network.expansion_method import Road
+from nthsim.network.expansion_method import ExpansionMethod
 from nthsim.network.program import Evaluation
 from nthsim.solvers.compiled import compiled
 
@@ -35,12 +35,13 @@ class Found(eqx.Module):
 
 
 def proven(problem: Problem, *, whole: bool = False) -> Problem:
-    r"""The problem on its road if that is right, else on the next that is.
+    r"""The problem with its method if that is right, else with the next that is.
 
-    The road's coefficients along a path through $\theta_0$ in a random direction of all parameters
-    are compared with those by nested derivatives of the model as it is, in the same precision, for
-    all training and test inputs. Where they differ by more than rounding, or either is not finite,
-    the road is all through the network, and then nested derivatives, whose `obstacle` says why.
+    Its coefficients along a path through $\theta_0$ in a random direction of all parameters are
+    compared with those by nested derivatives of the model as it is, in the same precision, for all
+    training and test inputs. Where they differ by more than rounding, or either is not finite, the
+    next is Taylor arithmetic all through the network, and then nested derivatives, whose `obstacle`
+    says why.
     Nothing is computed for a network of operations whose rules are known to be right.
 
     Args:
@@ -50,12 +51,12 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
     Raises:
         TypeError: From JAX, when the model has no forward derivatives.
     """
-    way = problem.road
+    way = problem.method
     if way.obstacle is not None:
         return problem
     network = problem.network.expandable(problem.theta, problem.x)
     if has_right_rules(Evaluation(network, problem.theta, problem.x[0])):
-        return dataclasses.replace(problem, road=_all_through(way, None)) if whole else problem
+        return dataclasses.replace(problem, method=_all_through(way, None)) if whole else problem
     expected = _found(problem, _nested(way, "is its own reference"))
     fault = _singular(problem, expected)
     if fault is None:
@@ -64,20 +65,20 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
         for tried in (*ways, _all_through(way, aside)):
             fault = _fault(_found(problem, tried), expected)
             if fault is None:
-                return dataclasses.replace(problem, road=tried)
+                return dataclasses.replace(problem, method=tried)
     assert fault is not None
-    return dataclasses.replace(problem, road=_nested(way, fault))
+    return dataclasses.replace(problem, method=_nested(way, fault))
 
 
-def _nested(way: Road, obstacle: str) -> Road:
+def _nested(way: ExpansionMethod, obstacle: str) -> ExpansionMethod:
     return dataclasses.replace(way, calls=(), obstacle=obstacle)
 
 
-def _all_through(way: Road, aside: str | None) -> Road:
+def _all_through(way: ExpansionMethod, aside: str | None) -> ExpansionMethod:
     return dataclasses.replace(way, calls=(), aside=aside)
 
 
-def _found(problem: Problem, way: Road) -> Found:
+def _found(problem: Problem, way: ExpansionMethod) -> Found:
     theta, x = problem.theta, problem.x
     along = way.expansion(problem.network, theta, x, problem.out_shape, TERMS)
     return jax.tree.map(np.asarray, _evaluated(along, theta, x, problem.x_first))

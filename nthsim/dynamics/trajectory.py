@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import restore, store
-from nthsim.results.record import Record, arrays_of, origin
+from nthsim.results.record import Label, Record, arrays_of, origin
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 
@@ -55,13 +55,16 @@ class Trajectory(eqx.Module):
     r"""One dynamics at its save times; T of them were reached.
 
     `f` has shape (T, n) or (T, n, k), `f_test` likewise (None without test points); `loss` (T,) is
-    the mean per-sample loss, `test_loss` (None without test targets). `kernel` holds $K^{(2)}$ at
-    the times `kernel_ts`, (S, n, n) or (S, n, k, n, k), and `kernel_test` its test-by-train block,
-    if they were asked for. `model` is the network at `stop.t`, for exact gradient flow only.
+    the mean per-sample loss, `test_loss` (None without test targets). `model` is the network at
+    `stop.t`, for exact gradient flow only.
+
+    `records` holds what else was asked for, by name, at the times `record_ts` (None if nothing
+    was): `kernel` is $K^{(2)}$, (S, n, n) or (S, n, k, n, k), and `kernel_test` its test-by-train
+    block; a user's own quantities follow, whose axes and units `labels` has.
 
     A truncation of order p that was integrated as a series has `contributions` (T, p, n) or
     (T, p, n, k), and `contributions_test`: the terms $[\epsilon^j] f$ whose sum f is. The last
-    one tells how far the truncation may still be from exact flow. `method` says by which road a
+    one tells how far the truncation may still be from exact flow. `method` says how a
     truncation was integrated and why, and `ladder` how its order was found if that was left open.
     `solver_error` (T,), if it was asked for, is the root mean square over the training points of
     what solving ten times as tightly changes in f.
@@ -73,9 +76,6 @@ class Trajectory(eqx.Module):
     f_test: Float[np.ndarray, "T t ..."] | None
     loss: Float[np.ndarray, " T"]
     test_loss: Float[np.ndarray, " T"] | None
-    kernel: Float[np.ndarray, "S n ..."] | None
-    kernel_test: Float[np.ndarray, "S t ..."] | None
-    kernel_ts: Float[np.ndarray, " S"] | None
     stop: Stop
     stats: Stats
     solver: str
@@ -85,6 +85,19 @@ class Trajectory(eqx.Module):
     method: str | None = None
     ladder: Ladder | None = None
     solver_error: Float[np.ndarray, " T"] | None = None
+    records: dict[str, np.ndarray] = eqx.field(default_factory=dict)
+    record_ts: Float[np.ndarray, " S"] | None = None
+    labels: dict[str, Label] = eqx.field(default_factory=dict)
+
+    @property
+    def kernel(self) -> Float[np.ndarray, "S n ..."] | None:
+        """The recorded tangent kernels among training points; None if there are none."""
+        return self.records.get("kernel")
+
+    @property
+    def kernel_test(self) -> Float[np.ndarray, "S t ..."] | None:
+        """Those of test by training points."""
+        return self.records.get("kernel_test")
 
     def __str__(self) -> str:
         """What happened, in a few lines."""
@@ -98,7 +111,20 @@ class Trajectory(eqx.Module):
         ]
         lines += [] if self.method is None else [f"method {self.method}"]
         lines += [] if self.ladder is None else [str(self.ladder)]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.recorded()])
+
+    def recorded(self) -> list[str]:
+        """A line on each of a user's own quantities: at the first time and at the last."""
+        lines = []
+        for name, label in self.labels.items():
+            values = self.records.get(name, np.empty(0))
+            if self.record_ts is None or not len(values):
+                continue
+            unit = "" if label.unit == "1" else f" {label.unit}"
+            ends = [_range(np.asarray(values[at])) + unit for at in (0, -1)]
+            span = [f"t = {self.record_ts[at]:g}" for at in (0, -1)]
+            lines.append(f"{name}: {ends[0]} at {span[0]}, {ends[1]} at {span[1]}")
+        return lines
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF-4 file, whole or not at all.
@@ -143,8 +169,10 @@ class Trajectory(eqx.Module):
             "stats": dataclasses.asdict(self.stats),
             "method": self.method,
             "ladder": None if self.ladder is None else dataclasses.asdict(self.ladder),
+            "records": list(self.records),
+            "labels": {name: label.facts() for name, label in self.labels.items()},
         }
-        return Record(arrays_of(self), facts)
+        return Record(arrays_of(self) | self.records, facts, self.labels)
 
 
 class SolveError(RuntimeError):
@@ -170,15 +198,14 @@ def trajectory(
     *,
     model: PyTree = None,
     method: str | None = None,
+    labels: dict[str, Label] | None = None,
 ) -> Trajectory:
     """Separate training from test points, which share the first axis, and evaluate the losses."""
     n, out, T = len(problem.x), problem.out_shape, len(solution.ts)
     first = n if problem.x_test is None else n + len(problem.x_test)
-    f = solution.records.get("f", np.empty((0, first))).reshape(T, first, *out)
-    kernel = solution.records.get("kernel")
-    if kernel is not None:
-        kernel = kernel.reshape(len(kernel), first, *out, n, *out)
-    terms = solution.records.get("contributions")
+    records = dict(solution.records)
+    f = records.pop("f", np.empty((0, first))).reshape(T, first, *out)
+    terms, record_ts = records.pop("contributions", None), records.pop("record_ts", None)
     if terms is not None:
         terms = terms.reshape(T, terms.shape[1], first, *out)
     tested = problem.x_test is not None
@@ -190,9 +217,9 @@ def trajectory(
         f_test=f[:, n:] if tested else None,
         loss=loss,
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
-        kernel=None if kernel is None else kernel[:, :n],
-        kernel_test=kernel[:, n:] if kernel is not None and tested else None,
-        kernel_ts=solution.records.get("kernel_ts"),
+        records=records,
+        record_ts=record_ts,
+        labels={} if labels is None else labels,
         contributions=None if terms is None else terms[:, :, :n],
         contributions_test=terms[:, :, n:] if terms is not None and tested else None,
         stop=_sound(solution.stop, solution.ts, loss),
@@ -203,20 +230,23 @@ def trajectory(
     )
 
 
-def heard(run: Trajectory) -> Trajectory:
+def raise_if_interrupted(found: Trajectory) -> Trajectory:
     """Pass Ctrl-C on, which a run keeps as its reason to stop."""
-    if run.stop.reason == "interrupt":
+    if found.stop.reason == "interrupt":
         raise KeyboardInterrupt
-    return run
+    return found
 
 
 def from_record(record: Record) -> Trajectory:
     """The trajectory that `Trajectory.record` described, without its model."""
-    optional = dict.fromkeys(("f_test", "test_loss", "kernel", "kernel_test", "kernel_ts"))
-    facts = record.facts
+    facts, arrays = record.facts, dict(record.arrays)
+    records = {name: arrays.pop(name) for name in facts["records"]}
+    labels = {name: Label.from_facts(label) for name, label in facts["labels"].items()}
     ladder = facts["ladder"]
     return Trajectory(
-        **{**optional, **record.arrays},
+        **{**dict.fromkeys(("f_test", "test_loss")), **arrays},
+        records=records,
+        labels=labels,
         name=facts["name"],
         solver=facts["solver"],
         stop=Stop(**facts["stop"]),
@@ -233,6 +263,12 @@ def _sound(stop: Stop, ts: Float[np.ndarray, " T"], loss: Float[np.ndarray, " T"
         return stop
     t = float(ts[bad[0]])
     return Stop("non-finite", t, f"the loss is not finite at t = {t:.6g}")
+
+
+def _range(values: np.ndarray) -> str:
+    """One number, or the smallest and the largest of several."""
+    ends = dict.fromkeys(f"{end:.4g}" for end in (values.min(), values.max()))
+    return " to ".join(ends)
 
 
 def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:

@@ -95,27 +95,28 @@ def concrete(what: str, *arrays: PyTree) -> None:
         )
 
 
-def times(ts: object) -> Float64[np.ndarray, " T"]:
-    """Return the save times `ts` as a new NumPy array in float64, whatever JAX's precision is.
+def times(ts: object, name: str = "ts") -> Float64[np.ndarray, " T"]:
+    """Return save times as a new NumPy array in float64, whatever JAX's precision is.
 
     Raises:
-        ValueError: `ts` is not one-dimensional, empty, not finite, negative, or does not
+        ValueError: they are not one-dimensional, empty, not finite, negative, or does not
             increase strictly.
     """
-    values = np.array(real("ts", ts), dtype=np.float64)
+    values = np.array(real(name, ts), dtype=np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(
-            f"`ts` must be a one-dimensional array of at least one time, "
+            f"`{name}` must be a one-dimensional array of at least one time, "
             f"but has shape {values.shape}."
         )
-    finite("ts", values)
+    finite(name, values)
     if values[0] < 0:
-        raise ValueError(f"`ts` must start at 0 or later, but ts[0] = {values[0]}.")
+        raise ValueError(f"`{name}` must start at 0 or later, but {name}[0] = {values[0]}.")
     falls = np.flatnonzero(np.diff(values) <= 0)
     if len(falls):
         i = falls[0] + 1
         raise ValueError(
-            f"`ts` must increase strictly, but ts[{i}] = {values[i]} follows {values[i - 1]}."
+            f"`{name}` must increase strictly, but {name}[{i}] = {values[i]} "
+            f"follows {values[i - 1]}."
         )
     return values
 

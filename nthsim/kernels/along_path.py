@@ -41,7 +41,7 @@ class SeriesKernel(AbstractBlockKernel):
 
 
 def series_kernel(kernel: AbstractBlockKernel, theta: PyTree[Array]) -> SeriesKernel:
-    """Find the road for a kernel."""
+    """By Taylor arithmetic where the kernel allows it."""
     corner = jax.numpy.arange(1)
     nested = obstacle(lambda at: kernel.block(at, corner, corner), theta) is not None
     return SeriesKernel(kernel=kernel, nested=nested, rows=kernel.rows, columns=kernel.columns)

@@ -1,4 +1,4 @@
-"""Which road along a path of parameters: layer by layer, or all through the network."""
+"""By which method a network is expanded along a path: layer by layer, or all through it."""
 
 from math import prod
 
@@ -32,7 +32,7 @@ WHOLE_BYTES = 2**28
 KEPT_CHUNKS = 4
 
 
-class Road(eqx.Module):
+class ExpansionMethod(eqx.Module):
     """How a network is expanded: through these `calls` of its layers, or as a whole.
 
     There are no calls where the network cannot be taken apart, or has too many, and `aside` says
@@ -115,16 +115,16 @@ class Road(eqx.Module):
         )
 
 
-def road(
+def expansion_method(
     network: AbstractNetwork, theta: PyTree[Array], x: Float[Array, "n ..."], outputs: int
-) -> Road:
-    """Find the road of a network with so many outputs; nothing is computed."""
+) -> ExpansionMethod:
+    """Find that of a network with so many outputs; nothing is computed."""
     obstacle, units = taylor_obstacle(network, theta, x), outputs == 1
     if obstacle is not None:
-        return Road((), None, obstacle, units)
+        return ExpansionMethod((), None, obstacle, units)
     calls = worthwhile_calls(network, theta, x[0])
     if isinstance(calls, str):
-        return Road((), calls, None, units)
+        return ExpansionMethod((), calls, None, units)
     if len(calls) > MOST_CALLS:
-        return Road((), f"more than {MOST_CALLS} calls of layers", None, units)
-    return Road(calls, None, None, units)
+        return ExpansionMethod((), f"more than {MOST_CALLS} calls of layers", None, units)
+    return ExpansionMethod(calls, None, None, units)

@@ -35,7 +35,7 @@ SPREAD = 50.0
 HEADROOM = 30.0
 
 
-class Curve(eqx.Module):
+class Line(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
     A broad one is grey and lies below all others, which may coincide with it; a plain one has no
@@ -78,7 +78,7 @@ class Panel(eqx.Module):
 
     title: str
     quantity: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Line, ...]
     log: bool = True
     x: str = "gradient-flow time $t$"
     sizes: tuple[int, ...] = ()
@@ -182,7 +182,7 @@ def _notes(ax: Axes, panel: Panel) -> None:
         ax.text(place, taken, noted[i].note, transform=ax.transAxes, **style)
 
 
-def _curve(ax: Axes, curve: Curve, log: bool) -> None:
+def _curve(ax: Axes, curve: Line, log: bool) -> None:
     colour, marker = look_of(curve.look)
     marker = marker if curve.mark is None else look_of(curve.mark)[1]
     values = np.where(curve.values > 0, curve.values, np.nan) if log else curve.values

@@ -19,8 +19,8 @@ from nthsim.results.whole_file import replacing
 #: Groups whose variables are a network's parameters.
 PARAMETERS = ("parameters", "trained_parameters")
 
-#: Raised whenever an older nthsim would misread a file of a newer one.
-VERSION = 1
+#: Raised whenever one nthsim would misread a file of another.
+VERSION = 2
 
 #: The one attribute of each group that holds its facts, as JSON.
 ATTRIBUTE = "nthsim"
@@ -53,9 +53,9 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("time", "power", "test_sample", "output"),
         "coefficients of f_test in the hierarchy's formal parameter, which sum to f_test",
     ),
-    "kernel_time": (("kernel_time",), "gradient-flow times at which the kernel was recorded"),
+    "record_time": (("record_time",), "gradient-flow times at which more was recorded"),
     "kernel": (
-        ("kernel_time", "sample", "output", "other_sample", "other_output"),
+        ("record_time", "sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) among training points",
     ),
     "initial_kernel": (
@@ -63,7 +63,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tangent kernel K^(2) among training points at time 0",
     ),
     "kernel_test": (
-        ("kernel_time", "test_sample", "output", "other_sample", "other_output"),
+        ("record_time", "test_sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) of test against training points",
     ),
     "f_bound": (("time",), "a-priori bound on the error of f at order 2, rms over training points"),
@@ -151,10 +151,11 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
         version = int(stamp.get("version", VERSION))
     if stamp.get("format") != "nthsim":
         raise ValueError(f"`path` must be a results file of nthsim, but {path} is none.")
-    if version > VERSION:
+    if version != VERSION:
+        cure = "update nthsim" if version > VERSION else "only an older nthsim reads it"
         raise ValueError(
-            f"`path` must be of format version {VERSION} or older, but {path} is of version "
-            f"{version}: update nthsim."
+            f"`path` must be of format version {VERSION}, but {path} is of version {version}: "
+            f"{cure}."
         )
     if stamp.get("kind") != kind:
         raise ValueError(f"`path` must hold a {kind}, but {path} holds a {stamp.get('kind')}.")
@@ -235,23 +236,35 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
     """Name the arrays after what they are, except where names are a stranger's."""
     labels, clock = LABELS.get(name, VARIABLES), {}
     if name not in LABELS:
-        clock = {"ts": "save_time" if name == "/" else "time", "kernel_ts": "kernel_time"}
+        clock = {"ts": "save_time" if name == "/" else "time", "record_ts": "record_time"}
     arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
     what = "parameter " if name in PARAMETERS else ""
     variables = {key: _variable(key, array, labels, what) for key, array in arrays.items()}
+    for key, label in record.labels.items():  # a user's own quantity
+        axes = ("record_time", *(f"{key}_{axis}" for axis in label.axes))
+        attrs = {"long_name": f"{key} of the network", "units": label.unit}
+        variables[key] = xr.Variable(axes, arrays[key], attrs)
+        for axis, values in label.coordinates.items():
+            name = f"{key}_{axis}"
+            variables[name] = xr.Variable((name,), values, {"long_name": axis, "units": "1"})
     attributes = {ATTRIBUTE: json.dumps(record.facts, default=as_python)}
     return xr.Dataset(variables, attrs=attributes)
 
 
 def _record(node: xr.DataTree) -> Record:
     dataset = node.to_dataset(inherit=False)
-    clocks = {"save_time": "ts", "time": "ts", "kernel_time": "kernel_ts"}
+    facts = json.loads(dataset.attrs[ATTRIBUTE])
+    known = {
+        f"{key}_{axis}" for key, label in facts.get("labels", {}).items() for axis in label["axes"]
+    }
+    clocks = {"save_time": "ts", "time": "ts", "record_time": "record_ts"}
     clock = {} if node.name in LABELS else clocks
     arrays = {
         clock.get(str(key), str(key)): variable.to_numpy()
         for key, variable in dataset.variables.items()
+        if key not in known
     }
-    return Record(arrays, json.loads(dataset.attrs[ATTRIBUTE]))
+    return Record(arrays, facts)
 
 
 def _variable(

@@ -21,11 +21,39 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 PACKAGES = ("nthsim", "jax", "jaxlib", "equinox", "diffrax", "numpy")
 
 
+class Label(eqx.Module):
+    """The names of an array's axes after the first, which is time, coordinates along each, unit."""
+
+    axes: tuple[str, ...]
+    unit: str
+    coordinates: dict[str, np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape at one time."""
+        return tuple(len(self.coordinates[axis]) for axis in self.axes)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        rows = {axis: values.tolist() for axis, values in self.coordinates.items()}
+        return {"axes": list(self.axes), "unit": self.unit, "coordinates": rows}
+
+    @staticmethod
+    def from_facts(facts: dict[str, Any]) -> "Label":
+        """The label that `facts` described."""
+        rows = {axis: np.asarray(values) for axis, values in facts["coordinates"].items()}
+        return Label(tuple(facts["axes"]), facts["unit"], rows)
+
+
 class Record(eqx.Module):
-    """One part of a result: arrays by name, and facts that JSON can hold."""
+    """One part of a result: arrays by name, and facts that JSON can hold.
+
+    `labels` are those of arrays whose names say nothing by themselves.
+    """
 
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
+    labels: dict[str, Label] = eqx.field(default_factory=dict)
 
 
 def arrays_of(module: eqx.Module) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from nthsim.results.figure import Curve, Guide, Panel
+from nthsim.results.figure import Guide, Line, Panel
 from nthsim.scaling.exponents import Quantity, prefactor
 
 PREDICTED = "predicted power"
@@ -45,11 +45,11 @@ def panels(found: Mapping[str, Mapping[str, Quantity]], axis: str) -> tuple[Pane
     return tuple(shown)
 
 
-def _families(families: Iterable[str]) -> list[Curve]:
+def _families(families: Iterable[str]) -> list[Line]:
     """An empty black curve for each family, for the legend."""
     none = np.empty(0)
     return [
-        Curve(family, none, none, look=0, mark=1 + i, line=_line(i))
+        Line(family, none, none, look=0, mark=1 + i, line=_line(i))
         for i, family in enumerate(families)
     ]
 
@@ -91,7 +91,7 @@ def _panel(found: Mapping[str, Mapping[str, Quantity]], axis: str, name: str) ->
 
 def _drawn(
     each: Quantity, label: str, look: int, *, line: str, powers: bool
-) -> tuple[Curve, list[Guide]]:
+) -> tuple[Line, list[Guide]]:
     """Medians with quartiles; over widths the fit through them, and the predicted power."""
     x, middles = each.sizes.astype(float), each.middles()
     slope = each.exponent().value if powers else np.nan
@@ -100,7 +100,7 @@ def _drawn(
         fit = prefactor(each.sizes, middles, slope) * x**slope
         power = prefactor(each.sizes, middles, float(each.predicted)) * x**each.predicted
         guides = [Guide(PREDICTED, x, power, line=":"), Guide("", x, fit, look, line)]
-    curve = Curve(
+    curve = Line(
         label,
         x,
         middles,

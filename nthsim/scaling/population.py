@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.gradient_flow import parameter_flow
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import KernelRecorder
 from nthsim.dynamics.truncations import dense_hierarchy
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
@@ -56,8 +55,8 @@ class Population(eqx.Module):
         system = parameter_flow(problem)
         members = ensemble(system, lambda s: s.theta, self.thetas)
         block = self._block(problem.without_test_points(), 2)
-        evaluate = lambda state: _tangent_kernels(members, block, state)  # noqa: E731
-        return integrate(members, ts, solver, observe=KernelRecorder(ts, True, evaluate))
+        observe = lambda t, s: {"kernel": np.asarray(_tangent_kernels(members, block, s))}  # noqa: E731
+        return integrate(members, ts, solver, observe=observe)
 
     def truncation(
         self,
@@ -68,8 +67,8 @@ class Population(eqx.Module):
         r"""The hierarchy truncated at the order of the last of $f, K^{(2)}, \dots$, as tensors."""
         system = dense_hierarchy(self.problem, tuple(kernel[0] for kernel in kernels))
         members = ensemble(system, lambda s: s.kernels, tuple(kernels))
-        evaluate = lambda state: _frozen_kernels(members, state)  # noqa: E731
-        return integrate(members, ts, solver, observe=KernelRecorder(ts, True, evaluate))
+        observe = lambda t, state: {"kernel": np.asarray(_frozen_kernels(members, state))}  # noqa: E731
+        return integrate(members, ts, solver, observe=observe)
 
     def _block(self, problem: Problem, order: int) -> AbstractBlockKernel:
         """One member's kernel, in blocks so small that those of all fit where one's would."""
@@ -173,7 +172,9 @@ def measured(
     arrays |= {"initial_f": f, "initial_kernels": tensors[0]}
     moved = _padded(flow, "kernel", tensors[0], len(ts)) - tensors[0][None]
     arrays["drift"] = (_norms(moved) / _norms(tensors[0])[None]).T
-    stops = {name: str(run.stop) for name, run in runs.items()}
+    stops = {
+        name: {"reason": run.stop.reason, "message": run.stop.message} for name, run in runs.items()
+    }
     return Record(arrays, {"solver": flow.choice, "stops": stops})
 
 

@@ -59,7 +59,7 @@ class Scaling(eqx.Module):
     studies apart, `networks` describes a network of each family, `steps` says how flows were
     integrated, and `remarks` which of them ended early.
 
-    In one that was loaded, a `loss` or `solver` that the file cannot restore is its name.
+    In one that was loaded, a `loss` that the file cannot restore is its name.
     """
 
     axis: str
@@ -70,7 +70,7 @@ class Scaling(eqx.Module):
     ts: Float[np.ndarray, " T"]
     data: Dataset
     loss: Loss | str
-    solver: AbstractSolver | str
+    solver: AbstractSolver
     initial_f: Float[np.ndarray, "families sizes seeds N"]
     initial_kernels: Float[np.ndarray, "families sizes seeds N N"]
     kernel_rms: Float[np.ndarray, "families sizes seeds ranks"]

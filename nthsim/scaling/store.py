@@ -209,7 +209,7 @@ def opened(folder: str | os.PathLike[str], subject: dict[str, Any], names: Seque
     return store
 
 
-def kept(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def stored_subject(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The subject of what a folder holds; empty where it holds no sweep yet.
 
     Raises:

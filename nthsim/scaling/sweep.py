@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import equinox as eqx
 import numpy as np
 
 from nthsim.results.record import Record
@@ -50,7 +51,21 @@ class Study(Protocol):
         ...
 
 
-def run(
+class Sweep(eqx.Module):
+    """How the seeds of a study are cut into batches, and who computes them.
+
+    Args:
+        chunk: How many seeds make a batch; as many as fit into the memory of this process, at most
+            64, if left out, or as in the folder that the study is kept in.
+        cluster: A Dask scheduler that hands batches to its workers, which need not see that folder:
+            its address, its file or a `distributed.Client`. They work in this process's precision.
+    """
+
+    chunk: int | None = None
+    cluster: Any = eqx.field(static=True, default=None)
+
+
+def computed(
     study: Study,
     cells: Sequence[Cell],
     *,

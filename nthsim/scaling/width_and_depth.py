@@ -1,9 +1,9 @@
 """Studies over the width or depth of networks, with many seeds."""
 
-import os
+import dataclasses
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from nthsim.budget.fits import check_flow, check_hierarchy
 from nthsim.budget.size import member_bytes
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import Schedule, problem_size, schedule
+from nthsim.dynamics.run import Run, problem_size
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import checked_integers, count, highest_rank
@@ -24,11 +24,11 @@ from nthsim.kernels.work import check_kernels
 from nthsim.results.record import Record
 from nthsim.scaling.cells import Cell, Maker, Study, slug
 from nthsim.scaling.scaling import Scaling
-from nthsim.scaling.store import kept
-from nthsim.scaling.sweep import run
+from nthsim.scaling.store import stored_subject
+from nthsim.scaling.sweep import Sweep, computed
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
-from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.until import Until
 
 #: More seeds than this are not computed together: a processor gains nothing by it.
 MOST = 64
@@ -42,14 +42,11 @@ def width_scaling(
     widths: Integers,
     seeds: int | Integers,
     orders: Integers,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     kernels: int | None = None,
     loss: Loss = squared_error,
-    solver: AbstractSolver = Auto(),
-    chunk: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    cluster: Any = None,
+    sweep: Sweep = Sweep(),
     progress: bool = True,
 ) -> Scaling:
     r"""Measure kernels, drift and truncation errors of networks of several widths and many seeds.
@@ -70,32 +67,27 @@ def width_scaling(
         widths: The widths.
         seeds: The seeds, or how many: 0, 1, 2, ...
         orders: The truncation orders p, each at least 2; may be empty.
-        ts: Save times, shape (T,), non-negative and strictly increasing; time starts at 0. With
-            (0.0,) only kernels at t = 0 are measured.
+        run: Save times, shape (T,), or a `Run` of them with a solver (`Auto` or `Explicit`) and a
+            checkpoint, the folder that every batch is kept in once it is finished: the same call
+            again, or one with further widths or seeds, computes only what is missing (a last batch
+            that was not full, anew), and several processes may share the work. With times (0.0,)
+            only kernels at t = 0 are measured.
         kernels: The highest r of the $K^{(r)}$ that are measured at t = 0; the highest order if
             left out, and at least 3.
         loss: Differentiable function of one output and one target.
-        solver: `Auto` or `Explicit`, with tolerances and step limit; steps are explicit here.
-        chunk: How many seeds make a batch; as many as fit into the memory of this process, at most
-            64, if left out, or as in the folder `out`.
-        out: A folder that every batch is kept in once it is finished, made if need be. The same
-            call again, or one with further widths or seeds, computes only what is missing (a last
-            batch that was not full, anew), and several processes may share the work.
-        cluster: A Dask scheduler that hands batches to its workers, which need not see `out`: its
-            address, its file or a `distributed.Client`. They work in this process's precision.
+        sweep: How many seeds make a batch, and who computes them, as a `Sweep`.
         progress: Whether to show a progress bar when on a terminal.
 
     Raises:
         ValueError: When an argument is not as above, a single network does not fit into memory, or
-            `out` holds another study.
+            the folder holds another study.
         SweepError: When a batch fails, as one whose networks differ in more than their parameters
             does, or at Ctrl-C; it tells what is done.
     """
-    sizes = checked_integers("widths", widths, 1)
-    course = _course(ts, solver)
-    wanted = {"kernels": kernels, "loss": loss, "chunk": chunk, "begun": _begun(out)}
-    study = _study("width", make_model, data, sizes, seeds, orders, course, **wanted)
-    return _scaled(study, run(study, study.cells(), folder=out, cluster=cluster, progress=progress))
+    sizes, run = checked_integers("widths", widths, 1), _explicit(run)
+    wanted = {"kernels": kernels, "loss": loss, "chunk": sweep.chunk}
+    study = _study("width", make_model, data, sizes, seeds, orders, run, **wanted)
+    return _scaled(study, swept(study, run, sweep, progress=progress))
 
 
 def depth_scaling(
@@ -104,14 +96,11 @@ def depth_scaling(
     depths: Integers,
     seeds: int | Integers,
     orders: Integers,
-    ts: ArrayLike,
+    run: Run | ArrayLike,
     *,
     kernels: int | None = None,
     loss: Loss = squared_error,
-    solver: AbstractSolver = Auto(),
-    chunk: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    cluster: Any = None,
+    sweep: Sweep = Sweep(),
     progress: bool = True,
 ) -> Scaling:
     r"""Measure kernels, drift and truncation errors of networks of several depths and many seeds.
@@ -127,34 +116,41 @@ def depth_scaling(
         depths: The depths.
         seeds: As in `width_scaling`, and so are all others.
         orders: The truncation orders p; may be empty.
-        ts: Save times; (0.0,) for kernels at t = 0 alone.
+        run: Save times, or a `Run`; (0.0,) for kernels at t = 0 alone.
         kernels: The highest r of the $K^{(r)}$ that are measured at t = 0.
         loss: Differentiable function of one output and one target.
-        solver: `Auto` or `Explicit`.
-        chunk: How many seeds make a batch.
-        out: A folder to keep every finished batch in.
-        cluster: A Dask scheduler to hand batches to.
+        sweep: How many seeds make a batch, and who computes them.
         progress: Whether to show a progress bar when on a terminal.
 
     Raises:
         ValueError, SweepError: As in `width_scaling`.
     """
-    sizes = checked_integers("depths", depths, 1)
-    course = _course(ts, solver)
-    wanted = {"kernels": kernels, "loss": loss, "chunk": chunk, "begun": _begun(out)}
-    study = _study("depth", make_model, data, sizes, seeds, orders, course, **wanted)
-    return _scaled(study, run(study, study.cells(), folder=out, cluster=cluster, progress=progress))
+    sizes, run = checked_integers("depths", depths, 1), _explicit(run)
+    wanted = {"kernels": kernels, "loss": loss, "chunk": sweep.chunk}
+    study = _study("depth", make_model, data, sizes, seeds, orders, run, **wanted)
+    return _scaled(study, swept(study, run, sweep, progress=progress))
 
 
-def _course(ts: ArrayLike, solver: AbstractSolver) -> Schedule:
-    """Check when to record what, and by which steps; those of many networks are explicit."""
-    course = schedule(ts, solver, record_kernel=True)
-    if not isinstance(solver, Auto | Explicit):
+def _explicit(run: Run | ArrayLike) -> Run:
+    """Check when to look at networks that share their steps, which are explicit."""
+    found = run if isinstance(run, Run) else Run(run)
+    if not isinstance(found.solver, Auto | Explicit):
         raise ValueError(
             "`solver` must be Auto or Explicit for networks that share their steps, but is "
-            f"{type(solver).__name__}."
+            f"{type(found.solver).__name__}."
         )
-    return course
+    given = {"until": found.until != Until(), "record": found.record is not None}
+    given |= {"record_ts": found.record_ts is not None}
+    for name in (name for name, is_given in given.items() if is_given):
+        raise ValueError(f"`{name}` must be left out for a study over sizes, but is given.")
+    return dataclasses.replace(found, record=("kernel",))
+
+
+def swept(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> list[Record]:
+    """The records of all cells."""
+    return computed(
+        study, study.cells(), folder=run.checkpoint, cluster=sweep.cluster, progress=progress
+    )
 
 
 def _study(
@@ -164,12 +160,11 @@ def _study(
     sizes: tuple[int, ...],
     seeds: object,
     orders: object,
-    course: Schedule,
+    run: Run,
     *,
     kernels: object,
     loss: Loss,
     chunk: object,
-    begun: int | None,
 ) -> Study:
     """Check what a user said."""
     orders = checked_integers("orders", orders, 2, empty=True)
@@ -181,13 +176,15 @@ def _study(
         data=data,
         orders=orders,
         kernels=highest_rank(kernels, orders),
-        ts=course.ts,
+        ts=run.ts,
         loss=loss,
-        solver=course.solver,
+        solver=run.solver,
         chunk=1,
     )
-    fits = min(_fitting(study, course, f, size) for f in study.families for size in sizes)
-    return eqx.tree_at(lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds), begun))
+    fits = min(_fitting(study, run, f, size) for f in study.families for size in sizes)
+    return eqx.tree_at(
+        lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds), _begun(run.checkpoint))
+    )
 
 
 def _chunk(wanted: object, fits: int, seeds: int, begun: int | None) -> int:
@@ -201,18 +198,18 @@ def _chunk(wanted: object, fits: int, seeds: int, begun: int | None) -> int:
     return chunk
 
 
-def _begun(out: object) -> int | None:
+def _begun(folder: str | Path | None) -> int | None:
     """The chunk that a folder was begun with: going on does not depend on what memory is free."""
-    return kept(out).get("chunk") if isinstance(out, str | os.PathLike) else None
+    return None if folder is None else stored_subject(folder).get("chunk")
 
 
-def _fitting(study: Study, course: Schedule, family: str, size: int) -> int:
+def _fitting(study: Study, run: Run, family: str, size: int) -> int:
     """How many networks of a size fit into memory together; one that does not fit is refused."""
     model = study.model(family, size, study.seeds[0])
     concrete(f"{study.axis}_scaling", model, study.data)
     problem = pose(model, study.data, study.loss)
     study.solver.tolerances(problem.x.dtype)
-    numbers = problem_size(problem, course)
+    numbers = problem_size(problem, run)
     check_flow(numbers)
     check_kernels(numbers.kernel, range(2, study.kernels + 1), name="kernels")
     for p in study.orders:
@@ -277,10 +274,9 @@ def _scaled(study: Study, records: Sequence[Record]) -> Scaling:
 
 def _remarks(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> tuple[str, ...]:
     """Which flows of which cells ended before the last save time, and why."""
-    end = f"reached t = {study.ts[-1]:g}"
     return tuple(
-        f"{cell.name}, {name}: {stop}"
+        f"{cell.name}, {name}: {stop['message']}"
         for cell, record in zip(cells, records, strict=True)
         for name, stop in record.facts["stops"].items()
-        if stop != end
+        if stop["reason"] != "horizon"
     )

@@ -71,7 +71,7 @@ def test_command_agrees_with_python(saved):
     net = FCN(3, 4, 1, key=jax.random.key(0))
     again = nth.compare(net, data, (2,), np.linspace(0.0, 1.0, 3), certify=False)
     np.testing.assert_array_equal(study.exact.f, again.exact.f)
-    np.testing.assert_array_equal(study.truncation(2).f, again.truncation(2).f)
+    np.testing.assert_array_equal(study.curve(2).f, again.curve(2).f)
 
 
 def test_written_configuration_repeats_the_run(saved, tmp_path):
@@ -194,10 +194,10 @@ def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, mo
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nthsim.comparison.compare.truncations", interrupted)
+    monkeypatch.setattr("nthsim.dynamics.start.Start.kernels", interrupted)
     assert main([*COMPARE, "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert said.err.endswith("nthsim: interrupted with 0 orders done\n")
+    assert said.err.endswith("nthsim: interrupted with 0 of 1 curves done\n")
     assert "exact flow" in said.out
     assert len(nth.Comparison.load(tmp_path / "orders.nc").exact.ts) == 3
 
@@ -253,7 +253,7 @@ def test_written_configuration_holds_every_setting():
     limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
     wholes = (
         settings.Compare(
-            taylor=(1,), theories=("limit",), checkpoint=Path("somewhere"), **common, **limits
+            curves=("taylor-1", "limit"), checkpoint=Path("somewhere"), **common, **limits
         ),
         settings.Scaling(
             widths=(4,), depths=(5,), kernels=3, beside="resnet", chunk=2, cluster="tcp:", **common

@@ -16,28 +16,27 @@ import nthsim as nth
 from nthsim.comparison.bounds import Bounds, bounded
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import schedule
-from nthsim.dynamics.truncations import Truncations, with_fourth
+from nthsim.dynamics.start import Start
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Explicit
 
 pytestmark = pytest.mark.slow
 
-COURSE = schedule([0.0, 0.5, 4.0], Explicit(rtol=1e-7), True)
+RUN = nth.Run([0.0, 0.5, 4.0], solver=Explicit(rtol=1e-7), record=("kernel",))
 
 
 def measured(net, data) -> tuple[Bounds, np.ndarray, np.ndarray]:
     """The bounds, the errors of order 2, and the largest movement of an entry of the kernel."""
     problem = pose(net, data, nth.squared_error)
-    flow = exact(problem, COURSE, progress=False)
-    known = with_fourth(Truncations(problem, {}, (), ()), progress=False)
-    f, kernel = known.kernels[:2]
+    flow = exact(problem, RUN, progress=False)
+    kernels = Start(problem, progress=False).kernels(4)
+    f, kernel = kernels[:2]
     y = np.asarray(data.y).reshape(-1)
     frozen = np.stack([y + expm(-t / len(data.x) * kernel) @ (f - y) for t in flow.ts])
     error = np.sqrt(np.mean((frozen - flow.f.reshape(frozen.shape)) ** 2, axis=1))
     assert flow.kernel is not None
     moved = np.abs(flow.kernel - flow.kernel[0]).reshape(len(flow.ts), -1).max(axis=1)
-    return bounded(problem, net, flow, known.kernels), error, moved
+    return bounded(problem, net, flow, kernels), error, moved
 
 
 @pytest.mark.parametrize(
@@ -63,12 +62,12 @@ def test_bounds_of_a_comparison_hold_and_are_their_formulas():
     assert bounds.horizon is not None
     assert np.all(study.errors(2).train_rms <= bounds.f_bound + 1e-14)
     assert np.all(drift <= bounds.drift_bound + 1e-14)
-    start = nth.kernel(study.model, study.data.x, 2)
-    distance = np.linalg.norm(study.exact.f[0] - study.data.y)
+    start = nth.kernel(study.asked.model, study.asked.data.x, 2)
+    distance = np.linalg.norm(study.exact.f[0] - study.asked.data.y)
     np.testing.assert_allclose(bounds.drive, distance / np.sqrt(3), rtol=1e-12)
     np.testing.assert_allclose(bounds.smallest, np.linalg.eigvalsh(start)[0], rtol=1e-10)
     np.testing.assert_allclose(bounds.horizon, np.sqrt(bounds.smallest * 8 / 3), rtol=1e-12)
-    third = np.abs(nth.kernel(study.model, study.data.x, 3)).max()
+    third = np.abs(nth.kernel(study.asked.model, study.asked.data.x, 3)).max()
     np.testing.assert_allclose(bounds.third, third, rtol=1e-12)
     R, t = bounds.drive, studies.TS[-1]
     moved = lambda s: R * bounds.third * s + R**2 * bounds.fourth * s**2 / 2  # noqa: E731
@@ -84,7 +83,8 @@ def test_fourth_kernel_is_looked_at_before_and_after_training():
     study = studies.predicted()
     assert study.bounds is not None
     sizes = [
-        np.abs(nth.kernel(net, study.data.x, 4)).max() for net in (study.model, study.exact.model)
+        np.abs(nth.kernel(net, study.asked.data.x, 4)).max()
+        for net in (study.asked.model, study.exact.model)
     ]
     assert sizes[0] != sizes[1]
     np.testing.assert_allclose(study.bounds.fourth, max(sizes), rtol=1e-12)
@@ -93,11 +93,11 @@ def test_fourth_kernel_is_looked_at_before_and_after_training():
 def doubts(model=None, tangent=None, t1=1e-3) -> tuple[str, ...]:
     """Of the comparison's bounds, had it been of another network, or kernel, or time."""
     study = studies.predicted()
-    problem = pose(study.model, study.data, nth.squared_error)
+    problem = pose(study.asked.model, study.asked.data, nth.squared_error)
     f, kernel = problem.outputs(), problem.kernel(2)(problem.theta)
     kernels = (f, kernel if tangent is None else tangent, jnp.ones((5, 3, 3)), jnp.ones((5,) * 4))
     flow = dataclasses.replace(study.exact, ts=np.linspace(0.0, t1, len(studies.TS)))
-    return bounded(problem, model or study.model, flow, kernels).doubts
+    return bounded(problem, model or study.asked.model, flow, kernels).doubts
 
 
 def test_assumptions_that_hold_are_not_named():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.budget.fits import Choice
 from nthsim.comparison.certificate import SlopeWarning, certified
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.truncations import truncations
+from nthsim.dynamics.run import problem_size
+from nthsim.dynamics.start import Start
 from nthsim.inputs.loss import JumpingLossWarning
 from nthsim.models import FCN, ResNet
 
@@ -80,8 +80,9 @@ half_wrong.defjvp(lambda at, by: (half_wrong(at[0]), jax.lax.stop_gradient(jnp.c
 
 def test_function_whose_derivative_is_not_its_own_is_told_by_its_slope():
     model = eqx.nn.MLP(4, "scalar", 6, 1, activation=half_wrong, key=jr.key(1))
+    orders = [nth.Order(p, method="dense") for p in (2, 3)]
     with pytest.warns(SlopeWarning, match=r"slope 2.00 at order 3: not the order, which"):
-        found = nth.certificate(model, data(), (2, 3), method="dense")
+        found = nth.certificate(model, data(), orders)
     # Kernels differentiate once more than the field: from order 3 on they are another network's.
     np.testing.assert_allclose(found.slopes, [2, 2], atol=0.05)
     assert found.broken == (3,)
@@ -127,14 +128,14 @@ def test_order_that_did_not_reach_small_times_has_no_slope_and_says_why():
 def test_interrupt_is_passed_on(monkeypatch):
     model = FCN(4, 6, 1, key=jr.key(9))
     problem = pose(model, data(), nth.squared_error)
-    prepared = truncations(problem, {2: Choice("dense", "")}, progress=False)
+    order = nth.Order(2, method="dense").settled(problem_size(problem))
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nthsim.solvers.run.advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        certified(prepared, (2,), progress=False)
+        certified(Start(problem, progress=False), [order], progress=False)
 
 
 def test_single_precision_is_refused():

@@ -14,18 +14,21 @@ from matplotlib.figure import Figure
 
 import nthsim as nth
 import nthsim.comparison.compare as compare_module
+from nthsim.dynamics.recipes import UnknownSolver
+from nthsim.dynamics.start import Start
 from nthsim.results.terminal import COLUMNS
 from nthsim.solvers import Stop
 
 
 def test_truncation_is_found_by_its_order():
     study = studies.scalar()
-    assert [study.truncation(p).name for p in (2, 3)] == [
+    assert [study.curve(p).name for p in (2, 3)] == [
         "order-2 truncation",
         "order-3 truncation",
     ]
-    with pytest.raises(ValueError, match=r"^`order` must be one of \(2, 3\), but is 4\.$"):
-        study.truncation(4)
+    assert study.curve(nth.Order(3)) is study.curve("order 3") is study.curve(3)
+    with pytest.raises(ValueError, match=r"^`which` must be one of order 2, order 3, but is 4\.$"):
+        study.curve(4)
 
 
 def test_errors_fall_with_the_order():
@@ -40,8 +43,8 @@ def test_errors_fall_with_the_order():
 
 def test_everything_starts_from_the_same_outputs_and_kernel():
     study = studies.scalar()
-    for p in study.orders:
-        # The two roads to f at t = 0 differ in rounding only.
+    for p in (2, 3):
+        # The two ways to f at t = 0 differ in rounding only.
         np.testing.assert_allclose(study.errors(p).train_max[0], 0.0, atol=1e-14)
         kernel = study.errors(p).kernel
         assert kernel is not None
@@ -55,7 +58,7 @@ def test_order_two_keeps_its_kernel_so_that_its_error_is_the_drift():
     assert drift is not None
     assert error is not None
     norms = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
-    # The exact flow's own kernels are rounded along another road.
+    # The exact flow's own kernels are rounded in another order.
     np.testing.assert_allclose(error, drift * norms[0] / norms, atol=1e-13)
 
 
@@ -125,10 +128,15 @@ def test_text_says_where_save_times_set_the_steps():
     stats = [dataclasses.replace(study.exact.stats, steps=steps) for steps in (7, 8)]
     few, more = (dataclasses.replace(study.exact, stats=s) for s in stats)
     # TS has five intervals, so that 7 steps are at most 1.5 per interval and 8 are more.
-    text = str(dataclasses.replace(study, exact=few, truncations=(more,)))
+    text = str(dataclasses.replace(study, exact=few, curves={"order 2": more}))
     assert "steps set by the save times, each of which ends one: exact flow\n" in text + "\n"
-    text = str(dataclasses.replace(study, exact=more, truncations=(few,)))
+    text = str(dataclasses.replace(study, exact=more, curves={"order 2": few}))
     assert "steps set by the save times, each of which ends one: order 2\n" in text + "\n"
+
+
+def wanting(study, **changes):
+    """The same comparison, had something else been asked for."""
+    return dataclasses.replace(study, asked=dataclasses.replace(study.asked, **changes))
 
 
 def test_text_says_that_float32_has_no_slopes_only_if_they_were_wanted():
@@ -137,7 +145,7 @@ def test_text_says_that_float32_has_no_slopes_only_if_they_were_wanted():
     study = dataclasses.replace(study, exact=dataclasses.replace(study.exact, f=f))
     sentence = "no slopes: the small-time certificate needs float64, and this is float32"
     assert sentence not in str(study)
-    assert sentence in str(dataclasses.replace(study, certify=True)).splitlines()
+    assert sentence in str(wanting(study, certify=True)).splitlines()
 
 
 @pytest.mark.parametrize("outputs", [None, 2])
@@ -159,34 +167,30 @@ def test_drift_counts_from_time_zero_although_the_first_save_time_is_later(outpu
     np.testing.assert_array_equal(loaded.drift(), drift)
 
 
-def test_rerun_of_an_interrupted_comparison_repeats_what_was_asked(tmp_path, monkeypatch):
-    study = dataclasses.replace(
-        studies.blow_up(), orders=(), truncations=(), wanted=(2, 4), certify=True
-    )
+def test_rerun_of_an_interrupted_comparison_repeats_what_was_asked(tmp_path):
+    curves = (nth.Order(2, method="series"), nth.Order(4, method="dense"), nth.Taylor(1))
+    part = dataclasses.replace(studies.blow_up(), curves={}, ranks={})
+    study = wanting(part, curves=curves, certify=True)
     study.save(tmp_path / "a.nc")
-    loaded = nth.Comparison.load(tmp_path / "a.nc", model=study.model)
-    asked = {}
-
-    def compare(model, data, orders, ts, **options):
-        asked.update(options, orders=orders)
-        return study
-
-    monkeypatch.setattr(compare_module, "compare", compare)
-    nth.rerun(loaded)
-    assert asked["orders"] == (2, 4)
-    assert asked["certify"]
+    again = nth.rerun(nth.Comparison.load(tmp_path / "a.nc", model=study.asked.model))
+    assert list(again.curves) == ["order 2", "order 4", "Taylor 1"]
+    assert [(again.curve(p).method or "").split()[0] for p in (2, 4)] == ["series", "dense"]
+    assert again.certificate is not None
+    assert again.certificate.orders == (2, 4)
 
 
 def test_comparison_that_was_interrupted_knows_what_was_asked(monkeypatch):
-    def truncations(problem, choices, **options):
+    def interrupted(self, order):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_module, "truncations", truncations)
+    monkeypatch.setattr(Start, "kernels", interrupted)
     study = studies.blow_up()
     with pytest.raises(nth.CompareError) as caught:
-        nth.compare(study.model, study.data, (2, 3), [0.0, 0.1], certify=False, progress=False)
-    assert caught.value.comparison.orders == ()
-    assert caught.value.comparison.wanted == (2, 3)
+        nth.compare(
+            study.asked.model, study.asked.data, (2, 3), [0.0, 0.1], certify=False, progress=False
+        )
+    assert caught.value.comparison.curves == {}
+    assert caught.value.comparison.asked.curves == (nth.Order(2), nth.Order(3))
 
 
 def test_text_shows_kernel_drift():
@@ -203,19 +207,19 @@ def test_text_without_test_points_has_no_column_for_them():
 def test_text_says_why_a_run_ended_early():
     study = studies.blow_up()
     lines = str(study).splitlines()
-    road, line = (line for line in lines if line.startswith("order 3: "))
-    assert road.startswith("order 3: dense (about ")
-    assert line == f"order 3: {study.truncation(3).stop.message}"
+    method, line = (line for line in lines if line.startswith("order 3: "))
+    assert method.startswith("order 3: dense (about ")
+    assert line == f"order 3: {study.curve(3).stop.message}"
     assert "blow-up at t = 1.71" in line
     assert not [line for line in lines if line.startswith("exact flow: ")]
 
 
 def test_text_of_a_comparison_that_was_interrupted_needs_no_orders():
     study = studies.scalar()
-    part = dataclasses.replace(study, orders=(), truncations=(), certificate=None)
+    part = dataclasses.replace(study, curves={}, certificate=None)
     assert "exact flow" in str(part)
     assert [line for line in str(part).splitlines() if "order" in line] == [
-        f"order {p}: not started" for p in study.wanted
+        f"order {p}: not started" for p in (2, 3)
     ]
 
 
@@ -238,7 +242,7 @@ def test_figure_shows_loss_errors_and_kernels():
 def test_figure_draws_the_errors_themselves():
     study = studies.scalar()
     lines = {line.get_label(): line for line in study.plot().axes[1].get_lines()}
-    for p in study.orders:
+    for p in (2, 3):
         np.testing.assert_array_equal(lines[f"order {p}"].get_xdata(), studies.TS[1:])
         np.testing.assert_array_equal(
             lines[f"order {p}"].get_ydata(), study.errors(p).train_rms[1:]
@@ -272,10 +276,10 @@ def test_figure_of_unknown_format_is_refused(tmp_path):
 def test_rerun_gives_the_same_again(name):
     study = getattr(studies, name)()
     again = nth.rerun(study, progress=False)
-    assert again.orders == study.orders
+    assert list(again.curves) == list(study.curves)
     assert again.certificate is None
     for one, other in zip(
-        (study.exact, *study.truncations), (again.exact, *again.truncations), strict=True
+        (study.exact, *study.curves.values()), (again.exact, *again.curves.values()), strict=True
     ):
         np.testing.assert_array_equal(one.ts, other.ts)
         # Sums may be rounded in another order; a blow-up makes the most of it.
@@ -288,14 +292,14 @@ def test_rerun_of_a_loaded_file_gives_the_same_again(tmp_path, monkeypatch):
     monkeypatch.setattr(compare_module, "certified", lambda *_, **options: study.certificate)
     again = nth.rerun(nth.Comparison.load(tmp_path / "a.nc"), progress=False)
     np.testing.assert_allclose(again.exact.f, study.exact.f, rtol=1e-12)
-    np.testing.assert_allclose(again.truncation(3).f, study.truncation(3).f, rtol=1e-12)
+    np.testing.assert_allclose(again.curve(3).f, study.curve(3).f, rtol=1e-12)
     assert again.certificate is study.certificate
 
 
 def test_rerun_needs_the_model(tmp_path):
     studies.blow_up().save(tmp_path / "a.nc")
     study = nth.Comparison.load(tmp_path / "a.nc")
-    assert study.model is None
+    assert study.asked.model is None
     sentence = (
         "`model` must be known to compute this again, but is None: load the file with `model=`, "
         "a module of the same structure."
@@ -309,8 +313,8 @@ def test_rerun_needs_the_model(tmp_path):
 def test_rerun_needs_the_loss(tmp_path):
     study = studies.vector()
     study.save(tmp_path / "a.nc")
-    loaded = nth.Comparison.load(tmp_path / "a.nc", model=study.model)
-    assert loaded.loss == "absolute_quartic"
+    loaded = nth.Comparison.load(tmp_path / "a.nc", model=study.asked.model)
+    assert loaded.asked.loss == "absolute_quartic"
     sentence = (
         "`loss` must be a function to compute this again, but only its name is known: load the "
         "file with `loss=`, the function absolute_quartic."
@@ -320,7 +324,10 @@ def test_rerun_needs_the_loss(tmp_path):
 
 
 def test_rerun_needs_the_solver():
-    study = dataclasses.replace(studies.scalar(), solver="Explicit(method=Mine)")
+    run = dataclasses.replace(
+        studies.scalar().asked.run, solver=UnknownSolver(description="Explicit(method=Mine)")
+    )
+    study = wanting(studies.scalar(), run=run)
     sentence = (
         "`solver` must be one of nthsim's to compute this again, but is Explicit(method=Mine)."
     )
@@ -335,6 +342,7 @@ def test_comparison_in_float32_comes_back_whole(tmp_path):
         ),
         studies.scalar(),
     )
+    study = eqx.tree_at(lambda s: s.asked.run, study, studies.scalar().asked.run)
     assert "in float32" in str(study)
     study.save(tmp_path / "a.nc")
     loaded = nth.Comparison.load(tmp_path / "a.nc")
@@ -345,8 +353,9 @@ def test_comparison_in_float32_comes_back_whole(tmp_path):
 @pytest.mark.parametrize("reached", [0, 1, 3])
 def test_comparison_that_ended_early_is_shown_and_kept(reached, tmp_path):
     study = studies.scalar()
-    arrays = ("ts", "f", "f_test", "loss", "test_loss", "kernel", "kernel_test", "kernel_ts")
+    arrays = ("ts", "f", "f_test", "loss", "test_loss", "record_ts")
     cut = {name: getattr(study.exact, name)[:reached] for name in arrays}
+    cut |= {"records": {name: a[:reached] for name, a in study.exact.records.items()}}
     stop = Stop("step limit", 0.5, "step limit of 3 reached at t = 0.5 of 2")
     study = dataclasses.replace(study, exact=dataclasses.replace(study.exact, stop=stop, **cut))
     assert "exact flow: step limit of 3 reached at t = 0.5 of 2" in str(study).splitlines()

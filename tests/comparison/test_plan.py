@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.budget.fits import check_comparison
-from nthsim.budget.size import Size, comparison_bytes, hierarchy_bytes
+from nthsim.budget.size import Size, hierarchy_bytes
+from nthsim.comparison.asked import Asked, checked_curves, compared_bytes, settled
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import problem_size, schedule
 from nthsim.inputs.memory import available, check_fits, container_memory, largest, readable
 from nthsim.kernels.work import KernelSize, KernelWork
 from nthsim.models import FCN
-from nthsim.network.expansion_method import Road
-from nthsim.solvers import Auto
+from nthsim.network.expansion_method import ExpansionMethod
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +30,7 @@ def small(**changes) -> Size:
         kernel=KernelSize(10, 4, joined=True, k=1, itemsize=8, work=KernelWork(200, None)),
         parameters=100,
         activations=50,
-        road=Road((), None, None, units=True),
+        expansion=ExpansionMethod((), None, None, units=True),
         save_times=3,
         recorded=3,
     )
@@ -52,8 +50,13 @@ def test_numbers_of_a_plan_are_those_of_the_kernels(out_size):
     assert data.x_test is not None
     first = jnp.concatenate([data.x, data.x_test])
     kernels = [nth.kernel(net, data.x, r, x_first=first) for r in (2, 3)]
-    plan = nth.plan(net, data, (2, 3), TS, method="dense")
-    flow, second, third = plan.estimates
+    plan = nth.plan(
+        net,
+        data,
+        (nth.Order(2, method="dense"), nth.Order(3, method="dense")),
+        TS,
+    )
+    flow, second, third = plan.needs.values()
     outputs = 5 * (1 if out_size == "scalar" else 2)
     assert flow.moving == sum(a.size for a in (net.layers[0].weight, net.readout.weight))
     assert (flow.frozen, second.moving, second.frozen) == (0, outputs, kernels[0].size)
@@ -62,13 +65,26 @@ def test_numbers_of_a_plan_are_those_of_the_kernels(out_size):
 
 def test_plan_prints_a_row_per_dynamics_and_says_what_fits():
     net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(10, 2, dim=4)
-    text = str(nth.plan(net, data, (3, 2), TS, method="dense"))
+    text = str(
+        nth.plan(
+            net,
+            data,
+            (nth.Order(3, method="dense"), nth.Order(2, method="dense")),
+            TS,
+        )
+    )
     rows = [line.split("  ")[0] for line in text.split("\n\n")[1].splitlines()[2:]]
     assert rows == ["exact flow", "order 2", "order 3"]
     assert "order 3: dense (as asked for)" in text
     assert text.endswith("everything fits")
     assert max(map(len, text.splitlines())) <= 100
-    short = nth.plan(net, data, (2, 9), TS, method="dense", memory=10**9)
+    short = nth.plan(
+        net,
+        data,
+        (nth.Order(2, method="dense"), nth.Order(9, method="dense")),
+        TS,
+        memory=10**9,
+    )
     assert not short.fits
     assert str(short).endswith(
         "does not fit: at order 9 the largest n that fits is 5; "
@@ -78,7 +94,12 @@ def test_plan_prints_a_row_per_dynamics_and_says_what_fits():
 
 def test_plan_explains_its_columns_under_the_table():
     text = str(
-        nth.plan(FCN(4, 5, 1, key=jr.key(0)), nth.sphere(10, 2, dim=4), (2, 40), TS, method="dense")
+        nth.plan(
+            FCN(4, 5, 1, key=jr.key(0)),
+            nth.sphere(10, 2, dim=4),
+            (nth.Order(2, method="dense"), nth.Order(40, method="dense")),
+            TS,
+        )
     )
     columns, _, *rows = text.splitlines()[2:6]
     legend = " ".join(text.split("\n\n")[2].split())
@@ -91,8 +112,13 @@ def test_plan_explains_its_columns_under_the_table():
 
 
 def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
-    roads = {2: "dense", 9: "dense"}
-    peak = lambda n: comparison_bytes(small(n=n), roads, (), certified=True)  # noqa: E731
+    curves = [nth.Order(p, method="dense") for p in (2, 9)]
+
+    def peak(n):
+        return compared_bytes(
+            settled(curves, small(n=n), certified=True), small(n=n), certified=True
+        )
+
     n = largest(lambda n: peak(n) <= 10**9, 1, 10)
     assert n is not None
     assert peak(n) <= 10**9 < peak(n + 1)
@@ -101,20 +127,20 @@ def test_what_a_plan_names_as_largest_fits_and_one_more_does_not():
 @pytest.mark.parametrize("orders", [(2,), (3, 2), (2, 3, 4)])
 def test_comparison_is_refused_just_when_its_plan_does_not_fit(orders):
     net, data = FCN(4, 5, 1, key=jr.key(0)), nth.sphere(5, 2, dim=4)
-    size = problem_size(pose(net, data, nth.squared_error), schedule(TS, Auto(), True))
-    planned = lambda memory: nth.plan(  # noqa: E731
-        net, data, orders, TS, taylor=(1,), method="dense", memory=memory
-    )
+    curves = checked_curves([*(nth.Order(p, method="dense") for p in orders), nth.Taylor(1)])
+    asked = Asked(net, data, nth.squared_error, curves, nth.Run(TS, record=("kernel",)))
+    problem = pose(net, data, nth.squared_error)
+    planned = lambda memory: nth.plan(net, data, curves, TS, memory=memory)  # noqa: E731
     peak = planned(None).together
     assert planned(peak).fits
     with nth.memory_limit(peak):
-        check_comparison(size, orders, (1,), "dense", certified=True)
+        asked.settled(problem)
     assert not planned(peak - 1).fits
     with (
         nth.memory_limit(peak - 1),
         pytest.raises(ValueError, match=r"must (be smaller to fit|be at most|hold at most)"),
     ):
-        check_comparison(size, orders, (1,), "dense", certified=True)
+        asked.settled(problem)
 
 
 @pytest.mark.parametrize("order", [12, 60, 10**9])

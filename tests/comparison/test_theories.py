@@ -7,19 +7,22 @@ import studies
 from numpy.testing import assert_allclose
 
 import nthsim as nth
-import nthsim.comparison.compare as compare_module
 from nthsim.results.terminal import COLUMNS
 from nthsim.solvers import Auto
 
 
 def test_theories_are_those_that_are_computed_alone():
     study = studies.predicted()
-    assert list(study.runs()) == ["order 2", "limit kernel", "perturbation"]
-    theory = nth.perturbation(study.model, study.data, studies.TS, record_kernel=True)
+    assert list(study.curves) == ["order 2", "limit kernel", "perturbation"]
+    theory = nth.perturbation(
+        study.asked.model, study.asked.data, nth.Run(studies.TS, record=("kernel",))
+    )
     solver = Auto(rtol=1e-5)
-    limit = nth.limit_flow(study.model, study.data, studies.TS, solver=solver, record_kernel=True)
+    limit = nth.limit_flow(
+        study.asked.model, study.asked.data, nth.Run(studies.TS, solver=solver, record=("kernel",))
+    )
     for name, alone in (("perturbation", theory), ("limit kernel", limit)):
-        run = study.further[name]
+        run = study.curves[name]
         for part in ("f", "f_test", "loss", "test_loss", "kernel", "kernel_test"):
             assert_allclose(getattr(run, part), getattr(alone, part), rtol=1e-12, atol=1e-13)
 
@@ -57,25 +60,19 @@ def test_text_tells_the_bounds_beside_what_was_measured():
     assert line.endswith(f": {end}")
 
 
-def test_theories_and_bounds_come_back_from_a_file_and_are_computed_again(tmp_path, monkeypatch):
+def test_theories_and_bounds_come_back_from_a_file_and_are_asked_for_again(tmp_path):
     study = studies.predicted()
     study.save(tmp_path / "a.nc")
     loaded = nth.Comparison.load(tmp_path / "a.nc")
     assert studies.same(loaded, study)
     assert str(loaded) == str(study)
-    asked = {}
-
-    def compare(*_, **options):
-        asked.update(options)
-        return study
-
-    monkeypatch.setattr(compare_module, "compare", compare)
-    nth.rerun(loaded)
-    assert asked["theories"] == ("limit", "perturbation")
-    assert asked["bounds"]
+    assert loaded.asked.curves == (nth.Order(2), nth.LimitKernel(), nth.Perturbation())
+    assert loaded.asked.bounds
 
 
 def test_text_of_a_comparison_that_was_interrupted_names_what_is_missing():
-    study = dataclasses.replace(studies.predicted(), further={}, bounds=None)
+    study = dataclasses.replace(
+        studies.predicted(), curves={"order 2": studies.predicted().curve(2)}, bounds=None
+    )
     lines = [line for line in str(study).splitlines() if line.endswith("not started")]
     assert lines == [f"{name}: not started" for name in ("limit kernel", "perturbation", "bounds")]

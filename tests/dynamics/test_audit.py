@@ -26,13 +26,10 @@ def compared(rtol):
     return nth.compare(
         NETWORKS["resnet"],
         data(),
-        (2,),
-        TS,
-        taylor=(1,),
-        solver=Explicit(rtol=rtol, method=dfx.Tsit5()),
+        (2, nth.Taylor(1)),
+        nth.Run(TS, solver=Explicit(rtol=rtol, method=dfx.Tsit5()), record=()),
         certify=False,
         audit=True,
-        record_kernel=False,
     )
 
 
@@ -47,7 +44,7 @@ def tight():
 
 
 def test_solver_error_is_about_the_distance_from_a_tight_solve(loose, tight):
-    pairs = [(study.exact, study.taylor_model(1)) for study in (loose, tight)]
+    pairs = [(study.exact, study.curve(nth.Taylor(1))) for study in (loose, tight)]
     for run, exact in zip(*pairs, strict=True):
         error = np.sqrt(np.mean((run.f - exact.f) ** 2, axis=1))
         assert 1 / 3 < run.solver_error[-1] / error[-1] < 3
@@ -73,7 +70,7 @@ def test_difference_below_the_error_of_solving_is_marked_in_table_and_figure(tig
 def test_audited_comparison_comes_back(loose, tmp_path):
     loose.save(tmp_path / "orders.nc")
     again = nth.Comparison.load(tmp_path / "orders.nc")
-    assert again.audit
+    assert again.asked.audit
     assert str(again) == str(loose)
     for name, series in loose.floors().items():
         np.testing.assert_array_equal(again.floors()[name], series)
@@ -81,6 +78,7 @@ def test_audited_comparison_comes_back(loose, tmp_path):
 
 def test_comparison_without_audit_says_nothing_of_solving(tight):
     bare = dataclasses.replace(tight.exact, solver_error=None)
-    plain = dataclasses.replace(tight, exact=bare, audit=False)
+    asked = dataclasses.replace(tight.asked, audit=False)
+    plain = dataclasses.replace(tight, exact=bare, asked=asked)
     assert "solving" not in str(plain)
     assert not plain.floors()

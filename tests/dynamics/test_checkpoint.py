@@ -34,14 +34,14 @@ def data():
 
 
 def flow(data, folder=None, **settings):
-    settings = {"solver": SOLVERS[flow], "record_kernel": True, **settings}
-    return nth.gradient_flow(NETWORKS["fcn"], data, TS, checkpoint=folder, **settings)
+    settings = {"solver": SOLVERS[flow], "record": ("kernel",), **settings}
+    return nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(TS, checkpoint=folder, **settings))
 
 
 def dense(data, folder=None, **settings):
     settings = {"solver": SOLVERS[dense], **settings}
     return nth.hierarchy(
-        NETWORKS["fcn"], data, 3, TS, method="dense", checkpoint=folder, **settings
+        NETWORKS["fcn"], data, 3, nth.Run(TS, checkpoint=folder, **settings), method="dense"
     )
 
 
@@ -107,26 +107,28 @@ def test_limit_on_the_loss_may_be_lowered_in_between(data, tmp_path):
         ("loss", {"loss": lambda f, y: (f - y) ** 4}),
         ("solver", {"solver": Explicit(rtol=1e-9)}),
         ("save times", {"ts": TS[:-1]}),
-        ("save times", {"record_kernel": False}),
+        ("save times", {"record_ts": TS[:2]}),
+        ("record", {"record": ("kernel", nth.Observable.of("norm", lambda net: 1.0))}),
     ],
 )
 def test_checkpoint_of_another_run_is_refused_by_what_differs(data, part, change, tmp_path):
     flow(data, tmp_path)
     if "data" in change:
         change = {"data": eqx.tree_at(lambda d: d.y, data, 2 * data.y)}
-    settings = {"model": NETWORKS["fcn"], "data": data, "ts": TS} | {
-        "solver": Explicit(rtol=1e-8),
-        "record_kernel": True,
-    }
+    settings = {"solver": Explicit(rtol=1e-8), "record": ("kernel",), "ts": TS}
+    trained = {"model": NETWORKS["fcn"], "data": data, "loss": nth.squared_error}
+    others = {name: one for name, one in change.items() if name not in trained}
+    run = nth.Run(**(settings | others), checkpoint=tmp_path)
+    trained |= {name: one for name, one in change.items() if name in trained}
     with pytest.raises(ValueError, match=f"must be a folder of the same run, .* another {part}"):
-        nth.gradient_flow(**(settings | change), checkpoint=tmp_path)
+        nth.gradient_flow(**trained, run=run)
 
 
 def test_losses_of_one_name_are_told_apart(data, tmp_path):
     cubic, quartic = (lambda f, y: jnp.abs(f - y) ** 3), (lambda f, y: (f - y) ** 4)
-    nth.gradient_flow(NETWORKS["fcn"], data, TS[:2], loss=cubic, checkpoint=tmp_path)
+    nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(TS[:2], checkpoint=tmp_path), loss=cubic)
     with pytest.raises(ValueError, match="another loss"):
-        nth.gradient_flow(NETWORKS["fcn"], data, TS[:2], loss=quartic, checkpoint=tmp_path)
+        nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(TS[:2], checkpoint=tmp_path), loss=quartic)
 
 
 def test_file_cut_anywhere_is_refused(data, tmp_path):
@@ -191,8 +193,8 @@ KILLED = """
     data = nth.Dataset(jr.normal(keys[0], (5, 4)), jr.normal(keys[1], (5,)))
     net = eqx.nn.MLP(4, "scalar", 32, 2, jax.nn.softplus, key=keys[2])
     flow = nth.gradient_flow(
-        net, data, np.linspace(0.0, 3.0, 4),
-        solver=Explicit(rtol=1e-12), checkpoint=sys.argv[1],
+        net, data,
+        nth.Run(np.linspace(0.0, 3.0, 4), solver=Explicit(rtol=1e-12), checkpoint=sys.argv[1]),
     )
     print(repr(flow.f[-1].tolist()))
 """
@@ -213,14 +215,16 @@ def test_killed_process_goes_on_to_the_same_end(tmp_path):
     keys = jr.split(jr.key(0), 3)
     data = nth.Dataset(jr.normal(keys[0], (5, 4)), jr.normal(keys[1], (5,)))
     net = eqx.nn.MLP(4, "scalar", 32, 2, jax.nn.softplus, key=keys[2])
-    whole = nth.gradient_flow(net, data, np.linspace(0.0, 3.0, 4), solver=Explicit(rtol=1e-12))
+    whole = nth.gradient_flow(
+        net, data, nth.Run(np.linspace(0.0, 3.0, 4), solver=Explicit(rtol=1e-12))
+    )
     np.testing.assert_allclose(eval(done.stdout), whole.f[-1], rtol=1e-11)
 
 
 def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):
-    arguments = (NETWORKS["fcn"], data, (2, 3), TS)
-    settings = {"solver": Explicit(rtol=1e-7), "certify": False}
-    whole = nth.compare(*arguments, **settings)
+    arguments = (NETWORKS["fcn"], data, (2, 3))
+    run = nth.Run(TS, solver=Explicit(rtol=1e-7), checkpoint=tmp_path)
+    whole = nth.compare(*arguments, dataclasses.replace(run, checkpoint=None), certify=False)
     advance = integration_run.advance
 
     def interrupted(system, scheme, carry, *others):
@@ -230,9 +234,9 @@ def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch
 
     monkeypatch.setattr(integration_run, "advance", interrupted)
     with pytest.raises(nth.CompareError):
-        nth.compare(*arguments, checkpoint=tmp_path, **settings)
+        nth.compare(*arguments, run, certify=False)
     monkeypatch.setattr(integration_run, "advance", advance)
-    again = nth.compare(*arguments, checkpoint=tmp_path, **settings)
-    for name, one in again.runs().items():
-        np.testing.assert_allclose(one.f, whole.runs()[name].f, rtol=1e-12)
+    again = nth.compare(*arguments, run, certify=False)
+    for name, one in again.curves.items():
+        np.testing.assert_allclose(one.f, whole.curves[name].f, rtol=1e-12)
     assert jnp.allclose(again.exact.f, whole.exact.f)

@@ -50,7 +50,9 @@ def kernels(model, data):
 @pytest.fixture(scope="module")
 def truncations(model, data):
     return {
-        p: nth.hierarchy(model, data, p, TS, method="dense", solver=TIGHT, record_kernel=True)
+        p: nth.hierarchy(
+            model, data, p, nth.Run(TS, solver=TIGHT, record=("kernel",)), method="dense"
+        )
         for p in (2, 3, 4)
     }
 
@@ -103,7 +105,9 @@ def test_truncation_agrees_with_scipy_on_the_same_equations(
 
 
 def test_test_points_never_act_on_training(truncations, model, data):
-    alone = nth.hierarchy(model, nth.Dataset(data.x, data.y), 3, TS, method="dense", solver=TIGHT)
+    alone = nth.hierarchy(
+        model, nth.Dataset(data.x, data.y), 3, nth.Run(TS, solver=TIGHT), method="dense"
+    )
     assert alone.f_test is None
     np.testing.assert_allclose(alone.f, truncations[3].f, atol=1e-9)
 
@@ -120,10 +124,14 @@ def test_vector_outputs_are_samples_of_their_own():
             return jnp.stack([part(x) for part in self.parts])
 
     x, y = jr.normal(jr.key(3), (2, 3)), jr.normal(jr.key(4), (2, 2))
-    together = nth.hierarchy(Pair(parts), nth.Dataset(x, y), 3, TS, method="dense", solver=TIGHT)
+    together = nth.hierarchy(
+        Pair(parts), nth.Dataset(x, y), 3, nth.Run(TS, solver=TIGHT), method="dense"
+    )
     assert together.f.shape == (len(TS), 2, 2)
     for i, part in enumerate(parts):
-        alone = nth.hierarchy(part, nth.Dataset(x, y[:, i]), 3, TS, method="dense", solver=TIGHT)
+        alone = nth.hierarchy(
+            part, nth.Dataset(x, y[:, i]), 3, nth.Run(TS, solver=TIGHT), method="dense"
+        )
         np.testing.assert_allclose(together.f[:, :, i], alone.f, atol=1e-9)
 
 
@@ -140,7 +148,9 @@ def test_with_one_sample_order_p_is_a_taylor_polynomial_in_the_residual_clock(or
     clock = solve_ivp(
         lambda t, s: y - polynomial(s), (0, 1), [0.0], "DOP853", ts, rtol=1e-12, atol=1e-14
     ).y[0]
-    f = nth.hierarchy(model, nth.Dataset(x, [y]), order, ts, method="dense", solver=TIGHT).f[:, 0]
+    f = nth.hierarchy(
+        model, nth.Dataset(x, [y]), order, nth.Run(ts, solver=TIGHT), method="dense"
+    ).f[:, 0]
     np.testing.assert_allclose(f, polynomial(clock), rtol=0, atol=1e-10)
 
 
@@ -152,7 +162,7 @@ def product_of_three(y):
 @pytest.mark.parametrize(("y", "t_star"), [(0.3, 1.71290), (0.6, 7.45914)])
 def test_third_order_of_a_product_blows_up_when_its_parabola_misses_the_target(y, t_star, solver):
     with pytest.raises(nth.SolveError, match="blow-up at t = ") as caught:
-        nth.hierarchy(*product_of_three(y), 3, np.linspace(0.0, 20.0, 21), solver=solver)
+        nth.hierarchy(*product_of_three(y), 3, nth.Run(np.linspace(0.0, 20.0, 21), solver=solver))
     trajectory = caught.value.trajectory
     # f grows like (t* - t)^-2, so it leaves the bound 1e8 some 1e-4 before t*. Steps that are meant
     # to be long run out a little earlier.
@@ -176,7 +186,7 @@ def test_blow_up_is_told_from_a_vanishing_step_size_in_both_precisions(dtype, me
 
 @pytest.mark.parametrize("solver", [Auto(), Explicit(), Exponential(), Implicit()])
 def test_third_order_of_a_product_converges_when_its_parabola_meets_the_target(solver):
-    trajectory = nth.hierarchy(*product_of_three(0.65), 3, np.array([0.0, 100.0]), solver=solver)
+    trajectory = nth.hierarchy(*product_of_three(0.65), 3, nth.Run([0.0, 100.0], solver=solver))
     np.testing.assert_allclose(trajectory.f[-1], 0.65, atol=1e-6)
 
 
@@ -184,7 +194,8 @@ def test_without_readout_odd_orders_add_nothing(data, model):
     # V2: all odd kernels vanish with the readout, so order 2k+1 equals order 2k.
     silent = eqx.tree_at(lambda m: m.readout.weight, model, replace_fn=jnp.zeros_like)
     runs = {
-        p: nth.hierarchy(silent, data, p, TS, method="dense", solver=TIGHT).f for p in (2, 3, 4, 5)
+        p: nth.hierarchy(silent, data, p, nth.Run(TS, solver=TIGHT), method="dense").f
+        for p in (2, 3, 4, 5)
     }
     np.testing.assert_allclose(runs[3], runs[2], rtol=0, atol=1e-9)
     np.testing.assert_allclose(runs[5], runs[4], rtol=0, atol=1e-9)
@@ -203,5 +214,5 @@ def test_logistic_truncation_uses_its_own_residual(model, data):
         rtol=1e-11,
         atol=1e-13,
     ).y.T
-    frozen = nth.hierarchy(model, signs, 2, TS, loss=nth.logistic, solver=TIGHT)
+    frozen = nth.hierarchy(model, signs, 2, nth.Run(TS, solver=TIGHT), loss=nth.logistic)
     np.testing.assert_allclose(frozen.f, peer, rtol=0, atol=1e-8)

@@ -21,10 +21,12 @@ def _trajectory(seed: int, times: int = T, out: tuple[int, ...] = (), **left_out
         "kernel": rng.standard_normal((T, N, *out, N, *out)),
         "kernel_test": rng.standard_normal((T, TESTS, *out, N, *out)),
     }
-    arrays["kernel_ts"] = np.linspace(0.0, 1.0, T)
     arrays = {name: array[:times] for name, array in arrays.items()} | left_out
+    found = {name: arrays.pop(name) for name in ("kernel", "kernel_test")}
+    records = {name: array for name, array in found.items() if array is not None}
     stop = Stop("horizon", 1.0, "reached t = 1")
     ts = np.linspace(0.0, 1.0, T)[:times]
+    arrays |= {"records": records, "record_ts": ts}
     stats = Stats(steps=1, rejected=0, forced=0, evaluations=1, seconds=0.0)
     return Trajectory(name="one", ts=ts, stop=stop, stats=stats, solver="none", **arrays)  # pyright: ignore[reportArgumentType]
 

@@ -31,7 +31,9 @@ def test_flow_is_kernel_regression(start):
     data = studies.points()
     assert data.x_test is not None
     net = ResNet(4, 8, 2, activation="softplus", c_res=0.7, weight_scale=1.2, key=jr.key(0))
-    flow = nth.limit_flow(net, data, TS, start=start, record_kernel=[30.0], progress=False)
+    flow = nth.limit_flow(
+        net, data, nth.Run(TS, record=("kernel",), record_ts=[30.0]), start=start, progress=False
+    )
     x = jnp.concatenate([data.x, data.x_test])
     options = {"depth": 2, "activation": "softplus", "c_res": 0.7, "weight_scale": 1.2}
     kernel = np.asarray(nth.limit_kernel("resnet", x, **options))[:, :3]
@@ -67,7 +69,7 @@ def test_any_loss_is_integrated():
     net = FCN(4, 8, 1, activation="relu", key=jr.key(0))
     ts = [0.0, 3.0]
     solver = Explicit(rtol=1e-9)
-    flow = nth.limit_flow(net, data, ts, loss=nth.logistic, solver=solver, progress=False)
+    flow = nth.limit_flow(net, data, nth.Run(ts, solver=solver), loss=nth.logistic, progress=False)
     kernel, y = np.asarray(nth.limit_kernel("fcn", data.x, depth=1, activation="relu")), data.y
     f = np.array([net(one) for one in data.x])
 

@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def flow(model, data):
-    return nth.gradient_flow(model, data, TS, solver=TIGHT, record_kernel=True)
+    return nth.gradient_flow(model, data, nth.Run(TS, solver=TIGHT, record=("kernel",)))
 
 
 @pytest.mark.parametrize("method", ["DOP853", "Radau"])
@@ -88,8 +88,8 @@ def test_hierarchy_equations_hold_along_the_flow(model, data):
     # V3, by a five-point difference at t = 0.5: its own error is h^4/30 times a fifth derivative.
     h, t = 5e-3, 0.5
     stencil = np.array([t - 2 * h, t - h, t, t + h, t + 2 * h])
-    along = nth.gradient_flow(model, data, stencil, solver=TIGHT, record_kernel=True)
-    models = [nth.gradient_flow(model, data, [s], solver=TIGHT).model for s in stencil]
+    along = nth.gradient_flow(model, data, nth.Run(stencil, solver=TIGHT, record=("kernel",)))
+    models = [nth.gradient_flow(model, data, nth.Run([s], solver=TIGHT)).model for s in stencil]
     middle = models[2]
     assert along.kernel is not None
     weights = np.array([1, -8, 0, 8, -1]) / (12 * h)
@@ -106,7 +106,9 @@ def test_hierarchy_equations_hold_along_the_flow(model, data):
 def test_balanced_product_of_two_follows_the_logistic_curve():
     # V7, Saxe's mode equation: f = y / (1 + (y/f0 - 1) exp(-2 y t)).
     y, w = 2.0, 0.3
-    flow = nth.gradient_flow(Product(jnp.full(2, w)), nth.Dataset([[1.0]], [y]), TS, solver=TIGHT)
+    flow = nth.gradient_flow(
+        Product(jnp.full(2, w)), nth.Dataset([[1.0]], [y]), nth.Run(TS, solver=TIGHT)
+    )
     expected = y / (1 + (y / w**2 - 1) * np.exp(-2 * y * TS))
     np.testing.assert_allclose(flow.f[:, 0], expected, rtol=1e-9)
 
@@ -118,9 +120,7 @@ def test_two_layer_linear_network_conserves_its_invariant():
     flow = nth.gradient_flow(
         TwoLayerLinear(u, v[:, None]),
         nth.Dataset([[1.0]], [y]),
-        TS,
-        solver=TIGHT,
-        record_kernel=True,
+        nth.Run(TS, solver=TIGHT, record=("kernel",)),
     )
     assert flow.kernel is not None
     f, lam = flow.f[:, 0], flow.kernel[:, 0, 0]
@@ -143,7 +143,7 @@ def test_deep_linear_network_conserves_the_balance_of_its_layers():
     keys = jr.split(jr.key(3), 4)
     model = DeepLinear((jr.normal(keys[0], (3, 2)), jr.normal(keys[1], (2, 3))))
     data = nth.Dataset(jr.normal(keys[2], (4, 2)), jr.normal(keys[3], (4, 2)))
-    trained = nth.gradient_flow(model, data, TS, solver=TIGHT).model
+    trained = nth.gradient_flow(model, data, nth.Run(TS, solver=TIGHT)).model
     balance = lambda net: net.weights[1].T @ net.weights[1] - net.weights[0] @ net.weights[0].T  # noqa: E731
     np.testing.assert_allclose(balance(trained), balance(model), atol=1e-9)
     assert np.abs(trained.weights[0] - model.weights[0]).max() > 0.1
@@ -161,7 +161,7 @@ def test_relu_network_conserves_the_balance_of_each_neuron(data):
     allowed, met = {"none": 1e-13, "few": 1e-5, "sliding": 2e-4}, set()
     for key in range(6, 18):
         model = FCN(4, 5, 2, activation="relu", key=jr.key(key))
-        run = nth.gradient_flow(model, data, [0.4], solver=Explicit(rtol=1e-11))
+        run = nth.gradient_flow(model, data, nth.Run([0.4], solver=Explicit(rtol=1e-11)))
         kind = "none" if run.stats.forced == 0 else "few" if run.stats.forced < 10 else "sliding"
         met.add(kind)
         np.testing.assert_allclose(balance(run.model), balance(model), atol=allowed[kind])
@@ -175,7 +175,7 @@ def test_cross_entropy_flow_agrees_with_its_gradient_written_out():
     one_hot = jax.nn.one_hot(labels, 3)
     h, ts = 1e-2, [0.0, 0.01, 0.02, 0.03, 0.04]
     flow = nth.gradient_flow(
-        model, nth.Dataset(x, one_hot), ts, loss=nth.softmax_cross_entropy, solver=TIGHT
+        model, nth.Dataset(x, one_hot), nth.Run(ts, solver=TIGHT), loss=nth.softmax_cross_entropy
     )
     K2 = nth.kernel(model, x, 2)
     c = (jax.nn.softmax(flow.f[0]) - one_hot) / 4
@@ -184,7 +184,9 @@ def test_cross_entropy_flow_agrees_with_its_gradient_written_out():
     difference = np.tensordot(np.array([-25, 48, -36, 16, -3]) / (12 * h), flow.f, 1)
     np.testing.assert_allclose(difference, velocity, atol=1e-6)
     centred = nth.Dataset(x, one_hot - 1 / 3)
-    again = nth.gradient_flow(model, centred, ts, loss=nth.softmax_cross_entropy, solver=TIGHT)
+    again = nth.gradient_flow(
+        model, centred, nth.Run(ts, solver=TIGHT), loss=nth.softmax_cross_entropy
+    )
     np.testing.assert_allclose(again.f, flow.f, atol=1e-12)
 
 
@@ -194,7 +196,7 @@ def test_second_flow_of_the_same_shape_compiles_nothing(flow, model, data, caplo
     with jax.log_compiles(), caplog.at_level("WARNING"):
         jax.jit(lambda a: a + 1.0)(0.5)  # a witness that compilations are seen at all
         assert [r for r in caplog.records if "XLA compilation" in r.getMessage()]
-        nth.gradient_flow(other, data, [0.0, 0.3, 7.0], solver=Explicit(rtol=1e-9))
+        nth.gradient_flow(other, data, nth.Run([0.0, 0.3, 7.0], solver=Explicit(rtol=1e-9)))
     compiled = [r.getMessage() for r in caplog.records]
     named = [f"XLA compilation of jit({name})" for name in ("advance", "start", "outputs")]
     assert not [message for message in compiled if any(name in message for name in named)]
@@ -202,13 +204,13 @@ def test_second_flow_of_the_same_shape_compiles_nothing(flow, model, data, caplo
 
 def test_step_limit_raises_with_what_was_computed(model, data):
     with pytest.raises(nth.SolveError, match="step limit of 15 reached at t = ") as caught:
-        nth.gradient_flow(model, data, TS, solver=Explicit(rtol=1e-11, max_steps=15))
+        nth.gradient_flow(model, data, nth.Run(TS, solver=Explicit(rtol=1e-11, max_steps=15)))
     partial = caught.value.trajectory
     assert 0 < len(partial.ts) < len(TS)
     assert partial.f.shape == (len(partial.ts), 3)
     assert partial.stop.failed
     kept = nth.gradient_flow(
-        model, data, TS, solver=Explicit(rtol=1e-11, max_steps=15), throw=False
+        model, data, nth.Run(TS, solver=Explicit(rtol=1e-11, max_steps=15)), throw=False
     )
     np.testing.assert_array_equal(kept.f, partial.f)
 

@@ -194,19 +194,25 @@ def test_class_of_the_same_name_elsewhere_marks_nothing():
 @pytest.mark.slow
 def test_comparison_with_constants_is_that_of_stopped_gradients_and_comes_back(tmp_path):
     options: Any = {"certify": False, "progress": False}
-    study = nth.compare(features(), data(), (2, 3), [0.0, 0.3], method="series", **options)
+    study = nth.compare(
+        features(),
+        data(),
+        (nth.Order(2, method="series"), nth.Order(3, method="series")),
+        [0.0, 0.3],
+        **options,
+    )
     other = nth.compare(Stopped(features(mark=jnp.asarray)), data(), (2, 3), [0.0, 0.3], **options)
     # Another norm of other parameters measures errors, so that steps differ within tolerances.
     np.testing.assert_allclose(study.exact.f, other.exact.f, rtol=1e-6)
-    np.testing.assert_allclose(study.truncation(3).f, other.truncation(3).f, rtol=1e-6)
-    np.testing.assert_array_equal(study.exact.model.first.tree, study.model.first.tree)
+    np.testing.assert_allclose(study.curve(3).f, other.curve(3).f, rtol=1e-6)
+    np.testing.assert_array_equal(study.exact.model.first.tree, study.asked.model.first.tree)
     assert study.parameters is not None
     assert study.parameters.total == 6
     assert "6 parameters" in str(study)
     study.save(tmp_path / "study.nc")
     # Constants stand in the file too: another module's are replaced by them.
     again = nth.Comparison.load(tmp_path / "study.nc", model=features(7))
-    np.testing.assert_array_equal(again.model.first.tree, study.model.first.tree)
+    np.testing.assert_array_equal(again.asked.model.first.tree, study.asked.model.first.tree)
     np.testing.assert_array_equal(nth.rerun(again, progress=False).exact.f, study.exact.f)
 
 

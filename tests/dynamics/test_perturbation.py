@@ -1,7 +1,5 @@
 """First order in 1/m, against the hierarchy that it expands and against exact flow."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,11 +10,9 @@ import studies
 from scipy.linalg import expm
 
 import nthsim as nth
-from nthsim.budget.fits import Choice
-from nthsim.dynamics.perturbation import perturbed
 from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import schedule
-from nthsim.dynamics.truncations import Truncations, truncations
+from nthsim.dynamics.run import problem_size
+from nthsim.dynamics.start import Start
 from nthsim.models import FCN
 from nthsim.solvers import Explicit
 
@@ -26,13 +22,16 @@ TS = np.array([0.0, 1.0, 60.0])
 TS_WIDE = [0.0, 6.0]
 DATA = nth.sphere(3, 0, dim=4)
 NET = FCN(4, 1024, 1, activation="erf", c_sigma=1.5, key=jr.key(0))
-ROADS = {4: Choice("dense", "as asked for")}
 
 
-def scaled(known: Truncations, by: float) -> Truncations:
-    r"""The hierarchy with $K^{(3)}$ and $K^{(4)}$ at t = 0 made smaller, as by a larger width."""
-    f, tangent, third, fourth = known.kernels
-    return dataclasses.replace(known, kernels=(f, tangent, by * third, by * fourth))
+class Scaled(Start):
+    r"""A start whose $K^{(3)}$ and $K^{(4)}$ at t = 0 are smaller, as by a larger width."""
+
+    by = 1.0
+
+    def kernels(self, order):
+        f, tangent, *others = super().kernels(order)
+        return f, tangent, *(self.by * kernel for kernel in others)
 
 
 def six_points(outputs: int | None) -> nth.Dataset:
@@ -49,13 +48,13 @@ def six_points(outputs: int | None) -> nth.Dataset:
 def test_what_is_left_of_order_four_is_of_second_order(outputs):
     net = eqx.nn.MLP(4, outputs or "scalar", 8, 1, activation=jnp.tanh, key=jr.key(1))
     problem = pose(net, six_points(outputs), nth.squared_error)
-    known = truncations(problem, ROADS, progress=False)
-    course = schedule(TS, Explicit(rtol=1e-10), True)
+    start, order = Scaled(problem, progress=False), nth.Order(4, method="dense")
+    run = nth.Run(TS, solver=Explicit(rtol=1e-10), record=("kernel",))
+    curves = (nth.Perturbation(), order.settled(problem_size(problem)))
     left = []
     for by in (2e-3, 2e-4):
-        start = scaled(known, by)
-        theory = perturbed(problem, course, known=start, progress=False)
-        truncation = start.integrate(4, course, progress=False)
+        start.by = by
+        theory, truncation = (each.trajectory(run, start, progress=False) for each in curves)
         names = ("f", "f_test", "kernel", "kernel_test")
         left.append([np.abs(getattr(theory, a) - getattr(truncation, a)).max() for a in names])
     # A hundred, but for third order, some percent of it here, and the solver's error.
@@ -65,9 +64,12 @@ def test_what_is_left_of_order_four_is_of_second_order(outputs):
 
 def test_theory_leaves_a_tenth_of_the_frozen_kernels_error_at_width_1024():
     exact = nth.gradient_flow(
-        NET, DATA, TS_WIDE, solver=Explicit(rtol=1e-7), record_kernel=[6.0], progress=False
+        NET,
+        DATA,
+        nth.Run(TS_WIDE, solver=Explicit(rtol=1e-7), record=("kernel",), record_ts=[6.0]),
+        progress=False,
     )
-    theory = nth.perturbation(NET, DATA, TS_WIDE, record_kernel=True, progress=False)
+    theory = nth.perturbation(NET, DATA, nth.Run(TS_WIDE, record=("kernel",)), progress=False)
     assert exact.kernel is not None
     assert theory.kernel is not None
     moved = np.linalg.norm(exact.kernel[-1] - theory.kernel[0])
@@ -81,7 +83,7 @@ def test_theory_leaves_a_tenth_of_the_frozen_kernels_error_at_width_1024():
 
 def test_nothing_moves_where_nothing_is_to_be_learnt():
     learnt = nth.Dataset(DATA.x, jax.vmap(NET)(DATA.x))
-    theory = nth.perturbation(NET, learnt, TS_WIDE, record_kernel=True, progress=False)
+    theory = nth.perturbation(NET, learnt, nth.Run(TS_WIDE, record=("kernel",)), progress=False)
     np.testing.assert_allclose(theory.f, np.stack([learnt.y] * 2), atol=1e-13)
     start = nth.kernel(NET, DATA.x, 2, progress=False)
     assert theory.kernel is not None

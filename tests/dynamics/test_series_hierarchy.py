@@ -28,12 +28,15 @@ def points(outputs: int | None = None) -> nth.Dataset:
     return nth.Dataset(x[:3], y[:3], x[3:], y[3:])
 
 
+KERNEL = ("kernel",)
+
+
 def both(model, order, *, data=None, **options):
-    """One truncation by either road."""
+    """One truncation by either method."""
     data = points() if data is None else data
-    options |= {"solver": SOLVER, "record_kernel": True}
+    run = nth.Run(TS, solver=SOLVER, record=KERNEL)
     return (
-        nth.hierarchy(model, data, order, TS, method=method, **options)
+        nth.hierarchy(model, data, order, run, method=method, **options)
         for method in ("dense", "series")
     )
 
@@ -69,27 +72,33 @@ def test_series_of_vector_outputs_and_cross_entropy_is_the_dense_truncation():
 
 def test_module_without_taylor_rules_is_served_by_nested_derivatives():
     scanned, looped = (Recurrent(scanned=s, key=jr.key(5)) for s in (True, False))
-    series = nth.hierarchy(scanned, points(), 3, TS, method="series", solver=SOLVER)
+    series = nth.hierarchy(scanned, points(), 3, nth.Run(TS, solver=SOLVER), method="series")
     assert "nested derivatives" in str(series)
     assert "scan" in str(series)
-    other = nth.hierarchy(looped, points(), 3, TS, method="series", solver=SOLVER)
+    other = nth.hierarchy(looped, points(), 3, nth.Run(TS, solver=SOLVER), method="series")
     assert "nested" not in str(other)
     np.testing.assert_allclose(series.f, other.f, rtol=1e-9, atol=1e-11)
 
 
 def test_kernel_is_recorded_at_the_times_chosen():
     model = NETWORKS["fcn"]
-    run = lambda record: nth.hierarchy(  # noqa: E731
-        model, points(), 3, TS, method="series", record_kernel=record, solver=SOLVER
+    every, some, none = (
+        nth.hierarchy(
+            model,
+            points(),
+            3,
+            nth.Run(TS, solver=SOLVER, record=record, record_ts=chosen),
+            method="series",
+        )
+        for record, chosen in ((KERNEL, None), (KERNEL, [0.5, 2.0]), ((), None))
     )
-    every, some = run(True), run([0.5, 2.0])
     assert every.kernel is not None
     assert every.kernel_test is not None
-    np.testing.assert_array_equal(every.kernel_ts, TS)
-    np.testing.assert_array_equal(some.kernel_ts, [0.5, 2.0])
+    np.testing.assert_array_equal(every.record_ts, TS)
+    np.testing.assert_array_equal(some.record_ts, [0.5, 2.0])
     np.testing.assert_array_equal(some.kernel, every.kernel[[1, 4]])
     np.testing.assert_array_equal(some.kernel_test, every.kernel_test[[1, 4]])
-    assert run(False).kernel is None
+    assert none.kernel is None
 
 
 def test_blow_up_of_a_series_is_reported_where_that_of_the_tensors_is():
@@ -142,7 +151,11 @@ def test_truncation_that_blows_up_is_no_order_to_stop_at():
 
 def test_file_keeps_contributions_and_chosen_kernels(tmp_path):
     run = nth.hierarchy(
-        NETWORKS["fcn"], points(), 3, TS, method="series", record_kernel=[2.0], solver=SOLVER
+        NETWORKS["fcn"],
+        points(),
+        3,
+        nth.Run(TS, solver=SOLVER, record=("kernel",), record_ts=[2.0]),
+        method="series",
     )
     run.save(tmp_path / "run.nc")
     again = nth.Trajectory.load(tmp_path / "run.nc")
@@ -159,8 +172,6 @@ def test_file_keeps_contributions_and_chosen_kernels(tmp_path):
         ({"order": "auto", "tol": np.nan}, "`tol` must be a positive number"),
         ({"order": "auto", "max_order": 2}, "`max_order` must be an integer of at least 3"),
         ({"order": 3, "method": "sparse"}, "`method` must be one of 'auto', 'dense', 'series'"),
-        ({"order": 3, "record_kernel": [0.3]}, "`record_kernel` must be True, False or some of"),
-        ({"order": 3, "record_kernel": [2.0, 1.0]}, "`record_kernel` must increase strictly"),
     ],
 )
 def test_mistakes_are_named(options, sentence):

@@ -49,7 +49,7 @@ DATA = nth.Dataset(X.at[2].set(0.0), jnp.arange(5.0) / 5)
 
 
 def road_of(function, data=DATA):
-    return str(proven(pose(Through(function), data, squared_error)).road)
+    return str(proven(pose(Through(function), data, squared_error)).method)
 
 
 def test_what_is_right_keeps_its_road():

@@ -24,7 +24,9 @@ def data():
 
 
 def trained(data, until, **settings):
-    return nth.gradient_flow(NETWORKS["fcn"], data, TS, until=until, solver=SOLVER, **settings)
+    return nth.gradient_flow(
+        NETWORKS["fcn"], data, nth.Run(TS, solver=SOLVER, until=until, **settings)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def whole(data):
 
 def test_run_ends_at_the_first_step_below_a_loss_and_records_it(data, whole):
     target = 0.3 * whole.loss[0]
-    flow = trained(data, Until(loss=target), record_kernel=True)
+    flow = trained(data, Until(loss=target), record=("kernel",))
     assert flow.stop.reason == "loss"
     assert not flow.stop.failed
     assert flow.loss[-1] < target < flow.loss[-2]
@@ -42,8 +44,8 @@ def test_run_ends_at_the_first_step_below_a_loss_and_records_it(data, whole):
     assert flow.f.shape == (3, 5)
     assert flow.f_test is not None
     assert flow.f_test.shape == (3, 2)
-    np.testing.assert_array_equal(flow.kernel_ts, flow.ts)
-    exact = nth.gradient_flow(NETWORKS["fcn"], data, flow.ts, solver=SOLVER)
+    np.testing.assert_array_equal(flow.record_ts, flow.ts)
+    exact = nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(flow.ts, solver=SOLVER))
     np.testing.assert_allclose(flow.f, exact.f, atol=1e-5)
     assert f"the loss fell below {target:g} at t = {flow.stop.t:.6g}" in str(flow)
 
@@ -57,11 +59,13 @@ def test_run_ends_where_the_gradient_is_small(data):
 
 
 def test_truncations_end_where_their_own_loss_stalls(data):
-    settings = {"method": "dense", "solver": SOLVER}
-    run = nth.hierarchy(NETWORKS["fcn"], data, 2, TS, until=Until(stalled=0.18), **settings)
+    order2 = lambda ts, **until: nth.hierarchy(  # noqa: E731
+        NETWORKS["fcn"], data, 2, nth.Run(ts, solver=SOLVER, **until), method="dense"
+    )
+    run = order2(TS, until=Until(stalled=0.18))
     assert run.stop.reason == "stalled"
     t, h = run.stop.t, 1e-4
-    later = nth.hierarchy(NETWORKS["fcn"], data, 2, [t, t + h], **settings)
+    later = order2([t, t + h])
     assert 0.16 < (later.loss[0] - later.loss[1]) / h / later.loss[0] < 0.1801
 
 
@@ -83,20 +87,17 @@ def test_all_of_a_comparison_end_with_exact_flow(data, whole, tmp_path):
     study = nth.compare(
         NETWORKS["fcn"],
         data,
-        (2, 3),
-        TS,
-        taylor=(1,),
-        until=Until(loss=target),
-        solver=SOLVER,
+        (2, 3, nth.Taylor(1)),
+        nth.Run(TS, solver=SOLVER, until=Until(loss=target)),
         certify=False,
     )
-    for run in study.runs().values():
+    for run in study.curves.values():
         np.testing.assert_array_equal(run.ts, study.exact.ts)
-        np.testing.assert_array_equal(run.kernel_ts, study.exact.ts)
+        np.testing.assert_array_equal(run.record_ts, study.exact.ts)
     assert study.exact.stop.reason == "loss"
     study.save(tmp_path / "orders.nc")
     again = nth.Comparison.load(tmp_path / "orders.nc")
-    assert again.until == Until(loss=target)
+    assert again.asked.run.until == Until(loss=target)
     np.testing.assert_allclose(nth.rerun(again).exact.f, study.exact.f, rtol=1e-12)
 
 

@@ -108,11 +108,15 @@ def test_comparison_says_so():
 def test_exponential_steps_are_refused_and_never_chosen():
     sentence = "^`solver` must be Auto or Explicit where the loss's gradient jumps, but is Expon"
     with pytest.raises(ValueError, match=sentence):
-        nth.gradient_flow(NET, DATA, [1.0], loss=absolute, solver=Exponential(), progress=False)
+        nth.gradient_flow(
+            NET, DATA, nth.Run([1.0], solver=Exponential()), loss=absolute, progress=False
+        )
     stiff = nth.Dataset(100 * DATA.x, DATA.y)
     linear = eqx.nn.Linear(3, "scalar", key=jr.key(1))
     options = {"loss": absolute, "progress": False, "throw": False}
-    run = nth.gradient_flow(linear, stiff, [1.0], solver=Auto(rtol=1e-3, max_steps=9), **options)
+    run = nth.gradient_flow(
+        linear, stiff, nth.Run([1.0], solver=Auto(rtol=1e-3, max_steps=9)), **options
+    )
     assert run.solver.startswith("Tsit5")
 
 
@@ -126,5 +130,5 @@ def test_smooth_losses_are_not_doubted():
 @pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
 def test_any_explicit_pair_says_so():
     solver = Explicit(rtol=1e-4, method=dfx.Dopri5())
-    run = nth.gradient_flow(NET, DATA, [0.5], loss=absolute, solver=solver, progress=False)
+    run = nth.gradient_flow(NET, DATA, nth.Run([0.5], solver=solver), loss=absolute, progress=False)
     assert TELLING in run.solver

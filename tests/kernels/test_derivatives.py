@@ -110,7 +110,7 @@ SOLVERS = [Auto(), Auto(rtol=1e-3), Explicit(), Exponential(), Implicit()]
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{type(s).__name__}-{s.rtol}")
 def test_flow_by_every_solver_is_that_of_the_plain_function(solver):
     runs = [
-        nth.gradient_flow(model, DATA, [1.0, 30.0], solver=solver, progress=False)
+        nth.gradient_flow(model, DATA, nth.Run([1.0, 30.0], solver=solver), progress=False)
         for model in (net(looped), PLAIN)
     ]
     # Steps are the same: only rounding differs.
@@ -120,7 +120,9 @@ def test_flow_by_every_solver_is_that_of_the_plain_function(solver):
 
 def test_stiff_flow_is_taken_for_one():
     stiff = nth.Dataset(4 * X, DATA.y)
-    run = nth.gradient_flow(net(sine), stiff, [1e4], solver=Auto(rtol=1e-3), progress=False)
+    run = nth.gradient_flow(
+        net(sine), stiff, nth.Run([1e4], solver=Auto(rtol=1e-3)), progress=False
+    )
     assert run.solver.startswith("Krogstad")
 
 
@@ -129,7 +131,7 @@ def test_truncations_take_tensors_and_are_those_of_the_plain_function(order):
     run = nth.hierarchy(net(sine), DATA, order, [1.0], progress=False)
     assert run.method == "dense (a custom_vjp keeps derivatives along a series away)"
     expected = nth.hierarchy(PLAIN, DATA, order, [1.0], method="series", progress=False)
-    # Two roads at rtol 1e-7.
+    # Two methods at rtol 1e-7.
     np.testing.assert_allclose(run.f, expected.f, rtol=1e-6)
 
 
@@ -166,9 +168,12 @@ def test_orders_beyond_a_custom_vjp_are_refused_by_what_stands_in_the_way(call, 
             lambda m: nth.hierarchy(m, DATA, 2, [1.0], method="series", progress=False),
             "order 2 as a series",
         ),
-        (lambda m: nth.plan(m, DATA, (2,), [1.0], method="series"), "order 2 as a series"),
+        (
+            lambda m: nth.plan(m, DATA, (nth.Order(2, method="series"),), [1.0]),
+            "order 2 as a series",
+        ),
         (lambda m: nth.taylor(m, DATA, 2, [1.0], progress=False), "the Taylor model of degree 2"),
-        (lambda m: nth.plan(m, DATA, (2,), [1.0], taylor=(2,)), "the Taylor model of degree 2"),
+        (lambda m: nth.plan(m, DATA, (2, nth.Taylor(2)), [1.0]), "the Taylor model of degree 2"),
     ],
 )
 def test_series_and_taylor_models_are_refused(call, what):
@@ -179,25 +184,29 @@ def test_series_and_taylor_models_are_refused(call, what):
 
 def test_flow_and_tangent_kernel_do_without_further_derivatives():
     study = nth.compare(net(twofold), DATA, (2,), [0.0, 1.0], progress=False)
-    expected = nth.gradient_flow(PLAIN, DATA, [0.0, 1.0], record_kernel=True, progress=False)
+    expected = nth.gradient_flow(
+        PLAIN, DATA, nth.Run([0.0, 1.0], record=("kernel",)), progress=False
+    )
     np.testing.assert_allclose(study.exact.f, expected.f, rtol=1e-9)
     assert study.exact.kernel is not None
     assert expected.kernel is not None
     np.testing.assert_allclose(study.exact.kernel, expected.kernel, rtol=1e-9)
     with pytest.raises(ValueError, match=r"`solver` must be another .* but is Implicit"):
-        nth.gradient_flow(net(twofold), DATA, [1.0], solver=Implicit(), progress=False)
+        nth.gradient_flow(net(twofold), DATA, nth.Run([1.0], solver=Implicit()), progress=False)
 
 
 def test_backward_pass_that_is_not_linear_takes_no_exponential_steps():
     run = nth.gradient_flow(net(clipped), DATA, [1.0], progress=False)
     assert "as the model's backward pass is not linear" in str(run)
     with pytest.raises(ValueError, match="where the model's backward pass is not linear, but is E"):
-        nth.gradient_flow(net(clipped), DATA, [1.0], solver=Exponential(), progress=False)
+        nth.gradient_flow(net(clipped), DATA, nth.Run([1.0], solver=Exponential()), progress=False)
 
 
 def test_backward_pass_of_another_function_is_told_and_makes_the_kernel():
     with pytest.warns(BackwardPassWarning, match="`model` holds a custom_vjp or stop_gradient, "):
-        run = nth.gradient_flow(net(rounded), DATA, [0.0], record_kernel=True, progress=False)
+        run = nth.gradient_flow(
+            net(rounded), DATA, nth.Run([0.0], record=("kernel",)), progress=False
+        )
     gradients = jax.vmap(jax.grad(lambda m, x: m(x)), (None, 0))(net(rounded), X)
     rows = jnp.concatenate([a.reshape(3, -1) for a in jax.tree.leaves(gradients)], axis=1)
     assert run.kernel is not None

@@ -15,7 +15,7 @@ from networks import NETWORKS
 from nthsim.inputs.loss import Residual, softmax_cross_entropy, squared_error
 from nthsim.models import FCN
 from nthsim.network.expansion import TaylorExpansion
-from nthsim.network.expansion_method import MOST_CALLS, road
+from nthsim.network.expansion_method import MOST_CALLS, expansion_method
 from nthsim.network.layered_expansion import LayeredExpansion
 from nthsim.network.network import precision
 from nthsim.network.split import split
@@ -93,7 +93,7 @@ def setting(model, terms, loss=squared_error):
 
 def expansion(network, path, out_shape, **options):
     x = X.astype(precision(path[0]))
-    way = road(network, path[0], x, prod(out_shape))
+    way = expansion_method(network, path[0], x, prod(out_shape))
     return way.expansion(network, path[0], x, out_shape, len(path), **options)
 
 
@@ -216,7 +216,7 @@ def test_products_are_those_that_gradients_take(terms, outputs):
     width, hidden = 300, 3
     model = FCN(4, width, hidden + 1, out_size=outputs, key=jr.key(0))
     network, out_shape, path, residual = setting(model, terms)
-    way = road(network, path[0], X, outputs)
+    way = expansion_method(network, path[0], X, outputs)
     for kept in (True, False):
         expanded = expansion(network, path, out_shape)
         expanded = expanded if kept else dataclasses.replace(expanded, rest=None)
@@ -244,17 +244,17 @@ def test_products_are_those_that_gradients_take(terms, outputs):
 def test_road_is_that_of_the_layers_where_they_are_few(model, words):
     network, theta = split(model)
     outputs = jax.eval_shape(model, X[0]).size
-    assert str(road(network, theta, X, outputs)).partition(" (")[0] == words
+    assert str(expansion_method(network, theta, X, outputs)).partition(" (")[0] == words
 
 
 def test_layer_that_is_called_in_another_precision_is_no_step_of_a_road():
     network, theta = split(Halved(eqx.nn.Linear(4, "scalar", key=jr.key(9))))
     with jax.numpy_dtype_promotion("standard"):
-        assert road(network, theta, X, 1).calls == ()
+        assert expansion_method(network, theta, X, 1).calls == ()
 
 
 def test_memory_layer_by_layer_counts_what_lies_between_the_layers():
-    way = road(*split(MODELS["fcn"]), X, 1)
+    way = expansion_method(*split(MODELS["fcn"]), X, 1)
     called = 4 + 8 + 8 + 8 + 8 + 1
     assert way.numbers(3, written=100) == 4 * called
     assert way.numbers(3, written=10**6) == 10**6

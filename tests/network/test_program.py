@@ -88,9 +88,8 @@ def test_module_that_asks_for_its_activation_keeps_it(dynamics):
 
 
 def test_checkpoint_of_another_activation_or_loss_is_refused(tmp_path):
-    flow = lambda net, **kw: nth.gradient_flow(  # noqa: E731
-        net, DATA, [0.0, 0.1], checkpoint=tmp_path, progress=False, **kw
-    )
+    run = nth.Run([0.0, 0.1], checkpoint=tmp_path)
+    flow = lambda net, **kw: nth.gradient_flow(net, DATA, run, progress=False, **kw)  # noqa: E731
     made = lambda scale: lambda z: jnp.tanh(scale * z)  # noqa: E731
     huber = lambda c: lambda f, y: jnp.where(jnp.abs(f - y) < c, 0.5 * (f - y) ** 2, c * jnp.abs(f))  # noqa: E731
     flow(mlp(made(1.0)), loss=huber(50.0))

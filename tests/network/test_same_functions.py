@@ -223,8 +223,8 @@ def test_kernel_of_a_function_made_anew_traces_no_more_than_of_the_same(monkeypa
 @pytest.mark.slow
 def test_flow_with_loss_and_activation_made_anew_traces_no_more_than_with_the_same():
     def run(activation, loss):
-        options = {"loss": loss, "solver": Explicit(rtol=1e-3), "progress": False}
-        return nth.gradient_flow(mlp(activation), data(), [0.0, 0.1], **options)
+        how = nth.Run([0.0, 0.1], solver=Explicit(rtol=1e-3))
+        return nth.gradient_flow(mlp(activation), data(), how, loss=loss, progress=False)
 
     power = lambda p: lambda f, y: jnp.abs(f - y) ** p  # noqa: E731
     one, loss = scaled(1.5), power(2)

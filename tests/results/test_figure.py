@@ -9,17 +9,17 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nthsim.results.figure import HEADROOM, Curve, Panel, draw, log_spaced, save
+from nthsim.results.figure import HEADROOM, Line, Panel, draw, log_spaced, save
 
 TS = np.linspace(0.0, 2.0, 11)
 
 
-def _panel(*curves: Curve, log: bool = True) -> Panel:
+def _panel(*curves: Line, log: bool = True) -> Panel:
     return Panel("title", "quantity", curves, log)
 
 
-def _decay(look: int = 1, end: float | None = None, scale: float = 1.0) -> Curve:
-    return Curve(f"order {look + 1}", TS, scale * np.exp(-TS), look, end=end)
+def _decay(look: int = 1, end: float | None = None, scale: float = 1.0) -> Line:
+    return Line(f"order {look + 1}", TS, scale * np.exp(-TS), look, end=end)
 
 
 def _rendered(figure: Figure) -> Figure:
@@ -51,25 +51,25 @@ def test_neighbouring_curves_differ_in_colour_and_in_marker():
 
 def test_zeros_are_left_out_of_a_logarithmic_axis():
     values = np.where(TS == 0, 0.0, np.exp(-TS))
-    figure = _rendered(draw([_panel(Curve("error", TS, values, 1))]))
+    figure = _rendered(draw([_panel(Line("error", TS, values, 1))]))
     [line] = figure.axes[0].get_lines()
     assert np.isnan(np.asarray(line.get_ydata())[0])
     assert figure.axes[0].get_ylim()[0] > 0
 
 
 def test_zeros_stay_on_a_linear_axis():
-    figure = _rendered(draw([_panel(Curve("loss", TS, np.zeros(11), 1), log=False)]))
+    figure = _rendered(draw([_panel(Line("loss", TS, np.zeros(11), 1), log=False)]))
     np.testing.assert_array_equal(figure.axes[0].get_lines()[0].get_ydata(), np.zeros(11))
 
 
 @pytest.mark.parametrize("values", [np.zeros(11), np.full(11, np.nan), np.full(11, np.inf)])
 def test_curve_with_nothing_to_show_is_no_obstacle(values, tmp_path):
-    save(draw([_panel(Curve("order 2", TS, values, 1), _decay(2, end=1.0))]), tmp_path / "a.png")
+    save(draw([_panel(Line("order 2", TS, values, 1), _decay(2, end=1.0))]), tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("times", [0, 1])
 def test_curve_may_be_of_one_point_or_none(times, tmp_path):
-    curve = Curve("order 2", TS[:times], np.ones(times), 1, end=0.5)
+    curve = Line("order 2", TS[:times], np.ones(times), 1, end=0.5)
     save(draw([_panel(curve)]), tmp_path / "a.png")
 
 
@@ -86,7 +86,7 @@ def test_blow_up_does_not_squeeze_the_other_curves():
 
 
 def test_broad_curve_lies_below_the_others():
-    exact = Curve("exact flow", TS, np.exp(-TS), 0, broad=True)
+    exact = Line("exact flow", TS, np.exp(-TS), 0, broad=True)
     broad, thin = draw([_panel(exact, _decay(1))]).axes[0].get_lines()
     assert broad.get_zorder() < thin.get_zorder()
     assert broad.get_linewidth() > thin.get_linewidth()
@@ -98,12 +98,12 @@ def test_time_axis_is_logarithmic_if_the_times_are():
     assert log_spaced(spread)
     assert not log_spaced(even[:1])
     for ts, scale in ((even, "linear"), (spread, "log")):
-        figure = _rendered(draw([_panel(Curve("loss", ts, np.exp(-ts), 1))]))
+        figure = _rendered(draw([_panel(Line("loss", ts, np.exp(-ts), 1))]))
         assert figure.axes[0].get_xscale() == scale
 
 
 def test_axis_of_less_than_two_decades_has_numbers():
-    figure = _rendered(draw([_panel(Curve("drift", TS, 0.025 + 0.01 * TS, 1))]))
+    figure = _rendered(draw([_panel(Line("drift", TS, 0.025 + 0.01 * TS, 1))]))
     low, high = figure.axes[0].get_ylim()
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     shown = [
@@ -140,7 +140,7 @@ def test_legend_of_a_panel_stands_between_its_axes_and_its_title(entries):
 
 
 def test_note_stands_beside_the_marker_of_its_curve():
-    curves = [Curve("", TS, np.exp(-TS), 3, mark=mark, note="-1.00") for mark in (1, 2)]
+    curves = [Line("", TS, np.exp(-TS), 3, mark=mark, note="-1.00") for mark in (1, 2)]
     [ax] = _rendered(draw([_panel(*curves)])).axes
     marks = [line for line in ax.get_lines() if len(np.asarray(line.get_xdata())) == 1]
     assert [mark.get_marker() for mark in marks] == ["o", "s"]
@@ -150,7 +150,7 @@ def test_note_stands_beside_the_marker_of_its_curve():
 
 @pytest.mark.parametrize("names", [4, 7, 10])
 def test_legend_of_long_names_stays_within_the_figure(names):
-    curves = [Curve(f"number {i}, a name as long as many", TS, TS, 1 + i % 8) for i in range(names)]
+    curves = [Line(f"number {i}, a name as long as many", TS, TS, 1 + i % 8) for i in range(names)]
     figure = _rendered(draw([_panel(*curves)] * 4))
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
@@ -195,8 +195,8 @@ def test_drawing_touches_no_global_state(tmp_path):
     code = """
 import sys, numpy as np, matplotlib
 before = matplotlib.rcParams.copy()
-from nthsim.results.figure import Curve, Panel, draw, save
-save(draw([Panel("t", "q", (Curve("c", np.ones(2), np.ones(2), 1),))]), sys.argv[1])
+from nthsim.results.figure import Line, Panel, draw, save
+save(draw([Panel("t", "q", (Line("c", np.ones(2), np.ones(2), 1),))]), sys.argv[1])
 print("matplotlib.pyplot" in sys.modules, dict.__eq__(matplotlib.rcParams, before))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "a.png")]

@@ -60,18 +60,19 @@ def test_comparison_comes_back_bit_by_bit(name, saved):
     options = dict(LOAD[name])
     if "model" in options:
         # Of the same structure, with other parameters.
-        options["model"] = eqx.tree_at(_first, study.model, _first(study.model) + 1)
+        model = study.asked.model
+        options["model"] = eqx.tree_at(_first, model, _first(model) + 1)
     loaded = nth.Comparison.load(saved[name], **options)
     assert studies.same(loaded, study)
     assert str(loaded) == str(study)
-    for p in study.orders:
-        assert studies.same(loaded.errors(p), study.errors(p))
+    for key in study.curves:
+        assert studies.same(loaded.errors(key), study.errors(key))
 
 
 def test_text_needs_neither_model_nor_loss(saved):
     for name in ("vector", "blow_up"):
         loaded = nth.Comparison.load(saved[name])
-        assert loaded.model is None
+        assert loaded.asked.model is None
         assert loaded.exact.model is None
         assert str(loaded) == str(getattr(studies, name)())
 
@@ -80,7 +81,7 @@ def test_trained_model_comes_back(saved):
     study = studies.scalar()
     assert study.exact.model is not None
     loaded = nth.Comparison.load(saved["scalar"])
-    f = [loaded.exact.model(x) for x in study.data.x]
+    f = [loaded.exact.model(x) for x in study.asked.data.x]
     # Evaluated one by one here, in a batch there.
     np.testing.assert_allclose(f, study.exact.f[-1], rtol=1e-12)
 
@@ -97,13 +98,15 @@ def test_file_is_plain_labelled_netcdf(saved):
         assert set(tree.children) == {
             "exact", "order_2", "order_3", "certificate", "parameters", "trained_parameters",
         }  # fmt: skip
-        assert tree["exact/kernel"].dims == ("kernel_time", "sample", "other_sample")
+        assert tree["exact/kernel"].dims == ("record_time", "sample", "other_sample")
         assert tree["exact/f_test"].dims == ("time", "test_sample")
         assert tree["x"].dims == ("sample", "input")
         np.testing.assert_array_equal(tree["exact/time"], studies.TS)
         np.testing.assert_array_equal(tree["save_time"], studies.TS)
-        np.testing.assert_array_equal(tree["order_3/f"], study.truncation(3).f)
-        np.testing.assert_array_equal(tree["parameters/readout.weight"], study.model.readout.weight)
+        np.testing.assert_array_equal(tree["order_3/f"], study.curve(3).f)
+        np.testing.assert_array_equal(
+            tree["parameters/readout.weight"], study.asked.model.readout.weight
+        )
         for node in tree.subtree:
             assert list(node.attrs) == ["nthsim"]
             for variable in node.to_dataset(inherit=False).variables.values():
@@ -115,7 +118,7 @@ def test_vector_outputs_have_axes_of_their_own(saved):
     with xr.open_datatree(saved["vector"], engine="h5netcdf") as tree:
         assert tree["exact/f"].dims == ("time", "sample", "output")
         assert tree["exact/kernel"].dims == (
-            "kernel_time", "sample", "output", "other_sample", "other_output",
+            "record_time", "sample", "output", "other_sample", "other_output",
         )  # fmt: skip
         assert "x_test" not in tree
         assert "f_test" not in tree["exact"]
@@ -132,8 +135,9 @@ def test_facts_say_how_it_was_computed(saved):
         facts = json.loads(tree.attrs["nthsim"])
         model = json.loads(tree["parameters"].attrs["nthsim"])
         stats = json.loads(tree["exact"].attrs["nthsim"])["stats"]
-    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 1, "Comparison")
-    assert facts["orders"] == [2]
+    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 2, "Comparison")
+    facts |= facts["asked"]
+    assert facts["curves"] == [{"curve": "order", "p": 2, "method": "auto"}]
     assert facts["loss"] == {"name": "absolute_quartic", "own": False}
     assert facts["solver"]["class"] == "Explicit"
     assert facts["solver"]["settings"] == {
@@ -216,7 +220,7 @@ def test_damaged_facts_are_refused(group, text, copy):
 
 
 def test_facts_that_do_not_fit_the_arrays_are_refused(copy):
-    _rewrite(copy, "", lambda facts: facts.replace('"orders": [2, 3]', '"orders": [2, 3, 4]'))
+    _rewrite(copy, "", lambda facts: facts.replace('"order 3"]', '"order 3", "order 4"]'))
     _refused(copy, _damaged(copy))
 
 
@@ -227,11 +231,13 @@ def test_parameters_that_are_not_those_saved_are_refused(copy):
     _refused(copy, _damaged(copy))
 
 
-def test_file_of_a_newer_version_is_refused(copy):
-    _rewrite(copy, "", lambda facts: facts.replace('"version": 1', '"version": 2'))
+@pytest.mark.parametrize(
+    ("version", "cure"), [(1, "only an older nthsim reads it"), (3, "update nthsim")]
+)
+def test_file_of_another_version_is_refused_and_names_both(copy, version, cure):
+    _rewrite(copy, "", lambda facts: facts.replace('"version": 2', f'"version": {version}'))
     _refused(
-        copy,
-        f"`path` must be of format version 1 or older, but {copy} is of version 2: update nthsim.",
+        copy, f"`path` must be of format version 2, but {copy} is of version {version}: {cure}."
     )
 
 
@@ -243,7 +249,7 @@ def test_kinds_are_not_mixed_up(copy, tmp_path):
 
 
 def test_trajectory_comes_back_bit_by_bit(tmp_path):
-    for run in (studies.scalar().exact, studies.blow_up().truncation(3)):
+    for run in (studies.scalar().exact, studies.blow_up().curve(3)):
         run.save(tmp_path / "run.nc")
         assert studies.same(nth.Trajectory.load(tmp_path / "run.nc"), run)
 
@@ -252,17 +258,18 @@ def test_trained_model_of_a_stranger_needs_one_of_its_structure(tmp_path):
     run = studies.vector().exact
     run.save(tmp_path / "run.nc")
     assert nth.Trajectory.load(tmp_path / "run.nc").model is None
-    loaded = nth.Trajectory.load(tmp_path / "run.nc", model=studies.vector().model)
+    loaded = nth.Trajectory.load(tmp_path / "run.nc", model=studies.vector().asked.model)
     assert studies.same(loaded, run)
 
 
 def test_trajectory_that_reached_nothing_comes_back(tmp_path):
-    run = studies.scalar().truncation(2)
+    run = studies.scalar().curve(2)
     empty = {
         name: getattr(run, name)[:0]
-        for name in ("ts", "f", "f_test", "loss", "test_loss", "kernel", "kernel_test", "kernel_ts")
+        for name in ("ts", "f", "f_test", "loss", "test_loss", "record_ts")
     }
-    run = dataclasses.replace(run, **empty)
+    records = {name: array[:0] for name, array in run.records.items()}
+    run = dataclasses.replace(run, records=records, **empty)
     run.save(tmp_path / "run.nc")
     assert studies.same(nth.Trajectory.load(tmp_path / "run.nc"), run)
 
@@ -319,7 +326,7 @@ def test_interrupted_write_leaves_the_old_file_as_it_was(copy, monkeypatch):
 
 def test_new_file_takes_the_place_of_the_old(copy):
     studies.blow_up().save(copy)
-    assert nth.Comparison.load(copy).orders == (3,)
+    assert list(nth.Comparison.load(copy).curves) == ["order 3"]
     assert list(copy.parent.iterdir()) == [copy]
 
 

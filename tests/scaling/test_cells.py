@@ -70,7 +70,7 @@ def test_errors_and_drift_are_those_of_compare():
 
 
 def test_sizes_and_means_are_those_of_the_kernels():
-    model, arrays, x = scalar().model, _record((3, 0)).arrays, points().x
+    model, arrays, x = scalar().asked.model, _record((3, 0)).arrays, points().x
     f = np.asarray(jax.vmap(model)(x))
     kernels = [np.asarray(nth.kernel(model, x, r)) for r in (2, 3)]
     np.testing.assert_allclose(arrays["initial_f"][1], f, rtol=1e-12)
@@ -108,7 +108,7 @@ def test_blow_up_is_marked_and_leaves_nan_behind():
         np.isnan(record.arrays["error_f"][0, 0]), [False] * 2 + [True] * 2
     )
     assert "error_f_test" not in record.arrays
-    assert record.facts["stops"]["order 3"] == "reached t = 3"
+    assert record.facts["stops"]["order 3"]["message"] == "reached t = 3"
 
 
 class Product(eqx.Module):

@@ -11,14 +11,26 @@ from nthsim.models import FCN
 from nthsim.results.netcdf import read
 from nthsim.scaling.cells import Study
 from nthsim.scaling.sweep import SweepError
+from nthsim.solvers import Auto
 
 DATA, T0 = nth.sphere(2, dim=3), np.zeros(1)
 
 
-def study(widths=(4,), seeds=2, out=None, orders=(), ts=T0, data=DATA, make=None, **settings):
+def study(
+    widths=(4,),
+    seeds=2,
+    out=None,
+    orders=(),
+    ts=T0,
+    data=DATA,
+    make=None,
+    chunk: int | None = 2,
+    **settings,
+):
     families = {"FCN": make or (lambda width, key: FCN(3, width, 1, key=key))}
-    chosen = {"chunk": 2, "kernels": 2, "progress": False, **settings}
-    return nth.width_scaling(families, data, widths, seeds, orders, ts, out=out, **chosen)
+    run = nth.Run(ts, checkpoint=out, solver=settings.pop("solver", Auto()))
+    chosen = {"sweep": nth.Sweep(chunk), "kernels": 2, "progress": False, **settings}
+    return nth.width_scaling(families, data, widths, seeds, orders, run, **chosen)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +71,9 @@ def test_axes_of_a_batch_are_labelled(folder):
         assert tree["cell"]["drift"].dims == ("seed", "save_time")
         assert tree["cell"]["initial_kernels"].dims == ("seed", "entry", "other_entry")
     _, groups = read(folder / "fcn-4-seeds-0-1.nc", "Cell")
-    assert groups["cell"].facts["stops"] == {"exact gradient flow": "reached t = 0"}
+    assert groups["cell"].facts["stops"] == {
+        "exact gradient flow": {"reason": "horizon", "message": "reached t = 0"}
+    }
 
 
 @pytest.mark.parametrize(

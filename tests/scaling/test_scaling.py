@@ -73,7 +73,9 @@ def _real(axis: str) -> nth.Scaling:
         return nth.depth_scaling(draw, points(tests=0), (1, 2), [5, 3], (), np.zeros(1))
     families = {"FCN": lambda m, key: FCN(4, m, 1, key=key)}
     solver = Auto(rtol=1e-5)
-    return nth.width_scaling(families, points(), (8,), 3, (2, 3), TS, solver=solver, chunk=2)
+    return nth.width_scaling(
+        families, points(), (8,), 3, (2, 3), nth.Run(TS, solver=solver), sweep=nth.Sweep(chunk=2)
+    )
 
 
 def test_families_widths_seeds_and_orders_have_their_axes():

@@ -15,7 +15,7 @@ from nthsim.results.netcdf import write
 from nthsim.results.record import Record
 from nthsim.results.whole_file import replacing
 from nthsim.scaling.store import Store, alone, claimed
-from nthsim.scaling.sweep import SweepError, SweepWarning, run
+from nthsim.scaling.sweep import SweepError, SweepWarning, computed
 
 
 @pytest.fixture
@@ -25,19 +25,19 @@ def study(tmp_path):
 
 def test_finished_cells_are_read_and_not_computed(study, tmp_path):
     cells = pieces(3)
-    first = run(study, cells, folder=tmp_path / "a")
-    again = run(study, cells[::-1], folder=tmp_path / "a")
+    first = computed(study, cells, folder=tmp_path / "a")
+    again = computed(study, cells[::-1], folder=tmp_path / "a")
     same(again[::-1], first)
-    same(run(study, cells), first)
+    same(computed(study, cells), first)
     assert study.told("begins") == 2 * [cell.name for cell in cells]
 
 
 def test_sweep_without_cells_is_done(study, tmp_path):
-    assert run(study, [], folder=tmp_path / "a") == []
+    assert computed(study, [], folder=tmp_path / "a") == []
 
 
 def test_only_cells_and_manifest_are_left(study, tmp_path):
-    run(study, pieces(2), folder=tmp_path / "a")
+    computed(study, pieces(2), folder=tmp_path / "a")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["manifest.json", "number-0.nc", "number-1.nc"]
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
@@ -46,7 +46,7 @@ def test_only_cells_and_manifest_are_left(study, tmp_path):
 
 
 def test_killed_sweep_goes_on_to_the_same_files(study, tmp_path):
-    run(study, pieces(3), folder=tmp_path / "whole")
+    computed(study, pieces(3), folder=tmp_path / "whole")
     os.remove(study.log)
     slow = Sleeper(study.log, 0.3)
     process = started(tmp_path / "a", slow, pieces(3))
@@ -56,7 +56,7 @@ def test_killed_sweep_goes_on_to_the_same_files(study, tmp_path):
     process.wait()
     (tmp_path / "a" / ".nthsim-cut").mkdir()  # as if killed while it wrote
     (tmp_path / "a" / ".nthsim-cut" / "number-1.nc").write_bytes(b"half")
-    run(study, pieces(3), folder=tmp_path / "a")
+    computed(study, pieces(3), folder=tmp_path / "a")
     assert contents(tmp_path / "a") == contents(tmp_path / "whole")
     assert study.told("ends") == ["number-0", "number-1", "number-2"]
 
@@ -64,23 +64,23 @@ def test_killed_sweep_goes_on_to_the_same_files(study, tmp_path):
 def test_two_processes_share_the_cells_and_see_the_same(study, tmp_path):
     slow, cells = Sleeper(study.log, 0.2), pieces(6)
     process = started(tmp_path / "a", slow, cells)
-    mine = run(slow, cells, folder=tmp_path / "a")
+    mine = computed(slow, cells, folder=tmp_path / "a")
     assert process.wait() == 0
     assert sorted(slow.told("begins")) == [cell.name for cell in cells]
     with open(study.log) as file:
         assert len({line.split()[2] for line in file}) == 2
-    same(mine, run(study, cells))
+    same(mine, computed(study, cells))
 
 
 def test_cell_of_a_process_that_dies_is_taken_over(study, tmp_path):
     process = started(tmp_path / "a", Sleeper(study.log, 60.0), pieces(2))
     watch = threading.Timer(0.5, process.kill)
     watch.start()
-    records = run(study, pieces(2), folder=tmp_path / "a")
+    records = computed(study, pieces(2), folder=tmp_path / "a")
     process.wait()
     assert study.told("begins") == ["number-0", "number-1", "number-0"]
     assert sorted(study.told("ends")) == ["number-0", "number-1"]
-    same(records, run(study, pieces(2)))
+    same(records, computed(study, pieces(2)))
 
 
 def test_claim_is_of_one_and_leaves_no_file(tmp_path):
@@ -113,20 +113,20 @@ def test_claim_on_a_file_that_was_removed_meanwhile_is_none(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("part", [*SUBJECT, "loss"])
 def test_folder_of_another_study_is_refused_by_what_differs(part, study, tmp_path):
-    run(study, pieces(1), folder=tmp_path / "a")
+    computed(study, pieces(1), folder=tmp_path / "a")
     other = Sleeper(study.log, changed={part: "another"})
     sentence = f"`out` must be a folder of the same study, but .*a holds another {part}\\."
     with pytest.raises(ValueError, match=sentence):
-        run(other, pieces(1), folder=tmp_path / "a")
+        computed(other, pieces(1), folder=tmp_path / "a")
     (tmp_path / "a" / "manifest.json").unlink()
     with pytest.raises(ValueError, match=f"number-0.nc cannot be used: it is of another {part};"):
-        run(other, pieces(1), folder=tmp_path / "a")
+        computed(other, pieces(1), folder=tmp_path / "a")
 
 
 def test_further_cells_extend_a_folder_and_leave_others_alone(study, tmp_path):
-    run(study, pieces(2), folder=tmp_path / "a")
+    computed(study, pieces(2), folder=tmp_path / "a")
     before = (tmp_path / "a" / "number-0.nc").read_bytes()
-    run(study, pieces(3, first=1), folder=tmp_path / "a")
+    computed(study, pieces(3, first=1), folder=tmp_path / "a")
     assert study.told("begins") == [f"number-{i}" for i in range(4)]
     assert (tmp_path / "a" / "number-0.nc").read_bytes() == before
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
@@ -134,7 +134,7 @@ def test_further_cells_extend_a_folder_and_leave_others_alone(study, tmp_path):
 
 
 def test_cell_damaged_anywhere_is_refused_or_whole(study, tmp_path):
-    (record,) = run(study, pieces(1), folder=tmp_path / "a")
+    (record,) = computed(study, pieces(1), folder=tmp_path / "a")
     store, path = Store(tmp_path / "a", SUBJECT), tmp_path / "a" / "number-0.nc"
     whole, refused = path.read_bytes(), 0
     for place in np.linspace(0, len(whole) - 1, 25).astype(int):
@@ -151,19 +151,19 @@ def test_cell_damaged_anywhere_is_refused_or_whole(study, tmp_path):
     assert refused > 5
     path.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match=r"must hold whole cells .*number-0.nc cannot be used"):
-        run(study, pieces(1), folder=tmp_path / "a")
+        computed(study, pieces(1), folder=tmp_path / "a")
     assert study.told("begins") == ["number-0"]
 
 
 def test_cell_under_another_name_is_refused(study, tmp_path):
-    run(study, pieces(1), folder=tmp_path / "a")
+    computed(study, pieces(1), folder=tmp_path / "a")
     (tmp_path / "a" / "number-0.nc").rename(tmp_path / "a" / "number-1.nc")
     with pytest.raises(ValueError, match=r"number-1.nc cannot be used: it is the cell number-0;"):
-        run(study, pieces(2), folder=tmp_path / "a")
+        computed(study, pieces(2), folder=tmp_path / "a")
 
 
 def test_changed_number_is_noticed_behind_whole_checksums(study, tmp_path):
-    (record,) = run(study, pieces(1), folder=tmp_path / "a")
+    (record,) = computed(study, pieces(1), folder=tmp_path / "a")
     store = Store(tmp_path / "a", SUBJECT)
     forged = Record(record.arrays | {"powers": record.arrays["powers"] + 1e-9}, record.facts)
     facts = {"cell": "number-0", "subject": SUBJECT, "sha256": "of others"}
@@ -186,7 +186,7 @@ def test_changed_number_is_noticed_behind_whole_checksums(study, tmp_path):
 def test_foreign_manifest_is_refused(text, sentence, study, tmp_path):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=sentence):
-        run(study, pieces(1), folder=tmp_path)
+        computed(study, pieces(1), folder=tmp_path)
 
 
 @pytest.mark.parametrize("fails", [2, 100])
@@ -203,16 +203,16 @@ def test_full_disk_costs_a_sentence_and_no_result(fails, study, tmp_path, monkey
 
     monkeypatch.setattr("nthsim.results.netcdf.replacing", full)
     with pytest.warns(SweepWarning, match=r"No space left on device; the sweep goes on") as said:
-        records = run(study, pieces(3), folder=tmp_path / "a")
+        records = computed(study, pieces(3), folder=tmp_path / "a")
     assert len(said) == 1
-    same(records, run(study, pieces(3)))
+    same(records, computed(study, pieces(3)))
     kept = sorted(path.name for path in (tmp_path / "a").glob("*.nc"))
     assert kept == ([f"number-{i}.nc" for i in range(3)] if fails == 2 else [])
     assert not list((tmp_path / "a").glob("*.lock"))
 
 
 def test_folder_that_takes_no_claims_costs_a_sentence(study, tmp_path, monkeypatch):
-    run(study, [], folder=tmp_path / "a")
+    computed(study, [], folder=tmp_path / "a")
 
     def flock(file, operation):
         raise OSError(37, "No locks available")
@@ -220,8 +220,8 @@ def test_folder_that_takes_no_claims_costs_a_sentence(study, tmp_path, monkeypat
     monkeypatch.setattr("nthsim.scaling.store.alone", contextlib.nullcontext)
     monkeypatch.setattr("fcntl.flock", flock)
     with pytest.warns(SweepWarning, match="a takes no claims: No locks available"):
-        records = run(study, pieces(2), folder=tmp_path / "a")
-    same(records, run(study, pieces(2)))
+        records = computed(study, pieces(2), folder=tmp_path / "a")
+    same(records, computed(study, pieces(2)))
     assert len(list((tmp_path / "a").glob("*.nc"))) == 2
 
 
@@ -239,15 +239,15 @@ def test_ctrl_c_tells_what_is_done_and_the_same_call_goes_on(study, tmp_path):
     stopping = Stopping(study.log, changed={"raise": KeyboardInterrupt()})
     sentence = r"interrupted; 2 of 4 cells are done, in .*a, and the same call goes on from there"
     with pytest.raises(SweepError, match=sentence) as caught:
-        run(stopping, pieces(4), folder=tmp_path / "a")
+        computed(stopping, pieces(4), folder=tmp_path / "a")
     assert list(caught.value.records) == ["number-0", "number-1"]
     assert not list((tmp_path / "a").glob("*.lock"))
-    run(study, pieces(4), folder=tmp_path / "a")
+    computed(study, pieces(4), folder=tmp_path / "a")
     assert study.told("begins") == [f"number-{i}" for i in range(4)]
 
 
 def test_ctrl_c_is_heard_while_another_process_is_waited_for(study, tmp_path):
-    run(study, pieces(1), folder=tmp_path / "a")
+    computed(study, pieces(1), folder=tmp_path / "a")
     claim = claimed(tmp_path / "a" / "number-1.lock")
     assert claim is not None
     watch = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
@@ -256,7 +256,7 @@ def test_ctrl_c_is_heard_while_another_process_is_waited_for(study, tmp_path):
     try:
         watch.start()
         with pytest.raises(SweepError, match="interrupted; 1 of 2 cells are done"):
-            run(study, pieces(2), folder=tmp_path / "a")
+            computed(study, pieces(2), folder=tmp_path / "a")
     finally:
         signal.signal(signal.SIGINT, before)
     claim.release()
@@ -269,11 +269,11 @@ def test_failing_cell_is_named_and_what_is_done_is_kept(study):
         "this error"
     )
     with pytest.raises(SweepError, match=sentence) as caught:
-        run(stopping, pieces(4))
-    same(list(caught.value.records.values()), run(study, pieces(2)))
+        computed(stopping, pieces(4))
+    same(list(caught.value.records.values()), computed(study, pieces(2)))
 
 
 def test_file_in_the_place_of_the_folder_is_refused(study, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="`out` must be a folder to write to, but"):
-        run(study, pieces(1), folder=tmp_path / "file")
+        computed(study, pieces(1), folder=tmp_path / "file")

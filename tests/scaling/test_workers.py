@@ -10,7 +10,7 @@ import pytest
 from sweeping import Sleeper, contents, pieces, same
 
 from nthsim.scaling import workers
-from nthsim.scaling.sweep import SweepError, run
+from nthsim.scaling.sweep import SweepError, computed
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
@@ -30,20 +30,20 @@ def study(tmp_path):
 
 
 def test_cluster_writes_the_same_files_as_this_process(cluster, study, tmp_path):
-    run(study, pieces(4), folder=tmp_path / "here")
+    computed(study, pieces(4), folder=tmp_path / "here")
     elsewhere = Sleeper(str(tmp_path / "other"))
-    run(elsewhere, pieces(2), folder=tmp_path / "there")
-    run(elsewhere, pieces(4), folder=tmp_path / "there", cluster=cluster.scheduler_address)
+    computed(elsewhere, pieces(2), folder=tmp_path / "there")
+    computed(elsewhere, pieces(4), folder=tmp_path / "there", cluster=cluster.scheduler_address)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert sorted(elsewhere.told("begins")) == [cell.name for cell in pieces(4)]
 
 
 def test_cell_of_a_worker_that_is_killed_is_computed_by_another(cluster, study, tmp_path):
     fatal = Sleeper(study.log, fatal=("number-1",))
-    run(fatal, pieces(5), folder=tmp_path / "there", cluster=cluster.scheduler_address)
+    computed(fatal, pieces(5), folder=tmp_path / "there", cluster=cluster.scheduler_address)
     assert sorted(fatal.told("begins")).count("number-1") == 2
     assert sorted(fatal.told("ends")) == [cell.name for cell in pieces(5)]
-    run(study, pieces(5), folder=tmp_path / "here")
+    computed(study, pieces(5), folder=tmp_path / "here")
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
@@ -52,11 +52,11 @@ def test_workers_compute_in_the_precision_of_this_process(cluster, study):
         for double, dtype in ((False, np.float32), (True, np.float64)):
             jax.config.update("jax_enable_x64", double)
             try:
-                records = run(study, pieces(2), cluster=client)
+                records = computed(study, pieces(2), cluster=client)
             finally:
                 jax.config.update("jax_enable_x64", True)
             assert [record.arrays["powers"].dtype for record in records] == [dtype, dtype]
-            same(run(study, pieces(2), cluster=client), run(study, pieces(2)))
+            same(computed(study, pieces(2), cluster=client), computed(study, pieces(2)))
         assert client.status == "running"
 
 
@@ -70,19 +70,21 @@ class Failing(Sleeper):
 def test_cell_that_fails_on_a_worker_is_named(cluster, study, tmp_path):
     sentence = r"^cell number-1 failed: ZeroDivisionError: by zero; \d of 2 cells are done, in .*a,"
     with pytest.raises(SweepError, match=sentence):
-        run(Failing(study.log), pieces(2), folder=tmp_path / "a", cluster=cluster.scheduler_address)
+        computed(
+            Failing(study.log), pieces(2), folder=tmp_path / "a", cluster=cluster.scheduler_address
+        )
     assert not list((tmp_path / "a").glob("*.lock"))
 
 
 def test_scheduler_file_leads_to_the_cluster(cluster, study, tmp_path):
     file = tmp_path / "scheduler.json"
     file.write_text(json.dumps({"address": cluster.scheduler_address, "type": "Scheduler"}))
-    same(run(study, pieces(2), cluster=file), run(study, pieces(2)))
+    same(computed(study, pieces(2), cluster=file), computed(study, pieces(2)))
 
 
 def test_finished_sweep_needs_no_cluster(study, tmp_path):
-    run(study, pieces(1), folder=tmp_path / "a")
-    run(study, pieces(1), folder=tmp_path / "a", cluster="tcp://127.0.0.1:1")
+    computed(study, pieces(1), folder=tmp_path / "a")
+    computed(study, pieces(1), folder=tmp_path / "a", cluster="tcp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -104,10 +106,10 @@ def test_finished_sweep_needs_no_cluster(study, tmp_path):
 def test_no_cluster_is_refused_in_a_sentence(cluster, sentence, study, monkeypatch):
     monkeypatch.setattr(workers, "PATIENCE", 0.5)
     with pytest.raises(ValueError, match=sentence):
-        run(study, pieces(1), cluster=cluster)
+        computed(study, pieces(1), cluster=cluster)
 
 
 def test_cluster_without_dask_is_refused_in_a_sentence(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"without Dask, but is given: pip install 'nthsim\[cl"):
-        run(study, pieces(1), cluster="tcp://127.0.0.1:1")
+        computed(study, pieces(1), cluster="tcp://127.0.0.1:1")

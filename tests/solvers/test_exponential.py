@@ -121,7 +121,9 @@ def test_logistic_curve_of_a_product_of_two():
     # V7, Saxe's mode equation, as in test_parameter_flow.
     y, w, ts = 2.0, 0.3, np.linspace(0.0, 30.0, 7)
     data = nth.Dataset([[1.0]], [y])
-    flow = nth.gradient_flow(Product(jnp.full(2, w)), data, ts, solver=Exponential(rtol=1e-10))
+    flow = nth.gradient_flow(
+        Product(jnp.full(2, w)), data, nth.Run(ts, solver=Exponential(rtol=1e-10))
+    )
     expected = y / (1 + (y / w**2 - 1) * np.exp(-2 * y * ts))
     np.testing.assert_allclose(flow.f[:, 0], expected, rtol=1e-8)
 
@@ -149,10 +151,10 @@ def test_exponential_and_explicit_steps_end_alike(name, order, method):
     loss = nth.softmax_cross_entropy if outputs else nth.squared_error
 
     def run(solver):
-        settings = {"loss": loss, "solver": solver}
+        how = nth.Run(ts, solver=solver)
         if order is None:
-            return nth.gradient_flow(model, data_for(outputs), ts, **settings)
-        return nth.hierarchy(model, data_for(outputs), order, ts, method=method, **settings)
+            return nth.gradient_flow(model, data_for(outputs), how, loss=loss)
+        return nth.hierarchy(model, data_for(outputs), order, how, method=method, loss=loss)
 
     one, other = run(Exponential(rtol=1e-8)), run(Explicit(rtol=1e-9))
     np.testing.assert_allclose(one.f, other.f, atol=1e-6)
@@ -226,12 +228,12 @@ def test_progress_counts_save_times_where_steps_grow_and_falls_of_the_loss_that_
 def test_single_precision_stays_near_the_double_one():
     double, data = NETWORKS["mlp with biases"], data_for(outputs=False)
     single = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_array(a) else a, double)
-    run = nth.gradient_flow(single, data, [8.0], solver=Exponential(rtol=1e-4))
-    exact = nth.gradient_flow(double, data, [8.0], solver=Exponential(rtol=1e-8))
+    run = nth.gradient_flow(single, data, nth.Run([8.0], solver=Exponential(rtol=1e-4)))
+    exact = nth.gradient_flow(double, data, nth.Run([8.0], solver=Exponential(rtol=1e-8)))
     assert run.f.dtype == np.float32
     np.testing.assert_allclose(run.f, exact.f, atol=1e-4)
     with pytest.raises(ValueError, match=r"`rtol` must be at least .* in float32"):
-        nth.gradient_flow(single, data, [8.0], solver=Exponential(rtol=1e-7))
+        nth.gradient_flow(single, data, nth.Run([8.0], solver=Exponential(rtol=1e-7)))
 
 
 def test_explicit_steps_go_on_where_exponential_ones_fail(monkeypatch):

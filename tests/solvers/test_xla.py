@@ -50,7 +50,10 @@ def test_outputs_and_loss_along_a_flow_are_right_at_any_number_of_inputs(n, d, m
     expected = {Squared: np.sum((x @ W.T) ** 2, axis=1), Summed: np.sum(z) * np.sum(x, axis=1)}
     for model in (Squared(jnp.asarray(W)), Summed(jnp.asarray(z))):
         run = nth.gradient_flow(
-            model, nth.Dataset(x, y), [0.0, 1e-6], solver=Explicit(rtol=1e-3), progress=False
+            model,
+            nth.Dataset(x, y),
+            nth.Run([0.0, 1e-6], solver=Explicit(rtol=1e-3)),
+            progress=False,
         )
         right = expected[type(model)]
         np.testing.assert_allclose(run.f[0], right, rtol=1e-11, atol=1e-11 * abs(right).max())

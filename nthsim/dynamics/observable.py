@@ -1,0 +1,260 @@
+"""What is recorded along a run besides outputs: a quantity of its state at save times."""
+
+import abc
+import functools
+import hashlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.budget.size import Size
+from nthsim.dynamics.problem import Problem
+from nthsim.inputs.arrays import finite, real
+from nthsim.results.record import Label
+from nthsim.solvers.integration import Unrecorded
+
+#: What a recording may not be called, as a run has it already.
+TAKEN = ("ts", "time", "f", "f_test", "loss", "test_loss", "kernel", "kernel_test", "record_ts")
+
+
+class Moment:
+    """One save time of a run; what is made of the state is made when asked for, and once."""
+
+    def __init__(
+        self, t: float, problem: Problem, theta: PyTree[Array] | None, kernel: Callable[[], Array]
+    ) -> None:
+        """`theta` are the parameters, None where a dynamics has none; `kernel` makes K^(2)."""
+        self.t, self.problem, self.theta, self._kernel = t, problem, theta, kernel
+
+    @functools.cached_property
+    def kernel(self) -> Float[np.ndarray, "N_first N"]:
+        r"""$K^{(2)}$ of training and test points by training points."""
+        return np.asarray(self._kernel())
+
+    @functools.cached_property
+    def model(self) -> PyTree:
+        """The user's module with the parameters of this moment."""
+        return self.problem.network.model(self.theta)
+
+
+class Observable(eqx.Module):
+    """A named quantity that is recorded along a run, at those save times that the run chooses.
+
+    Of a network's parameters, if `of_parameters`; then exact flow alone has it.
+    """
+
+    name: eqx.AbstractVar[str]
+    of_parameters: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
+        """The quantity at one moment: named arrays, the same and of the same shapes each time."""
+
+    @abc.abstractmethod
+    def numbers(self, size: Size) -> int:
+        """How many numbers it is."""
+
+    @abc.abstractmethod
+    def labels(self) -> dict[str, Label]:
+        """The axes and units of those arrays that nthsim does not know by their names."""
+
+    @property
+    @abc.abstractmethod
+    def mark(self) -> str:
+        """What tells it from another of its name."""
+
+    @staticmethod
+    def of(
+        name: str,
+        fn: Callable[[PyTree], Any],
+        *,
+        axes: Mapping[str, Sequence[Any]] | None = None,
+        unit: str = "1",
+    ) -> "Observable":
+        """A quantity of your own, recorded along exact flow.
+
+        Args:
+            name: What it is called in `Trajectory.records`, in tables, figures and files.
+            fn: Called with the network of each moment, a module like the one that is trained;
+                returns real numbers, of the shape of `axes`. It need not be JAX's.
+            axes: The names of the axes, and the coordinates along each; none for a single number.
+            unit: The unit, for people.
+
+        Raises:
+            ValueError: When an argument is not as above; once a run begins, when `fn` does not
+                return what it must.
+        """
+        if not (isinstance(name, str) and name.isidentifier()) or name in TAKEN:
+            listed = ", ".join(TAKEN)
+            raise ValueError(
+                f"`name` must be a word of letters, digits and _, and none of {listed}, "
+                f"but is {name!r}."
+            )
+        if not callable(fn):
+            raise ValueError(f"`fn` must be a function of a network, but is {fn!r}.")
+        coordinates = {axis: _coordinates(axis, values) for axis, values in (axes or {}).items()}
+        return Own(name=name, fn=fn, label=Label(tuple(coordinates), unit, coordinates))
+
+
+class TangentKernel(Observable):
+    r"""$K^{(2)}$, that of a dynamics at each moment, as `kernel` and `kernel_test`."""
+
+    name: str = "kernel"
+    of_parameters: bool = False
+
+    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
+        """The moment's own."""
+        return shaped(moment.problem, moment.kernel)
+
+    def numbers(self, size: Size) -> int:
+        """Its entries."""
+        return size.entries(2)
+
+    def labels(self) -> dict[str, Label]:
+        """It is known by its name."""
+        return {}
+
+    @property
+    def mark(self) -> str:
+        """There is one."""
+        return "kernel"
+
+
+class Own(Observable):
+    """A user's own quantity, a function of the network."""
+
+    name: str
+    of_parameters: bool = eqx.field(default=True, init=False)
+    fn: Callable[[PyTree], Any] = eqx.field(static=True, kw_only=True)
+    label: Label = eqx.field(kw_only=True)
+
+    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
+        """What the function returns.
+
+        Raises:
+            Unrecorded: When it fails, or returns something else than it must.
+        """
+        try:
+            values = np.asarray(real(self.name, self.fn(moment.model)))
+        except Exception as error:  # whatever a stranger's function raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise Unrecorded(f"{self.name} fails: {reason}") from error
+        if values.shape != self.label.shape:
+            raise Unrecorded(f"{self.name} has shape {values.shape}, not {self.label.shape}")
+        return {self.name: values}
+
+    def numbers(self, size: Size) -> int:
+        """As many as the coordinates say."""
+        del size
+        return int(np.prod(self.label.shape))
+
+    def labels(self) -> dict[str, Label]:
+        """As they were given."""
+        return {self.name: self.label}
+
+    @property
+    def mark(self) -> str:
+        """Its name, coordinates and code; not what that reads elsewhere."""
+        code = getattr(self.fn, "__code__", None)
+        words = type(self.fn).__qualname__ if code is None else repr(_words(code))
+        return hashlib.sha256(f"{self.name} {self.label.facts()} {words}".encode()).hexdigest()
+
+
+class Recorder(eqx.Module):
+    """Evaluates observables of a state at those save times that were chosen.
+
+    With `always`, also at a time that nobody knew beforehand, where a run was told to stop.
+    """
+
+    times: Float[np.ndarray, " S"]
+    always: bool
+    observables: tuple[Observable, ...]
+    moment: Callable[[float, PyTree[Array]], Moment]
+
+    def __call__(self, t: float, state: PyTree[Array]) -> dict[str, np.ndarray]:
+        """All named arrays and `record_ts`, or nothing at other times."""
+        if not self.always and t not in self.times:
+            return {}
+        moment, found = self.moment(t, state), {"record_ts": np.array(t)}
+        for each in self.observables:
+            found |= each.evaluate(moment)
+        return found
+
+
+def check_observables(record: Sequence[Observable], problem: Problem) -> None:
+    """Try a user's own quantities on the network as it starts.
+
+    Raises:
+        ValueError: When one fails, or returns something else than it must.
+    """
+    start = Moment(0.0, problem, problem.theta, lambda: jnp.zeros(()))
+    for each in record:
+        try:
+            if each.of_parameters:
+                each.evaluate(start)
+        except Unrecorded as error:
+            raise ValueError(
+                f"`record` must hold functions that map a network to what they say, but {error}."
+            ) from error
+
+
+def shaped(problem: Problem, kernel: Float[np.ndarray, "... N_first N"]) -> dict[str, np.ndarray]:
+    """Training apart from test points in the first slot, samples apart from outputs in both."""
+    n, out = len(problem.x), problem.out_shape
+    whole = kernel.reshape(*kernel.shape[:-2], -1, *out, n, *out)
+    at = (slice(None),) * (kernel.ndim - 2)
+    found = {"kernel": whole[(*at, slice(n))]}
+    return (
+        found if problem.x_test is None else found | {"kernel_test": whole[(*at, slice(n, None))]}
+    )
+
+
+def observables(record: object) -> tuple[Observable, ...] | None:
+    """What is to be recorded, "kernel" by its name; None is whatever is usual.
+
+    Raises:
+        ValueError: When `record` is no sequence of "kernel" and observables, or names one twice.
+    """
+    if record is None:
+        return None
+    if isinstance(record, str | Observable) or not isinstance(record, Sequence):
+        raise ValueError(
+            '`record` must be a sequence of "kernel" and observables, such as ("kernel",), '
+            f"but is {record!r}."
+        )
+    found = tuple(TangentKernel() if each == "kernel" else each for each in record)
+    for each in found:
+        if not isinstance(each, Observable):
+            raise ValueError(
+                '`record` must hold "kernel" and observables, such as Observable.of(name, fn), '
+                f"but holds {each!r}."
+            )
+    names = [each.name for each in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"`record` must hold each name once, but holds {twice[0]} twice.")
+    return found
+
+
+def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:
+    if not (isinstance(axis, str) and axis.isidentifier()):
+        raise ValueError(f"`axes` must have names of letters, digits and _, but has {axis!r}.")
+    found = np.asarray(values)
+    if found.ndim != 1 or not found.size:
+        raise ValueError(f"`axes` must have one row of coordinates for {axis}, but has {values!r}.")
+    if found.dtype.kind == "U":
+        return found
+    found = np.asarray(real("axes", found))
+    finite("axes", found)
+    return found
+
+
+def _words(code: types.CodeType) -> tuple[Any, ...]:
+    """What a function does, in words that stay the same wherever it stands."""
+    constants = [_words(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return code.co_code.hex(), code.co_names, tuple(constants)

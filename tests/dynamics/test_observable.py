@@ -1,0 +1,153 @@
+"""Quantities of a user's own are recorded along exact flow: shown, drawn, saved and resumed."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import xarray as xr
+from studies import points, same
+
+import nthsim as nth
+from nthsim.models import FCN
+from nthsim.solvers import Explicit, Until
+
+NET = FCN(4, 5, 1, key=jr.key(0))
+DATA = points()
+TS = np.array([0.0, 0.5, 2.0])
+
+
+def norm(net: FCN) -> jax.Array:
+    """How long the readout is."""
+    return jnp.linalg.norm(net.readout.weight)
+
+
+def spectrum(net: FCN) -> np.ndarray:
+    """Singular values, by NumPy, which JAX cannot trace."""
+    return np.linalg.svd(np.asarray(net.layers[0].weight), compute_uv=False)
+
+
+NORM = nth.Observable.of("norm", norm, unit="weights")
+SPECTRUM = nth.Observable.of("spectrum", spectrum, axes={"mode": range(4)})
+RUN = nth.Run(TS, solver=Explicit(rtol=1e-8), record=("kernel", NORM, SPECTRUM))
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return nth.gradient_flow(NET, DATA, RUN)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return nth.compare(NET, DATA, (2, nth.Taylor(1)), RUN, certify=False)
+
+
+def test_quantities_are_those_of_the_networks_along_the_flow(flow):
+    assert flow.records["spectrum"].shape == (3, 4)
+    np.testing.assert_array_equal(flow.record_ts, TS)
+    for i, t in enumerate(TS):
+        net = nth.gradient_flow(NET, DATA, nth.Run([t], solver=Explicit(rtol=1e-8))).model
+        np.testing.assert_allclose(flow.records["norm"][i], norm(net), rtol=1e-6)
+        np.testing.assert_allclose(flow.records["spectrum"][i], spectrum(net), rtol=1e-6)
+    # They move by more than the flows may differ.
+    assert np.ptp(flow.records["norm"]) > 1e-3
+
+
+def test_quantities_are_recorded_at_the_chosen_times_and_leave_the_flow_as_it_is(flow):
+    some = nth.gradient_flow(NET, DATA, dataclasses.replace(RUN, record_ts=[0.5]))
+    np.testing.assert_array_equal(some.records["norm"], flow.records["norm"][1:2])
+    np.testing.assert_array_equal(some.f, flow.f)
+
+
+def test_quantity_is_recorded_where_a_run_was_told_to_stop(flow):
+    until = Until(loss=0.5 * (flow.loss[1] + flow.loss[2]))
+    ended = nth.gradient_flow(NET, DATA, dataclasses.replace(RUN, until=until))
+    assert ended.stop.asked
+    assert ended.record_ts is not None
+    assert ended.record_ts[-1] == ended.stop.t
+    np.testing.assert_allclose(ended.records["norm"][-1], norm(ended.model), rtol=1e-12)
+
+
+def test_table_shows_where_quantities_begin_and_end(study, flow):
+    first, last = flow.records["norm"][[0, -1]]
+    line = f"norm: {first:.4g} weights at t = 0, {last:.4g} weights at t = 2"
+    assert line in str(flow).splitlines()
+    assert f"exact flow, {line}" in str(study).splitlines()
+
+
+def test_figure_draws_a_line_for_each_number(study, flow):
+    panels = {ax.get_title(): ax for ax in study.plot().axes}
+    [line] = panels["norm of exact flow"].get_lines()
+    np.testing.assert_allclose(line.get_ydata(), flow.records["norm"], rtol=1e-12)
+    assert panels["norm of exact flow"].get_ylabel() == "weights"
+    assert len(panels["spectrum of exact flow"].get_lines()) == 4
+
+
+def test_truncations_record_the_kernel_alone(study):
+    assert set(study.exact.records) == {"kernel", "kernel_test", "norm", "spectrum"}
+    for key in ("order 2", "Taylor 1"):
+        assert set(study.curves[key].records) == {"kernel", "kernel_test"}
+
+
+def test_file_keeps_quantities_with_their_axes_and_units(study, flow, tmp_path):
+    study.save(tmp_path / "a.nc")
+    loaded = nth.Comparison.load(tmp_path / "a.nc")
+    assert same(loaded.exact, study.exact)
+    assert str(loaded) == str(study)
+    with xr.open_datatree(tmp_path / "a.nc", engine="h5netcdf") as tree:
+        found = tree["exact/spectrum"]
+        assert found.dims == ("record_time", "spectrum_mode")
+        np.testing.assert_array_equal(found["spectrum_mode"], range(4))
+        assert tree["exact/norm"].attrs["units"] == "weights"
+    flow.save(tmp_path / "b.nc")
+    assert same(nth.Trajectory.load(tmp_path / "b.nc"), flow)
+
+
+def test_rerun_of_a_file_asks_for_functions_that_it_does_not_hold(study, tmp_path):
+    again = nth.rerun(study, progress=False)
+    np.testing.assert_array_equal(again.exact.records["norm"], study.exact.records["norm"])
+    study.save(tmp_path / "a.nc")
+    sentence = "`record` must hold functions to compute this again, but of norm, spectrum a file"
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        nth.rerun(nth.Comparison.load(tmp_path / "a.nc"))
+
+
+def test_failure_in_between_keeps_what_was_recorded_and_goes_on_once_mended(flow, tmp_path):
+    calls = []
+
+    def failing(net):
+        calls.append(net)
+        if len(calls) == 4:  # once before the run, then at each time
+            raise ZeroDivisionError("by zero")
+        return norm(net)
+
+    broken = nth.Observable.of("norm", failing)
+    run = nth.Run(TS, solver=Explicit(rtol=1e-8), record=(broken,), checkpoint=tmp_path)
+    with pytest.raises(nth.SolveError, match="norm fails: by zero at t = 2; 2 save times") as end:
+        nth.gradient_flow(NET, DATA, run)
+    assert end.value.trajectory.stop.reason == "recording"
+    np.testing.assert_array_equal(end.value.trajectory.records["norm"], flow.records["norm"][:2])
+    again = nth.gradient_flow(NET, DATA, run)
+    np.testing.assert_allclose(again.records["norm"], flow.records["norm"], rtol=1e-12)
+
+
+def test_checkpoint_of_another_quantity_of_the_same_name_is_refused(tmp_path):
+    run = lambda fn: nth.Run(TS[:2], record=(nth.Observable.of("a", fn),), checkpoint=tmp_path)  # noqa: E731
+    first = nth.gradient_flow(NET, DATA, run(lambda net: net.readout.weight.sum()))
+    same_again = nth.gradient_flow(NET, DATA, run(lambda net: net.readout.weight.sum()))
+    np.testing.assert_array_equal(first.records["a"], same_again.records["a"])
+    with pytest.raises(ValueError, match="another record"):
+        nth.gradient_flow(NET, DATA, run(lambda net: 2 * net.readout.weight.sum()))
+
+
+def test_network_of_a_moment_is_a_module_like_the_one_that_is_trained():
+    seen = []
+    net = eqx.nn.MLP(4, "scalar", 3, 1, activation=jnp.tanh, key=jr.key(1))
+    look = nth.Observable.of("out", lambda net: seen.append(net) or net(DATA.x[0]))
+    flow = nth.gradient_flow(net, DATA, nth.Run(TS, record=(look,)))
+    np.testing.assert_allclose(flow.records["out"], flow.f[:, 0], rtol=1e-12)
+    assert isinstance(seen[-1], eqx.nn.MLP)
+    assert jax.tree.structure(seen[-1]) == jax.tree.structure(net)
