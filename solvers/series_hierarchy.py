@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 
-Path = tuple[PyTree[Array], ...]
+ThetaPath = tuple[PyTree[Array], ...]
 
 #: A truncation whose parameters moved this many times further than they are long has blown up.
 ESCAPE = 1e8
@@ -39,11 +39,11 @@ class SeriesHierarchy(AbstractDrivenSystem):
     field from being smooth.
     """
 
-    outputs_along: Callable[[Path, Array], Float[Array, "p N"]]
-    gradients_along: Callable[[Path, Array, Callable], Path]
+    outputs_along: Callable[[ThetaPath, Array], Float[Array, "p N"]]
+    gradients_along: Callable[[ThetaPath, Array, Callable], ThetaPath]
     residual: Callable[..., Array]
     risk: Callable[[Array], Float[Array, ""]]
-    kernel: Callable[[Path], Float[Array, "N N"]]
+    kernel: Callable[[ThetaPath], Float[Array, "N N"]]
     theta: PyTree[Array]
     x: Array
     x_shown: Array
@@ -51,31 +51,31 @@ class SeriesHierarchy(AbstractDrivenSystem):
     quadratic: bool = eqx.field(static=True)
     rough: str = eqx.field(static=True, default="")
 
-    def initial(self) -> Path:
+    def initial(self) -> ThetaPath:
         """No term has moved."""
         return tuple(jax.tree.map(jnp.zeros_like, self.theta) for _ in range(self.order - 1))
 
-    def field(self, state: Path) -> Path:
+    def field(self, state: ThetaPath) -> ThetaPath:
         """Minus the gradient's Taylor coefficients, one for each term."""
         gradients = self.gradients_along(self.path(state), self.x, self.residual)
         return jax.tree.map(jnp.negative, gradients)
 
-    def predictions(self, state: Path) -> Float[Array, "n k"]:
+    def predictions(self, state: ThetaPath) -> Float[Array, "n k"]:
         r"""$\tilde f$, the sum of the outputs along the path."""
         f = jnp.sum(self.outputs_along(self.path(state), self.x), axis=0)
         return f.reshape(len(self.x), -1)
 
-    def pull(self, state: Path, cotangent: Float[Array, " N"]) -> Path:
+    def pull(self, state: ThetaPath, cotangent: Float[Array, " N"]) -> ThetaPath:
         """The gradient's Taylor coefficients for a residual that is given."""
         rows = cotangent.reshape(len(self.x), -1)
         given = lambda f, samples: rows[samples].reshape(f.shape)  # noqa: E731
         return self.gradients_along(self.path(state), self.x, given)
 
-    def push(self, state: Path, direction: Path) -> Float[Array, " N"]:
+    def push(self, state: ThetaPath, direction: ThetaPath) -> Float[Array, " N"]:
         """The derivative of the sum of the outputs along the path."""
         return jax.jvp(self.predictions, (state,), (direction,))[1].reshape(-1)
 
-    def tangent_kernel(self, state: Path) -> Float[Array, "N N"]:
+    def tangent_kernel(self, state: ThetaPath) -> Float[Array, "N N"]:
         r"""$\tilde K^{(2)}$ of the path without its last term."""
         return self.kernel(self.path(state)[:-1])
 
@@ -88,7 +88,7 @@ class SeriesHierarchy(AbstractDrivenSystem):
         """As told."""
         return self.rough
 
-    def sizes(self, state: Path) -> Float[Array, " terms"]:
+    def sizes(self, state: ThetaPath) -> Float[Array, " terms"]:
         r"""The Euclidean norm of each $\theta_j$ over all parameters."""
         return jnp.stack([optx.two_norm(theta) for theta in state])
 
@@ -96,16 +96,16 @@ class SeriesHierarchy(AbstractDrivenSystem):
         """The Euclidean norm of the parameters, for each term."""
         return jnp.full((self.order - 1,), optx.two_norm(self.theta))
 
-    def outputs(self, state: Path) -> dict[str, Array]:
+    def outputs(self, state: ThetaPath) -> dict[str, Array]:
         r"""`f` at the inputs shown, and the contributions $[\epsilon^j] f$ that make it up."""
         contributions = self.outputs_along(self.path(state), self.x_shown)
         return {"f": jnp.sum(contributions, axis=0), "contributions": contributions}
 
-    def escaped(self, state: Path) -> Bool[Array, ""]:
+    def escaped(self, state: ThetaPath) -> Bool[Array, ""]:
         """Whether a term has grown beyond all reason, or is no number any more."""
         bound = ESCAPE * (1 + optx.two_norm(self.theta))
         return ~(jnp.max(self.sizes(state)) < bound)
 
-    def path(self, state: Path) -> Path:
+    def path(self, state: ThetaPath) -> ThetaPath:
         r"""$\theta_0, \theta_1, \dots, \theta_{p-1}$."""
         return (self.theta, *state)

@@ -43,6 +43,7 @@ from nthsim.kernels.kernel import kernel
 from nthsim.kernels.work import check_kernels
 from nthsim.results.terminal import scientific, table
 from nthsim.results.whole_file import made_folder, replacing
+from nthsim.scaling.scaling import Scaling
 from nthsim.scaling.store import MANIFEST
 from nthsim.scaling.sweep import Sweep, SweepError
 from nthsim.scaling.width_and_depth import depth_scaling, width_scaling
@@ -59,30 +60,30 @@ def run(command: settings.Command) -> int:
         ValueError: When an argument is wrong or something does not fit into memory.
     """
     guard_process()
-    double = isinstance(command, settings.Show) or command.precision == "float64"
+    double = isinstance(command, settings.ShowSettings) or command.precision == "float64"
     jax.config.update("jax_enable_x64", double)  # of the command's own process
     out = getattr(command, "out", None)
     folder = None if out is None else made_folder("out", out)
-    amount = None if isinstance(command, settings.Show) else command.memory
+    amount = None if isinstance(command, settings.ShowSettings) else command.memory
     memory = None if amount is None else settings.in_bytes(amount)
-    if memory is not None and not isinstance(command, settings.Plan):
+    if memory is not None and not isinstance(command, settings.PlanSettings):
         check_memory(memory)
     limit = contextlib.nullcontext() if memory is None else memory_limit(memory)
     with limit, called(path="out"):  # what is read is called by its own name
-        if isinstance(command, settings.Show):
+        if isinstance(command, settings.ShowSettings):
             return _show(command, folder)
-        if isinstance(command, settings.Compare):
+        if isinstance(command, settings.CompareSettings):
             return _compare(command, folder)
-        if isinstance(command, settings.Flow):
+        if isinstance(command, settings.FlowSettings):
             return _flow(command, folder)
-        if isinstance(command, settings.Kernels):
+        if isinstance(command, settings.KernelsSettings):
             return _kernels(command, folder)
-        if isinstance(command, settings.Scaling):
+        if isinstance(command, settings.ScalingSettings):
             return _scaling(command, folder)
         return _plan(command)
 
 
-def _compare(command: settings.Compare, folder: Path | None) -> int:
+def _compare(command: settings.CompareSettings, folder: Path | None) -> int:
     run, curves, data = made_run(command), made_curves(command), made_data(command)
     try:
         study = compare(
@@ -109,7 +110,7 @@ def _compare(command: settings.Compare, folder: Path | None) -> int:
     return _ended(failure, folder)
 
 
-def _flow(command: settings.Flow, folder: Path | None) -> int:
+def _flow(command: settings.FlowSettings, folder: Path | None) -> int:
     run, data = made_run(command), made_data(command)
     try:
         model, loss = made_model(command, data), LOSSES[command.loss]
@@ -126,7 +127,7 @@ def _flow(command: settings.Flow, folder: Path | None) -> int:
     return _ended(failure, folder)
 
 
-def _kernels(command: settings.Kernels, folder: Path | None) -> int:
+def _kernels(command: settings.KernelsSettings, folder: Path | None) -> int:
     orders = checked_integers("orders", command.orders, 2)
     data = made_data(command)
     model = made_model(command, data)
@@ -158,27 +159,15 @@ def _kernels(command: settings.Kernels, folder: Path | None) -> int:
     return _ended(failure, folder)
 
 
-def _scaling(command: settings.Scaling, folder: Path | None) -> int:
-    axis, sizes = made_sizes(command)
-    solver, ts, data = made_solver(command), made_times(command), made_data(command)
-    measure = width_scaling if axis == "width" else depth_scaling
-    free = available()
+def _scaling(command: settings.ScalingSettings, folder: Path | None) -> int:
+    (axis, sizes), data, free = made_sizes(command), made_data(command), available()
     most = dataclasses.replace(command, **{axis: max(sizes)})
     check_weights(most, data, free, f"{readable(free)} are available")
     if folder is not None and not (folder / CELLS / MANIFEST).exists():
         _write_config(command, folder)  # before all else, for whoever goes on
     try:
-        study = measure(
-            made_families(command, data, axis),
-            data,
-            sizes,
-            command.seeds,
-            command.orders,
-            Run(ts, solver=solver, checkpoint=None if folder is None else folder / CELLS),
-            kernels=command.kernels,
-            loss=LOSSES[command.loss],
-            sweep=Sweep(chunk=command.chunk, cluster=command.cluster),
-        )
+        with called(checkpoint="out"):
+            study = _measured(command, data, None if folder is None else folder / CELLS)
     except SweepError as error:
         return _ended(str(error) if folder else f"{error.reason}; --out keeps what is done", folder)
     try:
@@ -192,7 +181,24 @@ def _scaling(command: settings.Scaling, folder: Path | None) -> int:
     return _ended(None, folder)
 
 
-def _plan(command: settings.Plan) -> int:
+def _measured(command: settings.ScalingSettings, data: Dataset, folder: Path | None) -> Scaling:
+    """The study over widths or depths, kept in a folder if there is one."""
+    axis, sizes = made_sizes(command)
+    measure = width_scaling if axis == "width" else depth_scaling
+    return measure(
+        made_families(command, data, axis),
+        data,
+        sizes,
+        command.seeds,
+        command.orders,
+        Run(made_times(command), solver=made_solver(command), checkpoint=folder),
+        kernels=command.kernels,
+        loss=LOSSES[command.loss],
+        sweep=Sweep(chunk=command.chunk, cluster=command.cluster),
+    )
+
+
+def _plan(command: settings.PlanSettings) -> int:
     data = made_data(command)
     check_weights(command, data, MOST_BYTES, f"{readable(MOST_BYTES)} are the most for a plan")
     estimate = lambda: plan(  # noqa: E731
@@ -210,7 +216,7 @@ def _plan(command: settings.Plan) -> int:
     return 0
 
 
-def _show(command: settings.Show, folder: Path | None) -> int:
+def _show(command: settings.ShowSettings, folder: Path | None) -> int:
     with called(path="file", out="file"):
         found = results_in(command.file)
     texts: list[str] = []

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from nthsim.cli.mistakes import called
-from nthsim.cli.settings import Common, Ordered, Scaling, Solved, Timed, is_file
+from nthsim.cli.settings import Common, Ordered, ScalingSettings, Solved, Timed, is_file
 from nthsim.comparison.asked import named_curve
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.hierarchy import Order
@@ -59,9 +59,9 @@ def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
     return _network(settings, *_shape(data), jr.key(settings.seed))
 
 
-def made_families(settings: Scaling, data: Dataset, axis: str) -> dict[str, Maker]:
+def made_families(settings: ScalingSettings, data: Dataset, axis: str) -> dict[str, Maker]:
     """For each kind of network, what draws one by its width or depth, as `axis` says, and a key."""
-    kinds: list[Scaling] = [settings]
+    kinds: list[ScalingSettings] = [settings]
     if settings.beside is not None:
         # Of the two, only one has residual blocks.
         kinds = [
@@ -73,7 +73,7 @@ def made_families(settings: Scaling, data: Dataset, axis: str) -> dict[str, Make
     return {kind.model: partial(_sized, kind, axis, *_shape(data)) for kind in kinds}
 
 
-def made_sizes(settings: Scaling) -> tuple[str, tuple[int, ...]]:
+def made_sizes(settings: ScalingSettings) -> tuple[str, tuple[int, ...]]:
     """What is varied, width or depth, and how."""
     return ("depth", settings.depths) if settings.depths else ("width", settings.widths or WIDTHS)
 

@@ -7,13 +7,20 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 
-from nthsim.cli.mistakes import COMMANDS, TYPED, called, explained
-from nthsim.cli.settings import Command, Compare, Flow, Kernels, Plan, Scaling, Show
+from nthsim.cli.mistakes import COMMANDS, TYPED, called, explained, name_of
+from nthsim.cli.settings import (
+    Command,
+    CompareSettings,
+    FlowSettings,
+    KernelsSettings,
+    PlanSettings,
+    ScalingSettings,
+    ShowSettings,
+)
 from nthsim.cli.toml import flags
 
 T = TypeVar("T")
@@ -24,12 +31,12 @@ example in under a minute; `nthsim COMMAND --help` explains every setting, and
 the version is told by `nthsim --version`."""
 
 PARSER = tyro.conf.OmitSubcommandPrefixes[
-    Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Flow, tyro.conf.subcommand("flow")]
-    | Annotated[Kernels, tyro.conf.subcommand("kernels")]
-    | Annotated[Scaling, tyro.conf.subcommand("scaling")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
-    | Annotated[Show, tyro.conf.subcommand("show")]
+    Annotated[CompareSettings, tyro.conf.subcommand("compare")]
+    | Annotated[FlowSettings, tyro.conf.subcommand("flow")]
+    | Annotated[KernelsSettings, tyro.conf.subcommand("kernels")]
+    | Annotated[ScalingSettings, tyro.conf.subcommand("scaling")]
+    | Annotated[PlanSettings, tyro.conf.subcommand("plan")]
+    | Annotated[ShowSettings, tyro.conf.subcommand("show")]
 ]
 
 
@@ -85,15 +92,13 @@ def parsed(args: Sequence[str]) -> Command | None:
         return None
     parse = lambda words: tyro.cli(PARSER, prog="nthsim", description=DESCRIPTION, args=words)  # noqa: E731
     command = _quietly(parse, list(args))
-    if command is None or isinstance(command, Show) or command.config is None:
+    if command is None or isinstance(command, ShowSettings) or command.config is None:
         return command
-    name = type(command).__name__.lower()
-    path: Path = command.config
+    name, path = name_of(command), command.config
+    words = flags(path, type(command))
     try:
-        base = _quietly(parse, [name, *flags(path, type(command))])
+        base = _quietly(parse, [name, *words])
     except ValueError as error:
-        if str(error).startswith("`config`"):
-            raise
         reason = str(error).rstrip(".")
         raise ValueError(
             f"`config` must hold valid settings, but {path} does not: {reason}."

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nthsim.cli.settings import Compare, Flow, Kernels, Plan, Scaling, Show
+from nthsim.cli.settings import (
+    CompareSettings,
+    FlowSettings,
+    KernelsSettings,
+    PlanSettings,
+    ScalingSettings,
+    ShowSettings,
+)
 
 
 @contextlib.contextmanager
@@ -27,13 +34,19 @@ def called(**names: str) -> Iterator[None]:
 
 
 COMMANDS = {
-    "compare": Compare,
-    "flow": Flow,
-    "kernels": Kernels,
-    "scaling": Scaling,
-    "plan": Plan,
-    "show": Show,
+    "compare": CompareSettings,
+    "flow": FlowSettings,
+    "kernels": KernelsSettings,
+    "scaling": ScalingSettings,
+    "plan": PlanSettings,
+    "show": ShowSettings,
 }
+
+
+def name_of(command: object) -> str:
+    """What a command is called."""
+    return next(name for name, kind in COMMANDS.items() if type(command) is kind)
+
 
 #: What is told without a flag.
 POSITIONAL = {"file"}

@@ -5,10 +5,10 @@ import math
 from nthsim.cli.settings import (
     Command,
     Common,
-    Kernels,
+    KernelsSettings,
     Ordered,
-    Scaling,
-    Show,
+    ScalingSettings,
+    ShowSettings,
     Solved,
     in_bytes,
 )
@@ -27,14 +27,14 @@ def check(command: Command) -> None:
     Raises:
         ValueError: When a number is out of its range, or two settings exclude each other.
     """
-    if isinstance(command, Show):
+    if isinstance(command, ShowSettings):
         return
     _check_common(command)
     if isinstance(command, Solved):
         _check_times(command)
-    if isinstance(command, Ordered | Kernels):
+    if isinstance(command, Ordered | KernelsSettings):
         checked_integers("orders", command.orders, 2)
-    if isinstance(command, Scaling):
+    if isinstance(command, ScalingSettings):
         _check_scaling(command)
 
 
@@ -56,7 +56,7 @@ def _check_times(command: Solved) -> None:
     count("max_steps", command.max_steps, 1)
 
 
-def _check_scaling(command: Scaling) -> None:
+def _check_scaling(command: ScalingSettings) -> None:
     if command.widths and command.depths:
         given = " ".join(map(str, command.widths))
         raise ValueError(f"`widths` must be left out where `depths` are given, but is {given}.")

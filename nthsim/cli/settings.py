@@ -138,7 +138,7 @@ class Ordered(Timed):
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Ordered):
+class CompareSettings(Ordered):
     """Train the network exactly and by truncated hierarchies, and print the errors of each order.
 
     With --out it also writes orders.nc (everything; see nthsim show), orders.png, table.txt and
@@ -159,7 +159,7 @@ class Compare(Ordered):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flow(Timed):
+class FlowSettings(Timed):
     """Train the network by exact gradient flow, and print its losses over time.
 
     With --out it also writes flow.nc (all outputs and the trained network) and config.toml, in
@@ -171,7 +171,7 @@ class Flow(Timed):
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernels(Common):
+class KernelsSettings(Common):
     """Compute kernels of the hierarchy on the training points, and print how large they are.
 
     With --out it also writes kernels.npz (K2, K3 and so on, x, y) and config.toml, in place of
@@ -185,7 +185,7 @@ class Kernels(Common):
 
 
 @dataclasses.dataclass(frozen=True)
-class Scaling(Solved):
+class ScalingSettings(Solved):
     """Train networks of several widths or depths, many seeds of each, and print how errors scale.
 
     So do kernels at t = 0 and the drift of the tangent kernel.
@@ -233,7 +233,7 @@ class Scaling(Solved):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan(Ordered):
+class PlanSettings(Ordered):
     """Print what a comparison would take in memory and work, without starting it."""
 
     parameters: bool = False
@@ -241,7 +241,7 @@ class Plan(Ordered):
 
 
 @dataclasses.dataclass(frozen=True)
-class Show:
+class ShowSettings:
     """Print saved results again; with --out, draw their figures too."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -250,7 +250,9 @@ class Show:
     """The folder for table.txt and the figures (a flow has none), made if need be."""
 
 
-Command = Compare | Flow | Kernels | Scaling | Plan | Show
+Command = (
+    CompareSettings | FlowSettings | KernelsSettings | ScalingSettings | PlanSettings | ShowSettings
+)
 
 
 def is_file(data: str) -> bool:

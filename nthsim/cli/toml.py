@@ -6,13 +6,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from nthsim.cli.mistakes import meant
-from nthsim.cli.settings import Common, Compare, Scaling, is_file
+from nthsim.cli.mistakes import meant, name_of
+from nthsim.cli.settings import Common, CompareSettings, ScalingSettings, is_file
 
 #: Every name that a TOML file may hold; those that a command has no use for are passed over.
-NAMES = {field.name for command in (Compare, Scaling) for field in dataclasses.fields(command)} - {
-    "config"
-}
+NAMES = {
+    field.name
+    for command in (CompareSettings, ScalingSettings)
+    for field in dataclasses.fields(command)
+} - {"config"}
 
 #: What says where, not what.
 PLACES = ("config", "out", "checkpoint", "cluster")
@@ -67,4 +69,4 @@ def as_toml(settings: Common) -> str:
             value = str(Path(value).resolve())
         plain = list(value) if isinstance(value, tuple) else value
         lines.append(f"{field.name} = {json.dumps(plain, ensure_ascii=False)}")
-    return "\n".join([f"# nthsim {type(settings).__name__.lower()} --config FILE", *lines, ""])
+    return "\n".join([f"# nthsim {name_of(settings)} --config FILE", *lines, ""])

@@ -15,6 +15,7 @@ import numpy as np
 
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import store_solver
+from nthsim.network.foreign import first_line
 from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import made_folder, replacing
 from nthsim.solvers.history import History
@@ -77,12 +78,13 @@ class Checkpoint(AbstractKeeper):
             return
         clock = time.perf_counter()
         try:
-            with replacing(self.path) as part:
+            with replacing(self.path, "checkpoint") as part:
                 part.write_bytes(self._bytes(run, history))
         except ValueError as error:
             self.broken = True
-            reason = str(error).removesuffix(".").replace("`path`", "`checkpoint`")
-            warnings.warn(f"{reason}; the run goes on without.", CheckpointWarning, stacklevel=2)
+            warnings.warn(
+                f"{first_line(error)}; the run goes on without.", CheckpointWarning, stacklevel=2
+            )
         self.written = time.perf_counter()
         self.took = self.written - clock
 
@@ -149,10 +151,9 @@ class Checkpoint(AbstractKeeper):
         return history
 
     def _damaged(self, error: Exception) -> ValueError:
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         return ValueError(
-            f"`checkpoint` must hold whole files, but {self.path} cannot be used: {words}; "
-            "delete it to start anew."
+            f"`checkpoint` must hold whole files, but {self.path} cannot be used: "
+            f"{first_line(error)}; delete it to start anew."
         )
 
 

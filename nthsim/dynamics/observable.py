@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.budget.size import Size
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import finite, real
+from nthsim.network.foreign import first_line
 from nthsim.results.record import Label
 from nthsim.solvers.integration import Unrecorded
 
@@ -142,8 +143,7 @@ class Own(Observable):
         try:
             values = np.asarray(real(self.name, self.fn(moment.model)))
         except Exception as error:  # whatever a stranger's function raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise Unrecorded(f"{self.name} fails: {reason}") from error
+            raise Unrecorded(f"{self.name} fails: {first_line(error)}") from error
         if values.shape != self.label.shape:
             raise Unrecorded(f"{self.name} has shape {values.shape}, not {self.label.shape}")
         return {self.name: values}

@@ -27,6 +27,7 @@ from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds
 from nthsim.kernels.method import block_kernel
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
+from nthsim.network.foreign import first_line
 from nthsim.network.network import AbstractNetwork, precision
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
@@ -176,9 +177,8 @@ def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
     except ValueError:
         raise  # our own losses say what they ask for
     except Exception as error:  # whatever a stranger's loss raises, the cause is its message
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"`loss` must accept one output and one target, but fails on them: {reason}"
+            f"`loss` must accept one output and one target, but fails on them: {first_line(error)}."
         ) from error
     if not isinstance(value, jax.ShapeDtypeStruct):
         raise ValueError(

@@ -47,7 +47,7 @@ class TaylorNetwork(AbstractNetwork):
         return sum(terms[1:], start=terms[0])
 
     def model(self, theta: PyTree[Array]) -> None:
-        """None: the network itself is another function of these parameters."""
+        """There is none: the network itself is another function of these parameters."""
         del theta
 
     def expandable(self, theta: PyTree, x: object) -> "TaylorNetwork":

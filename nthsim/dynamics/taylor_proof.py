@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.problem import Problem
 from nthsim.network.coefficients import has_right_rules
-from nthsim.network.expansion import AbstractExpansion, Path
+from nthsim.network.expansion import AbstractExpansion, ThetaPath
 from nthsim.network.expansion_method import ExpansionMethod
 from nthsim.network.program import Evaluation
 from nthsim.solvers.compiled import compiled
@@ -31,7 +31,7 @@ class Found(eqx.Module):
     """Coefficients 0, 1, 2 of the outputs, and 0, 1 of a sum of their gradients."""
 
     f: Float[Array, "p N_first"]
-    gradients: Path
+    gradients: ThetaPath
 
 
 def proven(problem: Problem, *, whole: bool = False) -> Problem:

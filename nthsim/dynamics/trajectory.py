@@ -222,7 +222,7 @@ def trajectory(
         labels={} if labels is None else labels,
         contributions=None if terms is None else terms[:, :, :n],
         contributions_test=terms[:, :, n:] if terms is not None and tested else None,
-        stop=_sound(solution.stop, solution.ts, loss),
+        stop=_finite(solution.stop, solution.ts, loss),
         stats=solution.stats,
         solver=solution.choice,
         model=model,
@@ -256,7 +256,7 @@ def from_record(record: Record) -> Trajectory:
     )
 
 
-def _sound(stop: Stop, ts: Float[np.ndarray, " T"], loss: Float[np.ndarray, " T"]) -> Stop:
+def _finite(stop: Stop, ts: Float[np.ndarray, " T"], loss: Float[np.ndarray, " T"]) -> Stop:
     """A run whose loss is no number has not gone well, even if its gradient is one."""
     bad = np.flatnonzero(~np.isfinite(loss))
     if stop.failed or not len(bad):

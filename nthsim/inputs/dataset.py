@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 
 from nthsim.inputs.arrays import finite, real, whole
 
+#: What whole numbers may index in: of these they must stay what they are.
+INPUTS = ("x", "x_test")
+
 
 class Dataset(eqx.Module):
     r"""Training data $(x_i, y_i)$, $i = 1..n$, and passive test points.
@@ -181,6 +184,6 @@ def _converted(name: str, array: Shaped[Array | np.ndarray, "..."]) -> Float[Arr
         numbers = array if isinstance(array, jax.Array) else np.asarray(array, dtype)
         converted = jnp.array(numbers, dtype)  # a copy: a caller may change the buffer
     finite(name, converted)
-    if name.startswith("x"):
+    if name in INPUTS:
         whole(name, array, converted)
     return converted

@@ -41,7 +41,7 @@ class Erf(AbstractExpectation):
     r"""Those of $\mathrm{erf}$, in closed form (Williams 1997)."""
 
     def mean(self, s: Variances) -> Variances:
-        """None, as erf is odd."""
+        """Zero, as erf is odd."""
         return namespace(s).zeros_like(s)
 
     def square(self, s: Variances) -> Variances:
@@ -88,7 +88,7 @@ class Identity(AbstractExpectation):
     """Those of a linear network."""
 
     def mean(self, s: Variances) -> Variances:
-        """None."""
+        """Zero."""
         return namespace(s).zeros_like(s)
 
     def square(self, s: Variances) -> Variances:
@@ -105,7 +105,7 @@ class Sin(AbstractExpectation):
     """Those of the sine, from the characteristic function of a Gaussian."""
 
     def mean(self, s: Variances) -> Variances:
-        """None, as the sine is odd."""
+        """Zero, as the sine is odd."""
         return namespace(s).zeros_like(s)
 
     def square(self, s: Variances) -> Variances:

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, DTypeLike, PyTree
 
+from nthsim.network.foreign import first_line
 from nthsim.network.layers import Layer, layer_names, layers_of, outside_layers, with_layers
 from nthsim.network.network import AbstractNetwork, Network, parameter_count, precision
 from nthsim.network.program import Evaluation, asked_once, program
@@ -63,11 +64,11 @@ def _found(evaluation: Evaluation) -> tuple[Call, ...] | str:
         return "`model` must not share parameters by `eqx.nn.Shared` to be taken apart."
     if not layers_of(theta):
         return "`model` must have linear or convolutional layers to be taken apart."
-    heard = _heard(network, theta, one)
-    return heard if isinstance(heard, str) else _differing(network, theta, one) or heard
+    calls = _listened(network, theta, one)
+    return calls if isinstance(calls, str) else _differing(network, theta, one) or calls
 
 
-def _heard(network: Network, theta: PyTree, one: Any) -> tuple[Call, ...] | str:
+def _listened(network: Network, theta: PyTree, one: Any) -> tuple[Call, ...] | str:
     """What a listener hears, or a sentence on what it cannot hear or does not understand."""
     names, listeners = layer_names(theta), []
 
@@ -83,10 +84,9 @@ def _heard(network: Network, theta: PyTree, one: Any) -> tuple[Call, ...] | str:
             f"but changes its {error.part} before."
         )
     except Exception as error:  # whatever a stranger's module does with its layers
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return (
             "`model` must do nothing with its linear and convolutional layers but call them to be "
-            f"taken apart, but fails on it: {reason.rstrip('.')}."
+            f"taken apart, but fails on it: {first_line(error)}."
         )
     obstacle = _unheard(listeners[0], traced.consts, names, precision(theta))
     return obstacle or _used(traced.jaxpr, theta, names) or listeners[0].calls

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.jet import jet
 from jaxtyping import PyTree
 
+from nthsim.network.foreign import kind_and_line
 from nthsim.network.program import Evaluation, asked_once
 
 Function = Callable[[PyTree], PyTree]
@@ -78,8 +79,7 @@ def obstacle(function: Function, theta: PyTree) -> str | None:
         own = sorted(set(_with_own_derivatives(jax.make_jaxpr(function)(theta))))
         if own:
             return f"holds a function with a derivative of its own, {' and '.join(own)}"
-        words = (str(error).strip().splitlines() or [""])[0]
-        return f"holds what Taylor arithmetic fails on, {type(error).__name__}: {words}"
+        return f"holds what Taylor arithmetic fails on, {kind_and_line(error)}"
     return None
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from nthsim.network.coefficients import coefficients, obstacle
 from nthsim.network.network import AbstractNetwork
 
-Path = tuple[PyTree[Array], ...]
+ThetaPath = tuple[PyTree[Array], ...]
 
 
 class AbstractExpansion(eqx.Module):
@@ -26,32 +26,32 @@ class AbstractExpansion(eqx.Module):
     chunk: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def batch_outputs(self, path: Path, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
+    def batch_outputs(self, path: ThetaPath, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
         r"""$[\epsilon^j] f$ for j = 0..p-1 on a batch."""
 
     @abc.abstractmethod
     def batch_gradients(
         self,
-        path: Path,
+        path: ThetaPath,
         x: Float[Array, "s ..."],
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
-    ) -> Path:
+    ) -> ThetaPath:
         r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..p-2, over a batch of training inputs.
 
         They stand side by side at the indices `samples`. Their residual c is that of the summed
         outputs, of shape (s, ...).
         """
 
-    def outputs(self, path: Path, x: Float[Array, "n ..."]) -> Float[Array, "p N"]:
+    def outputs(self, path: ThetaPath, x: Float[Array, "n ..."]) -> Float[Array, "p N"]:
         r"""$[\epsilon^j] f$ for j = 0..p-1, outputs of a sample side by side."""
         each = lambda one: self.batch_outputs(path, one[None])[:, 0]  # noqa: E731
         found = jax.lax.map(each, x, batch_size=min(self.chunk, len(x)))
         return jnp.moveaxis(found, 1, 0).reshape(len(path), -1)
 
     def gradients(
-        self, path: Path, x: Float[Array, "n ..."], residual: Callable[..., Array]
-    ) -> Path:
+        self, path: ThetaPath, x: Float[Array, "n ..."], residual: Callable[..., Array]
+    ) -> ThetaPath:
         r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..p-2, with c that of the summed outputs.
 
         x are the training inputs, all of them. A sample's residual is known from its own outputs,
@@ -61,7 +61,7 @@ class AbstractExpansion(eqx.Module):
         calls = ceil(n / self.chunk)
         size = ceil(n / calls)
 
-        def part(call: Array) -> Path:
+        def part(call: Array) -> ThetaPath:
             start = jnp.minimum(call * size, n - size)
             samples = start + jnp.arange(size)
             fresh = samples >= call * size  # the last chunk is moved back to fit
@@ -73,7 +73,7 @@ class AbstractExpansion(eqx.Module):
             batch = jax.lax.dynamic_slice_in_dim(x, start, size)
             return self.batch_gradients(path, batch, samples, of_fresh)
 
-        def add(total: Path, call: Array) -> tuple[Path, None]:
+        def add(total: ThetaPath, call: Array) -> tuple[ThetaPath, None]:
             return jax.tree.map(jnp.add, total, part(call)), None
 
         if calls == 1:
@@ -97,18 +97,18 @@ class TaylorExpansion(AbstractExpansion):
     chunk: int = eqx.field(static=True)
     obstacle: str | None = eqx.field(static=True)
 
-    def batch_outputs(self, path: Path, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
+    def batch_outputs(self, path: ThetaPath, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
         """Coefficients of the network."""
         network = lambda at: self.network(at, x)  # noqa: E731
         return jnp.stack(coefficients(network, path, nested=self._nested(path)))
 
     def batch_gradients(
         self,
-        path: Path,
+        path: ThetaPath,
         x: Float[Array, "s ..."],
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
-    ) -> Path:
+    ) -> ThetaPath:
         r"""Coefficients of one backward pass, after those of the outputs are known.
 
         Taylor arithmetic is transposed: $\partial f_{p-1} / \partial \theta_{p-1-j}$ is coefficient
@@ -124,7 +124,7 @@ class TaylorExpansion(AbstractExpansion):
         c = residual(jnp.sum(parts, axis=0))
         return tuple(reversed(pull(jnp.zeros_like(parts).at[-1].set(c))))
 
-    def _nested(self, path: Path) -> bool:
+    def _nested(self, path: ThetaPath) -> bool:
         # Two terms take one derivative, whose evaluation XLA merges with that of the gradient.
         return self.obstacle is not None or len(path) == 2
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nthsim.network.coefficients import coefficients, pulled
-from nthsim.network.expansion import AbstractExpansion, Path
+from nthsim.network.expansion import AbstractExpansion, ThetaPath
 from nthsim.network.layers import (
     Layer,
     Terms,
@@ -123,7 +123,7 @@ class LayeredPath(eqx.Module):
             parts += [_dot(weight, term) for weight, term in pairs if term is not None]
         return parts
 
-    def gradients(self, forward: Forward, backward: Backward, c: Float[Array, "s k"]) -> Path:
+    def gradients(self, forward: Forward, backward: Backward, c: Float[Array, "s k"]) -> ThetaPath:
         r"""$[\epsilon^j] \sum_b c_b \nabla f_b$, given `backward` for these cotangents."""
         by_call = []
         for layer, h, delta in zip(self.layers[0], forward.h, backward.delta, strict=True):
@@ -191,7 +191,7 @@ class LayeredPath(eqx.Module):
 
 
 def layered_path(
-    opened: OpenedNetwork, path: Path, x: Array, rest: AtRest | None = None
+    opened: OpenedNetwork, path: ThetaPath, x: Array, rest: AtRest | None = None
 ) -> LayeredPath:
     """Sort the parameters by the calls that they act in."""
     layers = [[layers_of(theta)[call.layer] for call in opened.calls] for theta in path]
@@ -252,18 +252,18 @@ class LayeredExpansion(AbstractExpansion):
     units: bool = eqx.field(static=True)
     chunk: int = eqx.field(static=True)
 
-    def batch_outputs(self, path: Path, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
+    def batch_outputs(self, path: ThetaPath, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
         """Those of the forward pass."""
         f = jnp.stack(layered_path(self.opened, path, x).forward(len(path)).f)
         return f.reshape(*f.shape[:2], *self.out_shape)
 
     def batch_gradients(
         self,
-        path: Path,
+        path: ThetaPath,
         x: Float[Array, "s ..."],
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
-    ) -> Path:
+    ) -> ThetaPath:
         """Products of the signals."""
         batch = lambda a: jax.lax.dynamic_slice_in_dim(a, samples[0], len(samples))  # noqa: E731
         layered = layered_path(self.opened, path, x, jax.tree.map(batch, self.rest))
@@ -274,7 +274,7 @@ class LayeredExpansion(AbstractExpansion):
 
 def _gradients_by_units(
     layered: LayeredPath, p: int, residual: Callable[[Array], Float[Array, "s 1"]]
-) -> Path:
+) -> ThetaPath:
     """Backward first."""
     forward = layered.forward(p - 1, beyond=True)
     unit = layered.backward(forward, p - 1)
@@ -287,7 +287,7 @@ def _gradients_by_units(
 
 def _gradients_of_vectors(
     layered: LayeredPath, p: int, residual: Callable[[Array], Float[Array, "s k"]]
-) -> Path:
+) -> ThetaPath:
     """The outputs first."""
     forward = layered.forward(p)
     c = residual(reduce(add, forward.f))

@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from nthsim.models.plain import PLAIN
 from nthsim.network.alike import nodes, originals
 from nthsim.network.constants import stopped
+from nthsim.network.foreign import first_line
 from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
 
@@ -182,9 +183,9 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
     try:
         out = eqx.filter_eval_shape(network.single, theta, one)
     except Exception as error:  # whatever a stranger's module raises, the cause is its message
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"`model` must accept one input of shape {one.shape}, but fails on it: {reason}"
+            f"`model` must accept one input of shape {one.shape}, but fails on it: "
+            f"{first_line(error)}."
         ) from error
     return _one_shape(out, dtype)
 
@@ -195,10 +196,9 @@ def _check_reverse(network: AbstractNetwork, theta: PyTree[Array], one: Any) -> 
     try:
         jax.eval_shape(jax.grad(total), theta, one)
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
         raise ValueError(
             "`model` must allow reverse-mode derivatives (with Diffrax use adjoint=DirectAdjoint(),"
-            f" else a loop of fixed length), but fails on them: {reason}"
+            f" else a loop of fixed length), but fails on them: {first_line(error)}."
         ) from error
 
 

@@ -14,10 +14,8 @@ import numpy as np
 import xarray as xr
 
 from nthsim.results.record import Record
+from nthsim.results.variables import LABELS, PARAMETERS, VARIABLES
 from nthsim.results.whole_file import replacing
-
-#: Groups whose variables are a network's parameters.
-PARAMETERS = ("parameters", "trained_parameters")
 
 #: Raised whenever one nthsim would misread a file of another.
 VERSION = 2
@@ -28,87 +26,21 @@ ATTRIBUTE = "nthsim"
 #: What netCDF-4 files begin with, those of nthsim at their first byte.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-#: The first axes of what a study over sizes measures.
-STUDY = ("family", "size", "seed")
-
-#: The axes of each variable, and its name for people. A scalar output has no axis "output"; all
-#: numbers are dimensionless, time in the unit that the factor 1/n in the loss sets.
-VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "x": (("sample", "input"), "training inputs"),
-    "y": (("sample", "output"), "training targets"),
-    "x_test": (("test_sample", "input"), "test inputs"),
-    "y_test": (("test_sample", "output"), "test targets"),
-    "save_time": (("save_time",), "gradient-flow times that were asked for"),
-    "time": (("time",), "gradient-flow time"),
-    "f": (("time", "sample", "output"), "network outputs on training inputs"),
-    "f_test": (("time", "test_sample", "output"), "network outputs on test inputs"),
-    "loss": (("time",), "mean loss over training points"),
-    "test_loss": (("time",), "mean loss over test points"),
-    "solver_error": (("time",), "what solving ten times as tightly changes in f, rms"),
-    "contributions": (
-        ("time", "power", "sample", "output"),
-        "coefficients of f in the hierarchy's formal parameter, which sum to f",
-    ),
-    "contributions_test": (
-        ("time", "power", "test_sample", "output"),
-        "coefficients of f_test in the hierarchy's formal parameter, which sum to f_test",
-    ),
-    "record_time": (("record_time",), "gradient-flow times at which more was recorded"),
-    "kernel": (
-        ("record_time", "sample", "output", "other_sample", "other_output"),
-        "tangent kernel K^(2) among training points",
-    ),
-    "initial_kernel": (
-        ("sample", "output", "other_sample", "other_output"),
-        "tangent kernel K^(2) among training points at time 0",
-    ),
-    "kernel_test": (
-        ("record_time", "test_sample", "output", "other_sample", "other_output"),
-        "tangent kernel K^(2) of test against training points",
-    ),
-    "f_bound": (("time",), "a-priori bound on the error of f at order 2, rms over training points"),
-    "kernel_bound": (("time",), "a-priori bound on the movement of each entry of K^(2)"),
-    "drift_bound": (("time",), "the same, relative in Frobenius norm"),
-    "errors": (("order", "time"), "root mean square error of f at small times"),
-    "slopes": (("order",), "fitted slope of log error against log time"),
-    "windows": (("order", "bound"), "first and last time of each fit"),
-    "sizes": (("size",), "widths or depths"),
-    "seeds": (("seed",), "seeds of the networks"),
-    "initial_f": ((*STUDY, "entry"), "network outputs on training inputs at time 0"),
-    "initial_kernels": (
-        (*STUDY, "entry", "other_entry"),
-        "tangent kernels K^(2) among training points at time 0",
-    ),
-    "kernel_rms": ((*STUDY, "rank"), "root mean square of K^(2), K^(3), ... at time 0"),
-    "kernel_max": ((*STUDY, "rank"), "largest absolute entry of K^(2), K^(3), ... at time 0"),
-    "kernel_mean": (
-        (*STUDY, "rank"),
-        "mean entry of K^(r) at time 0 for even r, of K^(r) times f in its last slot for odd r",
-    ),
-    "drift": ((*STUDY, "save_time"), "relative movement of K^(2) in exact gradient flow"),
-    "error_f": ((*STUDY, "order", "save_time"), "root mean square error of f, training points"),
-    "error_f_test": ((*STUDY, "order", "save_time"), "root mean square error of f, test points"),
-    "error_kernel": ((*STUDY, "order", "save_time"), "relative error of K^(2)"),
-    "blown_up": ((*STUDY, "order"), "whether the truncation blew up"),
-    "seconds": (("family", "size"), "wall time of all seeds"),
-}
-
-#: Of a cell, which is of one family and one size.
-CELL: Mapping[str, tuple[tuple[str, ...], str]] = {
-    name: (axes[2:], text) for name, (axes, text) in VARIABLES.items() if axes[:3] == STUDY
-}
-
-#: Groups whose variables have labels of their own. What has none is called after itself.
-LABELS = {"cell": CELL, **{name: {} for name in PARAMETERS}}
-
 #: Variables large enough to be worth compressing; the mild level costs little.
 COMPRESSED = ("kernel", "kernel_test", "initial_kernels")
 
 
 def write(
-    path: str | os.PathLike[str], kind: str, root: Record, groups: Mapping[str, Record]
+    path: str | os.PathLike[str],
+    kind: str,
+    root: Record,
+    groups: Mapping[str, Record],
+    *,
+    name: str = "path",
 ) -> None:
     """Write a result of one kind: what concerns all of it, and its parts as groups.
+
+    Argument `name` asked for it.
 
     Raises:
         ValueError: When the file cannot be written; one that was there before stays as it was.
@@ -132,7 +64,7 @@ def write(
     tree.to_netcdf(whole, engine="h5netcdf", encoding=encoding)
     # No view of it: an error's traceback would hold that, and keep `whole` from being closed.
     content = whole.getvalue()
-    with replacing(path) as part:
+    with replacing(path, name) as part:
         part.write_bytes(content)
 
 

@@ -27,8 +27,10 @@ def made_folder(name: str, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], name: str = "path") -> Iterator[Path]:
     """Hand out a name to write to; what was written takes the place of `path` at the end.
+
+    Argument `name` asked for it.
 
     The name is in a temporary folder beside `path`, which is gone afterwards. If anything fails,
     whatever was at `path` stays as it was.
@@ -39,9 +41,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     target = Path(os.path.realpath(path))  # through a link, not in its place
     if target.is_dir():
-        raise ValueError(f"`path` must be the name of a file, but {path} is a folder.")
+        raise ValueError(f"`{name}` must be the name of a file, but {path} is a folder.")
     if not target.parent.is_dir():
-        raise ValueError(f"`path` must be in an existing folder, but {path.parent} is none.")
+        raise ValueError(f"`{name}` must be in an existing folder, but {path.parent} is none.")
     try:
         with tempfile.TemporaryDirectory(prefix=".nthsim-", dir=target.parent) as folder:
             part = Path(folder) / target.name
@@ -50,7 +52,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(part, target)
     except OSError as error:
-        raise ValueError(f"`path` must be writable, but {path} is not: {_told(error)}.") from error
+        raise ValueError(
+            f"`{name}` must be writable, but {path} is not: {_told(error)}."
+        ) from error
 
 
 def _told(error: OSError) -> str:

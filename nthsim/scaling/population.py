@@ -157,10 +157,10 @@ def measured(
     N = len(population.problem.x) * population.problem.outputs_per_sample
     levels = [population.outputs(), *(population.kernel(r) for r in range(2, kernels + 1))]
     f, *tensors = (np.asarray(level)[:, :N] for level in levels)
-    flow = _heard(population.flow(ts, solver))
+    flow = _uninterrupted(population.flow(ts, solver))
     runs, rows = {"exact gradient flow": flow}, []
     for p in orders:
-        runs[f"order {p}"] = run = _heard(population.truncation(levels[:p], ts, solver))
+        runs[f"order {p}"] = run = _uninterrupted(population.truncation(levels[:p], ts, solver))
         rows.append(_errors(run, flow, levels, len(ts)))
     columns = {
         "kernel_rms": [rms(K) for K in tensors],
@@ -178,7 +178,7 @@ def measured(
     return Record(arrays, {"solver": flow.choice, "stops": stops})
 
 
-def _heard(run: Solution) -> Solution:
+def _uninterrupted(run: Solution) -> Solution:
     """A run; or Ctrl-C, which the integration took for a reason to end."""
     if run.stop.reason == "interrupt":
         raise KeyboardInterrupt

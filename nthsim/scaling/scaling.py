@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: What is stored as facts just as it is.
 FACTS = ("axis", "families", "orders", "networks", "steps", "subject", "remarks", "origin")
 
-Errors = Float[np.ndarray, "families sizes seeds orders T"]
+ErrorArrays = Float[np.ndarray, "families sizes seeds orders T"]
 
 
 class Scaling(eqx.Module):
@@ -81,9 +81,9 @@ class Scaling(eqx.Module):
     networks: tuple[str, ...]
     steps: str
     subject: Mapping[str, Any]
-    error_f: Errors | None = None
-    error_f_test: Errors | None = None
-    error_kernel: Errors | None = None
+    error_f: ErrorArrays | None = None
+    error_f_test: ErrorArrays | None = None
+    error_kernel: ErrorArrays | None = None
     blown_up: Int8[np.ndarray, "families sizes seeds orders"] | None = None
     remarks: tuple[str, ...] = ()
     origin: Mapping[str, Any] = eqx.field(default_factory=origin)
@@ -121,7 +121,7 @@ class Scaling(eqx.Module):
                 found[f"{name}, p = {p}"] = each
         return found
 
-    def errors(self) -> dict[str, Errors]:
+    def errors(self) -> dict[str, ErrorArrays]:
         """The errors that there are, by the names of what errs."""
         named = {"f": self.error_f, "f test": self.error_f_test, "K^(2)": self.error_kernel}
         return {name: errors for name, errors in named.items() if errors is not None}

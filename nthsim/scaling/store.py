@@ -116,12 +116,12 @@ class Store:
                     return
                 self._tidy(path.name)
                 text = json.dumps({"format": FORMAT, "version": VERSION, **further}, indent=1)
-                with replacing(path) as part:
+                with replacing(path, "checkpoint") as part:
                     part.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             reason = error.strerror or str(error)
             raise ValueError(
-                f"`out` must be a folder to write to, but {self.folder} is not: {reason}."
+                f"`checkpoint` must be a folder to write to, but {self.folder} is not: {reason}."
             ) from error
 
     def _known(self, path: Path) -> dict[str, Any]:
@@ -132,7 +132,8 @@ class Store:
         part = different(manifest["subject"], self.subject)
         if part is not None:
             raise ValueError(
-                f"`out` must be a folder of the same study, but {self.folder} holds another {part}."
+                f"`checkpoint` must be a folder of the same study, but {self.folder} holds "
+                f"another {part}."
             )
         return {name: manifest[name] for name in ("subject", "cells")}
 
@@ -160,8 +161,8 @@ class Store:
             # The file is what this sentence is about, and is named in it once.
             reason = str(error).removesuffix(".").replace("`path`", "it").replace(f" {path} ", " ")
             raise ValueError(
-                f"`out` must hold whole cells of one study, but {path} cannot be used: {reason}; "
-                "delete it to compute it anew."
+                f"`checkpoint` must hold whole cells of one study, but {path} cannot be used: "
+                f"{reason}; delete it to compute it anew."
             ) from error
         return record
 
@@ -185,7 +186,8 @@ class Store:
         if self._path(name).exists():  # a process was quicker that took what could not be written
             return
         facts = {"cell": name, "subject": self.subject, "sha256": fingerprint(record)}
-        netcdf.write(self._path(name), KIND, Record({}, facts), {GROUP: record})
+        groups = {GROUP: record}
+        netcdf.write(self._path(name), KIND, Record({}, facts), groups, name="checkpoint")
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.nc"
@@ -203,8 +205,8 @@ def opened(folder: str | os.PathLike[str], subject: dict[str, Any], names: Seque
         ValueError: When it holds another study, is damaged or cannot be written to.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"`out` must be the name of a folder, but is {folder!r}.")
-    store = Store(made_folder("out", Path(folder)), subject)
+        raise ValueError(f"`checkpoint` must be the name of a folder, but is {folder!r}.")
+    store = Store(made_folder("checkpoint", Path(folder)), subject)
     store.enter(names)
     return store
 
@@ -234,19 +236,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(
-            f"`out` must be a folder with a sweep, but {path} cannot be read: {reason}."
+            f"`checkpoint` must be a folder with a sweep, but {path} cannot be read: {reason}."
         ) from error
     except (ValueError, KeyError, TypeError):
         manifest, version, whole = {}, VERSION, False
     if version > VERSION:
         raise ValueError(
-            f"`out` must be of format version {VERSION} or older, but {path} is of version "
+            f"`checkpoint` must be of format version {VERSION} or older, but {path} is of version "
             f"{version}: update nthsim."
         )
     if not whole:
         raise ValueError(
-            f"`out` must hold a whole manifest, but {path} is damaged or none of nthsim; delete it "
-            "to have it written anew."
+            f"`checkpoint` must hold a whole manifest, but {path} is damaged or none of nthsim; "
+            "delete it to have it written anew."
         )
     return manifest
 

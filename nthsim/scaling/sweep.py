@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import equinox as eqx
 import numpy as np
 
+from nthsim.network.foreign import first_line, kind_and_line
 from nthsim.results.record import Record
 from nthsim.results.terminal import Progress
 from nthsim.scaling.store import Claim, Store, opened, plain
@@ -29,7 +30,7 @@ class SweepError(RuntimeError):
 
 
 @runtime_checkable
-class Cell(Protocol):
+class AnyCell(Protocol):
     """A piece of a study."""
 
     @property
@@ -39,7 +40,7 @@ class Cell(Protocol):
 
 
 @runtime_checkable
-class Study(Protocol):
+class AnyStudy(Protocol):
     """What cells are computed by; pickled where that happens on a cluster."""
 
     def compute(self, cell: Any) -> Record:
@@ -66,8 +67,8 @@ class Sweep(eqx.Module):
 
 
 def computed(
-    study: Study,
-    cells: Sequence[Cell],
+    study: AnyStudy,
+    cells: Sequence[AnyCell],
     *,
     folder: str | os.PathLike[str] | None = None,
     cluster: Any = None,
@@ -101,7 +102,7 @@ def computed(
     names = [cell.name for cell in cells]
     store = None if folder is None else opened(folder, study.subject(), names)
     sweep = _Sweep(store, dict(zip(names, cells, strict=True)))
-    with Progress(f"{len(names)} cells", progress) as bar, _heard(sweep):
+    with Progress(f"{len(names)} cells", progress) as bar, _interruptible(sweep):
         sweep.look()
         bar.to(sweep.part)
         if sweep.part < 1:
@@ -115,7 +116,7 @@ def computed(
 class _Sweep:
     """Where a sweep is: cells that wait, claims on those at work, records of those done."""
 
-    def __init__(self, store: Store | None, cells: dict[str, Cell]) -> None:
+    def __init__(self, store: Store | None, cells: dict[str, AnyCell]) -> None:
         self.store, self.total = store, len(cells)
         self.waiting = dict(cells)
         self.claims: dict[str, Claim] = {}
@@ -217,7 +218,7 @@ class _Sweep:
                     self.store.keep(name, self.records[name])
                     self.unwritten.discard(name)
             except ValueError as error:
-                self._warn(str(error).removesuffix(".").replace("`path`", "`out`"))
+                self._warn(first_line(error))
             # Also after a failure: who waits for it may then compute it.
             self._release(name)
 
@@ -236,7 +237,7 @@ class _Failed(Exception):
     """The cell whose failure is this one's cause."""
 
 
-def _workers(study: Study, cluster: Any) -> AbstractWorkers:
+def _workers(study: AnyStudy, cluster: Any) -> AbstractWorkers:
     if cluster is None:
         return ThisProcess(study)
     from nthsim.scaling.workers import Cluster  # the import of Dask takes a second
@@ -245,24 +246,18 @@ def _workers(study: Study, cluster: Any) -> AbstractWorkers:
 
 
 @contextlib.contextmanager
-def _heard(sweep: _Sweep) -> Iterator[None]:
+def _interruptible(sweep: _Sweep) -> Iterator[None]:
     """Say where the sweep is when it ends early."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         raise sweep.ended("interrupted") from interrupt
     except _Failed as failed:
-        cause = failed.__cause__
-        raise sweep.ended(f"cell {failed} failed: {_told(cause)}") from cause
+        cause = failed.__cause__ or failed
+        raise sweep.ended(f"cell {failed} failed: {kind_and_line(cause)}") from cause
     except SweepError:
         raise
     except Exception as error:  # a scheduler that is gone, say
         if isinstance(error, ValueError) and not sweep.unkept:
             raise
-        raise sweep.ended(_told(error)) from error
-
-
-def _told(error: BaseException | None) -> str:
-    """The kind of an error and the first line of what it says."""
-    words = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return type(error).__name__ + (f": {words}" if words else "")
+        raise sweep.ended(kind_and_line(error)) from error

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from nthsim.network.foreign import first_line
 from nthsim.results.record import Record
 
 #: Seconds after which a sweep looks around again while nothing happens.
@@ -177,7 +178,7 @@ def _connected(cluster: Any) -> tuple[Any, bool]:
     try:
         return distributed.Client(address, timeout=PATIENCE, set_as_default=False), False
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise ValueError(
             f"`cluster` must be a running scheduler of Dask, but {cluster} is none: {reason}."
         ) from error

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 
+import disks
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,6 @@ import nthsim as nth
 import nthsim.solvers.run as integration_run
 from nthsim.dynamics.checkpoint import Checkpoint, CheckpointWarning
 from nthsim.solvers import Explicit, Exponential, Until
-from nthsim.solvers.dense_hierarchy import DenseHierarchy
 
 TS = np.linspace(0.0, 8.0, 9)
 
@@ -75,14 +75,11 @@ def test_run_stopped_by_a_limit_goes_on_to_the_same_end(data, run, tmp_path, mon
     assert resumed.stop == whole.stop
 
 
-def test_finished_run_is_read_and_not_computed(data, tmp_path, monkeypatch):
+def test_finished_run_is_read_and_not_computed(data, tmp_path):
     first = flow(data, tmp_path)
-
-    def computed(*arguments):
-        raise AssertionError
-
-    monkeypatch.setattr("nthsim.solvers.run.advance", computed)
-    again = flow(data, tmp_path)
+    # What is computed ends after so short a time.
+    again = flow(data, tmp_path, until=Until(seconds=1e-9))
+    assert again.stop == first.stop
     np.testing.assert_array_equal(again.f, first.f)
     np.testing.assert_array_equal(again.kernel, first.kernel)
     assert eqx.tree_equal(again.model, first.model)
@@ -155,13 +152,10 @@ def test_damaged_byte_is_noticed(data, tmp_path):
             Checkpoint(path, {}).read()
 
 
-def test_disk_that_fills_up_costs_no_result(data, tmp_path, monkeypatch):
-    def full(self, run, history):
-        raise ValueError("`path` must be writable, but it is not: No space left on device.")
-
+def test_disk_that_fills_up_costs_no_result(data, tmp_path):
     whole = flow(data)
-    monkeypatch.setattr(Checkpoint, "_bytes", full)
-    with pytest.warns(CheckpointWarning, match=r"`checkpoint` .*No space left.*goes on without\.$"):
+    sentence = r"`checkpoint` must be writable, but .* is not: .*; the run goes on without\.$"
+    with pytest.warns(CheckpointWarning, match=sentence), disks.full():
         run = flow(data, tmp_path)
     np.testing.assert_array_equal(run.f, whole.f)
 
@@ -221,22 +215,24 @@ def test_killed_process_goes_on_to_the_same_end(tmp_path):
     np.testing.assert_allclose(eval(done.stdout), whole.f[-1], rtol=1e-11)
 
 
-def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):
-    arguments = (NETWORKS["fcn"], data, (2, 3))
+def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path):
+    arguments, times = (NETWORKS["fcn"], data, (2, 3)), []
+
+    def press(net):
+        """Ctrl-C at the third save time, once."""
+        times.append(net)
+        if len(times) == 4:  # it is tried before the run
+            raise KeyboardInterrupt
+        return len(times)
+
     run = nth.Run(TS, solver=Explicit(rtol=1e-7), checkpoint=tmp_path)
     whole = nth.compare(*arguments, dataclasses.replace(run, checkpoint=None), certify=False)
-    advance = integration_run.advance
-
-    def interrupted(system, scheme, carry, *others):
-        if isinstance(system, DenseHierarchy) and carry.t > 2:
-            raise KeyboardInterrupt
-        return advance(system, scheme, carry, *others)
-
-    monkeypatch.setattr(integration_run, "advance", interrupted)
-    with pytest.raises(nth.CompareError):
+    run = dataclasses.replace(run, record=("kernel", nth.Observable.of("press", press)))
+    with pytest.raises(nth.CompareError, match=f"interrupted at t = {TS[2]:g}"):
         nth.compare(*arguments, run, certify=False)
-    monkeypatch.setattr(integration_run, "advance", advance)
     again = nth.compare(*arguments, run, certify=False)
+    # The first two save times were not looked at again: 1 trial each, and the others.
+    np.testing.assert_array_equal(again.exact.records["press"], [2, 3, *range(6, 13)])
     for name, one in again.curves.items():
         np.testing.assert_allclose(one.f, whole.curves[name].f, rtol=1e-12)
     assert jnp.allclose(again.exact.f, whole.exact.f)

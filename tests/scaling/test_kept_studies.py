@@ -3,13 +3,13 @@
 import json
 import shutil
 
+import jax.random as jr
 import numpy as np
 import pytest
 
 import nthsim as nth
 from nthsim.models import FCN
 from nthsim.results.netcdf import read
-from nthsim.scaling.cells import Study
 from nthsim.scaling.sweep import SweepError
 from nthsim.solvers import Auto
 
@@ -45,18 +45,19 @@ def folder(kept, tmp_path):
     return shutil.copytree(kept, tmp_path / "a")
 
 
-def test_study_in_a_folder_is_extended_by_widths_and_seeds(folder, monkeypatch):
-    computed, compute = [], Study.compute
+def written(folder):
+    """When each cell was written."""
+    return {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.nc")}
 
-    def counted(self, cell):
-        computed.append(cell.name)
-        return compute(self, cell)
 
-    monkeypatch.setattr(Study, "compute", counted)
+def test_study_in_a_folder_is_extended_by_widths_and_seeds(folder):
+    before = written(folder)
     more = study((4, 5), 3, folder, chunk=None)  # the folder knows the chunk
-    assert computed == ["fcn-4-seeds-2-2", "fcn-5-seeds-0-1", "fcn-5-seeds-2-2"]
+    after = written(folder)
+    added = {"fcn-4-seeds-2-2", "fcn-5-seeds-0-1", "fcn-5-seeds-2-2"}
+    assert {name for name in after if after[name] != before.get(name)} == added
     assert str(study((4, 5), 3, folder)) == str(more)
-    assert len(computed) == 3
+    assert written(folder) == after
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest["subject"]["make_model"]["fcn"]) == ["4", "5"]
     whole = study((4, 5), 3)
@@ -90,15 +91,18 @@ def test_axes_of_a_batch_are_labelled(folder):
     ],
 )
 def test_folder_of_another_study_is_refused_by_what_differs(part, change, folder):
-    with pytest.raises(ValueError, match=f"`out` must be a folder .* holds another {part}\\."):
+    with pytest.raises(
+        ValueError, match=f"`checkpoint` must be a folder .* holds another {part}\\."
+    ):
         study(out=folder, **change)
 
 
-def test_batch_that_fails_is_named(folder, monkeypatch):
-    def failing(self, cell):
-        raise MemoryError
+def test_batch_that_fails_is_named(folder):
+    def unlike(width, key):
+        # Of width 5 the networks of seeds 0 and 1 have depths of their own.
+        deeper = width == 5 and bool(jr.key_data(key)[-1] == 1)
+        return FCN(3, width, 1 + deeper, key=key)
 
-    monkeypatch.setattr(Study, "compute", failing)
-    sentence = r"^cell fcn-5-seeds-0-1 failed: MemoryError; 1 of 2 cells are done, in "
+    sentence = r"^cell fcn-5-seeds-0-1 failed: ValueError: `make_model` must .*; 1 of 2 cells are"
     with pytest.raises(SweepError, match=sentence):
-        study((4, 5), 2, folder)
+        study((4, 5), 2, folder, make=unlike)

@@ -1,19 +1,20 @@
 """Sweeps on disk: every cell computed once, whoever is killed, and no damage passed off for one."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
 import threading
 import time
 
+import disks
 import numpy as np
 import pytest
 from sweeping import SUBJECT, Piece, Sleeper, contents, pieces, same, started
 
 from nthsim.results.netcdf import write
 from nthsim.results.record import Record
-from nthsim.results.whole_file import replacing
 from nthsim.scaling.store import Store, alone, claimed
 from nthsim.scaling.sweep import SweepError, SweepWarning, computed
 
@@ -115,7 +116,7 @@ def test_claim_on_a_file_that_was_removed_meanwhile_is_none(tmp_path, monkeypatc
 def test_folder_of_another_study_is_refused_by_what_differs(part, study, tmp_path):
     computed(study, pieces(1), folder=tmp_path / "a")
     other = Sleeper(study.log, changed={part: "another"})
-    sentence = f"`out` must be a folder of the same study, but .*a holds another {part}\\."
+    sentence = f"`checkpoint` must be a folder of the same study, but .*a holds another {part}\\."
     with pytest.raises(ValueError, match=sentence):
         computed(other, pieces(1), folder=tmp_path / "a")
     (tmp_path / "a" / "manifest.json").unlink()
@@ -189,25 +190,34 @@ def test_foreign_manifest_is_refused(text, sentence, study, tmp_path):
         computed(study, pieces(1), folder=tmp_path)
 
 
-@pytest.mark.parametrize("fails", [2, 100])
-def test_full_disk_costs_a_sentence_and_no_result(fails, study, tmp_path, monkeypatch):
-    tried = []
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """Numbers, while the disk is full from its first cell on and up to another."""
 
-    @contextlib.contextmanager
-    def full(path):
-        with replacing(path) as part:
-            tried.append(path)
-            if len(tried) <= fails:
-                raise OSError(28, "No space left on device")
-            yield part
+    last: int
 
-    monkeypatch.setattr("nthsim.results.netcdf.replacing", full)
-    with pytest.warns(SweepWarning, match=r"No space left on device; the sweep goes on") as said:
-        records = computed(study, pieces(3), folder=tmp_path / "a")
+    def compute(self, cell):
+        """The cell's own number."""
+        (disks.free if cell.number > self.last else disks.fill)()
+        return Record({"number": np.full(3, cell.number)}, {})
+
+    def subject(self):
+        """There is one such study."""
+        return SUBJECT
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_full_disk_costs_a_sentence_and_no_result(last, tmp_path):
+    sentence = r"`checkpoint` must be writable, but .* is not: .*; the sweep goes on"
+    try:
+        with pytest.warns(SweepWarning, match=sentence) as said:
+            records = computed(Filling(last), pieces(3), folder=tmp_path / "a", progress=False)
+    finally:
+        disks.free()
     assert len(said) == 1
-    same(records, computed(study, pieces(3)))
+    assert [record.arrays["number"][0] for record in records] == [0, 1, 2]
     kept = sorted(path.name for path in (tmp_path / "a").glob("*.nc"))
-    assert kept == ([f"number-{i}.nc" for i in range(3)] if fails == 2 else [])
+    assert kept == ([f"number-{i}.nc" for i in range(3)] if last == 1 else [])
     assert not list((tmp_path / "a").glob("*.lock"))
 
 
@@ -275,5 +285,5 @@ def test_failing_cell_is_named_and_what_is_done_is_kept(study):
 
 def test_file_in_the_place_of_the_folder_is_refused(study, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="`out` must be a folder to write to, but"):
+    with pytest.raises(ValueError, match="`checkpoint` must be a folder to write to, but"):
         computed(study, pieces(1), folder=tmp_path / "file")
