@@ -118,12 +118,14 @@ def hierarchy(
     against exact flow is $O(t^p)$. A truncation may run to infinity in finite time, odd orders
     first: that ends the run with reason "blow-up".
 
+    What is not told here is as in `gradient_flow`; a kernel that is recorded is $\tilde K^{(2)}$.
+
     Args:
-        model: Any Equinox module that maps one input to a scalar or a vector.
-        data: Training data and, perhaps, test points, which are carried along passively.
+        model: Its kernels are taken at t = 0.
+        data: Test points are carried along passively.
         order: The order p, at least 2; or "auto" for the first that differs from the one before it
             by at most `tol` all along.
-        run: As in `gradient_flow`; a kernel that is recorded is $\tilde K^{(2)}$.
+        run: Each order has a file of its own in its checkpoint.
         tol: The root mean square difference of f that "auto" is content with, on training and on
             test points.
         max_order: The highest order that "auto" tries.
@@ -131,19 +133,18 @@ def hierarchy(
             p - 1 copies of the parameters, whose Taylor coefficients give the same truncation
             without any tensor; "auto" takes the one that should be quicker, and says why in
             `method`.
-        loss: Differentiable function of one output and one target.
-        progress: Whether to show progress bars when on a terminal.
-        throw: Whether a run that ends early raises, or returns what it has with the reason.
+        loss: Any.
+        progress: Of kernels and of the integration.
+        throw: As there.
 
     Returns:
         The trajectory; that of a series has its `contributions`, and that of order "auto" a
         `ladder`, which says how the order was found.
 
     Raises:
-        ValueError: When an argument is not as above, or the tensors do not fit into memory.
-        SolveError: When the run ends early (step limit, blow-up, not finite, interrupted), or no
-            order up to `max_order` is within `tol`, and `throw`; its `.trajectory` holds what was
-            computed.
+        ValueError: When the tensors do not fit into memory, or the model does not allow the
+            derivatives.
+        SolveError: As there, at a blow-up too, and when no order up to `max_order` is within `tol`.
     """
     run = checked_run(run)
     concrete("hierarchy", model, data, run.ts)

@@ -104,23 +104,21 @@ def limit_flow(
     outputs; it never moves. For squared error that is kernel regression by gradient flow, solved
     in closed form.
 
+    A kernel that is recorded is $K_\infty$; what is not told here is as in `gradient_flow`.
+
     Args:
         model: An `FCN` or a `ResNet`.
-        data: Training data and, perhaps, passive test points.
-        run: As in `gradient_flow`; a kernel that is recorded is $K_\infty$.
+        data: Of test points $K_\infty$ is known too.
+        run: Of steps it takes those of order 2.
         start: "network" starts at the outputs of `model`, so that nothing but the kernel differs
             from the order-2 truncation; "zero" at the mean of all initial networks.
-        loss: Differentiable function of one output and one target.
-        progress: Whether to show a progress bar when on a terminal.
-        throw: Whether a run that ends early raises, or returns what it has with the reason.
-
-    Returns:
-        The trajectory.
+        loss: Any.
+        progress: Of the integration.
+        throw: As there.
 
     Raises:
-        ValueError: When an argument is not as above, or something does not fit into memory.
-        SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
-            `.trajectory` holds what was computed.
+        ValueError: When the limit of `model` is not known.
+        SolveError: As there.
     """
     run = checked_run(run)
     concrete("limit_flow", model, data, run.ts)

@@ -122,18 +122,18 @@ def perturbation(
     $K^{(4)}$, so that both differ by $O(m^{-2})$. Kinks are missed, as by `kernel`.
 
     Args:
-        model: Any Equinox module that maps one input to a scalar or a vector.
-        data: Training data and, perhaps, passive test points.
-        run: As in `gradient_flow`, of which the times and what to record count here; a kernel that
-            is recorded is $K^{(2)}_0 + \Theta_1$.
+        model: As in `gradient_flow`.
+        data: As there.
+        run: Of it the times and what to record count; a kernel that is recorded is
+            $K^{(2)}_0 + \Theta_1$.
         loss: Must be `squared_error`.
-        progress: Whether to show progress bars, of the kernels, when on a terminal.
+        progress: That of the kernels.
 
     Returns:
-        The trajectory, of no steps.
+        A trajectory of no steps.
 
     Raises:
-        ValueError: When an argument is not as above, or $K^{(4)}$ does not fit into memory.
+        ValueError: When the loss is another, or $K^{(4)}$ does not fit into memory.
     """
     run = checked_run(run)
     concrete("perturbation", model, data, run.ts)

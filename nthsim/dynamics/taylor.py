@@ -124,23 +124,21 @@ def taylor(
     polynomial is a model of its own, with its own tangent kernel, where a truncation of the
     hierarchy expands the solution (Bai, Krause, Wang, Xiong & Socher 2020, arXiv 2002.04010).
 
-    Args:
-        model: Any Equinox module that maps one input to a scalar or a vector.
-        data: Training data and, perhaps, test points.
-        degree: The degree q, at least 1.
-        run: As in `gradient_flow`; a kernel that is recorded is the polynomial's own, by nested
-            derivatives.
-        loss: Differentiable function of one output and one target.
-        progress: Whether to show a progress bar when on a terminal.
-        throw: Whether a run that ends early raises, or returns what it has with the reason.
+    A kernel that is recorded is the polynomial's own, by nested derivatives; what is not told here
+    is as in `gradient_flow`.
 
-    Returns:
-        The trajectory.
+    Args:
+        model: It is expanded about its parameters.
+        data: As there.
+        degree: The degree q, at least 1.
+        run: As there.
+        loss: As there.
+        progress: As there.
+        throw: As there.
 
     Raises:
-        ValueError: When an argument is not as above, or something does not fit into memory.
-        SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
-            `.trajectory` holds what was computed.
+        ValueError: When the model does not allow forward derivatives, or memory does not suffice.
+        SolveError: As there.
     """
     run = checked_run(run)
     concrete("taylor", model, data, run.ts)
