@@ -141,7 +141,7 @@ class Comparison(eqx.Module):
             check_suffix(path)
         shown = panels(
             self.exact,
-            self.curves,
+            self._in_order(),
             {curve.key: curve for curve in self.asked.curves},
             drift=self.drift(),
             floors=self.floors(),
@@ -155,7 +155,7 @@ class Comparison(eqx.Module):
 
     def __str__(self) -> str:
         """What was compared, and what came out, in tables of at most 100 columns."""
-        curves, drift, slopes = self.curves, self.drift(), self.certificate
+        curves, drift, slopes = self._in_order(), self.drift(), self.certificate
         fits = {} if slopes is None else dict(zip(slopes.orders, slopes.slopes, strict=True))
         found = {key: errors(curve, self.exact) for key, curve in curves.items()}
         named = {Order(p).key: float(slope) for p, slope in fits.items()}
@@ -174,6 +174,11 @@ class Comparison(eqx.Module):
 
     def __repr__(self) -> str:
         return f"<Comparison of {', '.join(['exact flow', *self.curves])}: {self._heading()[0]}>"
+
+    def _in_order(self) -> dict[str, Trajectory]:
+        """The finished curves as they were asked for; JAX sorts what it maps."""
+        keys = [curve.key for curve in self.asked.curves]
+        return {key: self.curves[key] for key in keys if key in self.curves}
 
     def _broken(self) -> dict[str, str]:
         """What is said beside the curves of orders whose slopes are clearly too small."""

@@ -123,10 +123,12 @@ def _own(exact: Trajectory, name: str, label: Label) -> Panel:
         for place in places
     ]
     lines = [
-        Line(text or EXACT, exact.record_ts, row, look=i, line="-", broad=not text)
+        Line("" if text else EXACT, exact.record_ts, row, look=i, broad=not text)
         for i, (text, row) in enumerate(zip(names, rows, strict=True))
     ]
-    return Panel(f"{name} of exact flow", label.unit, tuple(lines), log=False)
+    unit = name if label.unit == "1" else label.unit
+    colours = {text: i for i, text in enumerate(names) if text}
+    return Panel(f"{name} of exact flow", unit, tuple(lines), log=False, colours=colours)
 
 
 def _losses(draw: _Lines, runs: Mapping[str, Trajectory]) -> Panel:

@@ -36,16 +36,16 @@ LEGEND = (
 class Plan(eqx.Module):
     """What exact flow and each curve will take, and what of it does not fit into `memory` bytes.
 
-    `curves` are those beside exact flow, and `needs` what each takes alone, by its key. `together`
-    is the peak in bytes of all of them in one `compare`; `parameters` is what trains, array by
-    array.
+    `curves` are those beside exact flow, and `needs` what that and each of them takes alone.
+    `together` is the peak in bytes of all of them in one `compare`; `parameters` is what trains,
+    array by array.
     """
 
     size: Size
     precision: str
     memory: int
     curves: tuple[Curve, ...]
-    needs: dict[str, Needs]
+    needs: tuple[Needs, ...]
     together: int
     parameters: Parameters
 
@@ -64,16 +64,18 @@ class Plan(eqx.Module):
         )
         heads = ["", "", "moving", "frozen", "peak", "kernels", "right-hand side", "in gradients"]
         units = ["", "", "numbers", "numbers", "bytes", "flops", "flops", ""]
-        rows = [heads, units, *(self._row(key, needs) for key, needs in self.needs.items())]
+        rows = [heads, units, *(self._row(key, needs) for key, needs in self._named())]
         total = f"all in one comparison: {readable(self.together)} at the peak"
         free = f"{readable(self.memory)} of memory are available"
         legend = textwrap.fill(LEGEND, COLUMNS)
-        reasons = [
-            wrapped(f"{key}: {each.choice}") for key, each in self.needs.items() if each.choice
-        ]
+        reasons = [wrapped(f"{key}: {each.choice}") for key, each in self._named() if each.choice]
         verdict = [f"{total}; {free}", self._verdict()]
         lines = [about, "", table(rows), "", legend, "", *reasons, "", *verdict]
         return "\n".join(lines)
+
+    def _named(self) -> list[tuple[str, Needs]]:
+        keys = ["exact flow", *(curve.key for curve in self.curves)]
+        return list(zip(keys, self.needs, strict=True))
 
     def _row(self, key: str, each: Needs) -> list[str]:
         """What one dynamics takes, and how many gradients of the loss its right-hand side is."""
@@ -135,10 +137,9 @@ def plan(
     size, precision, free = problem_size(problem, run), problem.x.dtype.name, available(memory)
     certified = precision == "float64"
     with memory_limit(free):
-        alone = {curve.key: curve.needs(size) for curve in chosen}
+        needs = (flow_needs(size), *(curve.needs(size) for curve in chosen))
         beside = settled(chosen, size, certified=certified)
         for curve in beside:
             curve.check(problem)
         together = compared_bytes(beside, size, certified=certified)
-    needs = {"exact flow": flow_needs(size), **alone}
     return Plan(size, precision, free, chosen, needs, together, parameters(model))

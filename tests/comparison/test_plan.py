@@ -56,7 +56,7 @@ def test_numbers_of_a_plan_are_those_of_the_kernels(out_size):
         (nth.Order(2, method="dense"), nth.Order(3, method="dense")),
         TS,
     )
-    flow, second, third = plan.needs.values()
+    flow, second, third = plan.needs
     outputs = 5 * (1 if out_size == "scalar" else 2)
     assert flow.moving == sum(a.size for a in (net.layers[0].weight, net.readout.weight))
     assert (flow.frozen, second.moving, second.frozen) == (0, outputs, kernels[0].size)
