@@ -18,7 +18,7 @@ import numpy as np
 from timing import growth, matmul_peak, race, settings, write
 
 import nthsim as nth
-from nthsim.budget.fits import choose
+from nthsim.budget.choice import choose
 from nthsim.budget.work import gradient_flops, series_side_flops
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.run import problem_size

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.driven_system import AbstractDrivenSystem
-from nthsim.solvers.level_controller import FLOOR, SLIDING_FLOOR, LevelController, restarted
+from nthsim.solvers.step_controller import FLOOR, SLIDING_FLOOR, LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.traced_once import TracedOnce
 from nthsim.solvers.until import limits_met

@@ -13,9 +13,9 @@ from jaxtyping import PRNGKeyArray
 from nthsim.cli.mistakes import called
 from nthsim.cli.settings import Common, Ordered, ScalingSettings, Solved, Timed, is_file
 from nthsim.comparison.asked import named_curve
+from nthsim.dynamics import recipes
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.hierarchy import Order
-from nthsim.dynamics.recipes import SOLVERS
 from nthsim.dynamics.run import Run
 from nthsim.inputs.arrays import log_times
 from nthsim.inputs.builtin import digits, mnist, sphere
@@ -29,7 +29,8 @@ from nthsim.scaling.cells import Maker
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
 
-MODELS = {"fcn": FCN, "resnet": ResNet}
+#: Networks by their names here.
+MODELS = {name.lower(): kind for name, kind in recipes.MODELS.items()}
 #: A petabyte: arrays much larger have no size in XLA, and no plan.
 MOST_BYTES = 10**15
 #: More layers than compile in minutes.
@@ -204,7 +205,7 @@ def made_times(settings: Solved) -> np.ndarray:
 
 def made_solver(settings: Solved) -> AbstractSolver:
     """The solver by its name, with its tolerances."""
-    kind = SOLVERS[settings.solver.capitalize()]
+    kind = recipes.SOLVERS[settings.solver.capitalize()]
     return kind(settings.rtol, settings.atol, settings.max_steps)
 
 

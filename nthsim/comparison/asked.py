@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike, PyTree
 
-from nthsim.budget.fits import Choice, check_flow, check_perturbation, check_points
+from nthsim.budget.choice import Choice, check_flow, check_perturbation, check_points
 from nthsim.budget.size import Size, comparison_bytes
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.hierarchy import Order

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import Needs
+from nthsim.budget.choice import Needs
 from nthsim.budget.size import Size
 from nthsim.budget.work import gradient_flops
 from nthsim.comparison.asked import checked_curves, compared_bytes, lowered, settled

@@ -4,7 +4,7 @@ import abc
 
 import equinox as eqx
 
-from nthsim.budget.fits import Needs
+from nthsim.budget.choice import Needs
 from nthsim.budget.size import Size
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import Needs, check_flow
+from nthsim.budget.choice import Needs, check_flow
 from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.observable import check_observables

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import METHODS, Choice, Needs, check_hierarchy, choose
+from nthsim.budget.choice import METHODS, Choice, Needs, check_hierarchy, choose
 from nthsim.budget.size import Size, hierarchy_bytes
 from nthsim.budget.work import (
     dense_side_flops,

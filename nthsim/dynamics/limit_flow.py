@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import Needs, check_hierarchy
+from nthsim.budget.choice import Needs, check_hierarchy
 from nthsim.budget.size import Size, hierarchy_bytes
 from nthsim.budget.work import dense_side_flops
 from nthsim.dynamics.curve import Curve

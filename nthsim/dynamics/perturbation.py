@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import Needs, check_perturbation
+from nthsim.budget.choice import Needs, check_perturbation
 from nthsim.budget.size import Size, perturbation_bytes
 from nthsim.budget.work import kernels_flops
 from nthsim.dynamics.curve import Curve

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import Needs, check_taylor
+from nthsim.budget.choice import Needs, check_taylor
 from nthsim.budget.size import Size, taylor_bytes
 from nthsim.budget.work import taylor_side_flops
 from nthsim.dynamics.curve import Curve

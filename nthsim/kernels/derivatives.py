@@ -55,7 +55,7 @@ def check_forward(forward: bool, what: str) -> None:
 def holds_back(evaluation: Evaluation) -> bool:
     """Whether a network keeps some derivatives back, by `jax.lax.stop_gradient`."""
     network, theta, one = evaluation.network, evaluation.theta, evaluation.one
-    return "stop_gradient" in program(network.single, theta, one).words
+    return "stop_gradient" in program(network.single, theta, one).operations
 
 
 def backward_linear(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> bool:

@@ -10,7 +10,7 @@ from jax.experimental.jet import jet
 from jaxtyping import PyTree
 
 from nthsim.network.foreign import kind_and_line
-from nthsim.network.program import Evaluation, asked_once
+from nthsim.network.program import Evaluation, asked_once, program
 
 Function = Callable[[PyTree], PyTree]
 
@@ -159,16 +159,5 @@ RIGHT = frozenset(
 @asked_once
 def has_right_rules(evaluation: Evaluation) -> bool:
     """Whether a network is made of such operations alone."""
-    traced = jax.make_jaxpr(evaluation.network.single)(evaluation.theta, evaluation.one)
-    return RIGHT.issuperset(_operations(traced))
-
-
-def _operations(program: Any) -> Iterator[str]:
-    """The names of all operations, those within a `jit` in its place."""
-    for step in program.jaxpr.eqns:
-        inner = [a for a in jax.tree.leaves(step.params) if isinstance(a, type(program))]
-        if step.primitive.name in ("jit", "pjit") and inner:
-            for one in inner:
-                yield from _operations(one)
-        else:
-            yield step.primitive.name
+    network, theta, one = evaluation.network, evaluation.theta, evaluation.one
+    return (RIGHT | {"jit", "pjit"}).issuperset(program(network.single, theta, one).operations)

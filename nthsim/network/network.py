@@ -83,7 +83,7 @@ class Network(AbstractNetwork):
         except Exception:  # whatever a stranger's module raises
             output_shape(self, theta, x)  # says what it is
             raise
-        if "while[" in now.words:
+        if "while" in now.operations:
             _check_reverse(self, theta, one)
         if is_traced(now.constants) and not is_staged(theta, x):
             raise ValueError(

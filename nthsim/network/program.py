@@ -18,12 +18,14 @@ from nthsim.solvers.compiled import is_traced
 class Program(NamedTuple):
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
-    What cannot be seen there is the function behind a derivative of its own or a callback.
+    `operations` are the names of all primitives in it, at any depth. What cannot be seen there is
+    the function behind a derivative of its own or a callback.
     """
 
     words: str
     constants: list[Any]
     out: Any
+    operations: frozenset[str]
 
     def same(self, other: "Program") -> bool:
         """Whether both compute the same."""
@@ -47,7 +49,8 @@ def program(function: Callable[..., Any], *arguments: Any) -> Program:
     # A function made anew is traced anew, whatever JAX remembers of the one inside.
     trace = jax.make_jaxpr(lambda *each: function(*each), return_shape=True)
     traced, out = trace(*arguments)
-    return Program(re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced)), out)
+    words, constants = re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced))
+    return Program(words, constants, out, frozenset(_operations(traced.jaxpr, type(traced))))
 
 
 def _constants(traced: Any) -> Iterator[Any]:
@@ -57,6 +60,17 @@ def _constants(traced: Any) -> Iterator[Any]:
         for inner in jax.tree.leaves(step.params):
             if isinstance(inner, type(traced)):
                 yield from _constants(inner)
+
+
+def _operations(steps: Any, closed: type) -> Iterator[str]:
+    """The primitives of a program and of those within it, which are `closed` or not."""
+    for step in steps.eqns:
+        yield step.primitive.name
+        for inner in jax.tree.leaves(step.params):
+            if isinstance(inner, closed):
+                inner = inner.jaxpr
+            if isinstance(inner, type(steps)):
+                yield from _operations(inner, closed)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -98,11 +98,7 @@ def digest(tree: Any, *words: str) -> str:
     return found.hexdigest()
 
 
-def fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    """The SHA-256 of arrays: their names, types, shapes and every bit of their numbers."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def fingerprint(arrays: dict[str, np.ndarray], *words: str) -> str:
+    """One of arrays with their names, and of words."""
+    names = sorted(arrays)
+    return digest([arrays[name] for name in names], *names, *words)

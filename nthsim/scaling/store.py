@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nthsim.results import netcdf
-from nthsim.results.record import Record, digest
+from nthsim.results.record import Record, fingerprint
 from nthsim.results.whole_file import made_folder, replacing
 
 
@@ -155,7 +155,7 @@ class Store:
                 raise ValueError(f"it is of another {part}")
             if facts.get("cell") != name:
                 raise ValueError(f"it is the cell {facts.get('cell')}")
-            if record is None or facts.get("sha256") != fingerprint(record):
+            if record is None or facts.get("sha256") != _mark(record):
                 raise ValueError("its numbers are not what was written")
         except ValueError as error:
             # The file is what this sentence is about, and is named in it once.
@@ -185,7 +185,7 @@ class Store:
         """
         if self._path(name).exists():  # a process was quicker that took what could not be written
             return
-        facts = {"cell": name, "subject": self.subject, "sha256": fingerprint(record)}
+        facts = {"cell": name, "subject": self.subject, "sha256": _mark(record)}
         groups = {GROUP: record}
         netcdf.write(self._path(name), KIND, Record({}, facts), groups, name="checkpoint")
 
@@ -284,6 +284,6 @@ def plain(facts: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(facts, default=netcdf.as_python))
 
 
-def fingerprint(record: Record) -> str:
+def _mark(record: Record) -> str:
     """A digest of all that a record holds."""
-    return digest(record.arrays, *sorted(record.arrays), json.dumps(record.facts, sort_keys=True))
+    return fingerprint(record.arrays, json.dumps(record.facts, sort_keys=True))

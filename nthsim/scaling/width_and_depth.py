@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike
 
-from nthsim.budget.fits import check_flow, check_hierarchy
+from nthsim.budget.choice import check_flow, check_hierarchy
 from nthsim.budget.size import member_bytes
 from nthsim.dynamics.problem import pose
 from nthsim.dynamics.run import Run, problem_size

@@ -1,4 +1,4 @@
-"""Which method fits into memory and is quicker, and what is refused as nothing fits."""
+"""Which method fits into memory and is quicker; what is refused, as none does."""
 
 from collections.abc import Callable
 
