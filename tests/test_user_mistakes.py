@@ -222,6 +222,11 @@ MISTAKES = [
         r"`data` must hold at most \d+ points, but holds 64: perturbation theory needs .* MB and",
     ),
     Mistake("curves in a word", lambda: compare("limit"), r"`curves` must be a sequence of", True),
+    Mistake(
+        "a curve in two ways",
+        lambda: compare((nth.Order(3, method="dense"), 3)),
+        r"`curves` must hold each curve once, but holds order 3 in two ways\.",
+    ),
     Mistake("a curve in words", lambda: compare((2, "gp")), ORDER + "'gp'", True),
     Mistake("times to stop at in a study over sizes", lambda: widths(until=Until(loss=1.0)), LEFT),
     Mistake(

@@ -80,7 +80,7 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
     """What a user handed in as curves, integers being orders; once each, orders first.
 
     Raises:
-        ValueError: When `curves` is no sequence of such, or holds none.
+        ValueError: When `curves` is no sequence of such, holds none, or one in two ways.
     """
     listed = curves if isinstance(curves, Sequence) else np.asarray(curves).tolist()
     if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
@@ -88,10 +88,13 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
             "`curves` must be a sequence of orders and other curves, such as (2, 3, Taylor(1)), "
             f"but is {curves!r}."
         )
-    found = {}
+    found: dict[str, Curve] = {}
     for each in listed:
         curve = each if isinstance(each, Curve) else Order(each)
-        found[curve.key] = curve
+        if found.setdefault(curve.key, curve) != curve:
+            raise ValueError(
+                f"`curves` must hold each curve once, but holds {curve.key} in two ways."
+            )
     kinds = list(CURVES.values())
     place = lambda c: kinds.index(type(c)) if type(c) in kinds else len(kinds)  # noqa: E731
     return tuple(sorted(found.values(), key=lambda c: (place(c), _number(c))))
