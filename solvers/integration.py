@@ -83,7 +83,7 @@ def integrate(
             record(float(t))
         else:
             run.stop = run.stop or Stop("horizon", horizon, f"reached t = {horizon:g}")
-        if run.stop.asked and not (history.reached and np.isclose(history.reached[-1], run.stop.t)):
+        if run.stop.asked and run.stop.t not in history.reached[-1:]:
             record(run.stop.t)
     except Unrecorded as error:
         t = float(run.carry.t)

@@ -27,8 +27,13 @@ def real(name: str, value: object) -> Shaped[Array | np.ndarray, "..."]:
     """Return `value` as an array of integers or floats, a JAX array (also a traced one) as it is.
 
     Raises:
-        ValueError: `value` is ragged, boolean, complex or no array of numbers at all.
+        ValueError: `value` is ragged, boolean, complex or no array of numbers at all, or has masked
+            entries, behind which other numbers stand.
     """
+    mask = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) else np.zeros(())
+    if mask.any():
+        place = f"{name}{np.argwhere(mask)[0].tolist()}" if mask.ndim else name
+        raise ValueError(f"`{name}` must have no masked entries, but {place} is masked.")
     try:
         array = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import re
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -99,6 +100,17 @@ def test_all_of_a_comparison_end_with_exact_flow(data, whole, tmp_path):
     again = nth.Comparison.load(tmp_path / "orders.nc")
     assert again.asked.run.until == Until(loss=target)
     np.testing.assert_allclose(nth.rerun(again).exact.f, study.exact.f, rtol=1e-12)
+
+
+def test_state_of_a_stop_right_after_a_save_time_is_recorded():
+    # Inputs of this size: the loss falls within 1e-8 of time 0.
+    rng = np.random.default_rng(0)
+    line = eqx.nn.Linear(64, "scalar", use_bias=False, key=jr.key(3))
+    data = nth.Dataset(300 * rng.uniform(0, 255, (5, 64)), [1.0, -1.0, 1.0, -1.0, 1.0])
+    flow = nth.gradient_flow(line, data, nth.Run([0.0, 1.0], until=Until(loss=1e-3)))
+    assert 0 < flow.ts[-1] == flow.stop.t < 1e-7
+    assert flow.loss[-1] < 1e-3 < flow.loss[0]
+    np.testing.assert_allclose(flow.f[-1], [flow.model(x) for x in data.x], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient", "stalled", "seconds"])

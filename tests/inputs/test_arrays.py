@@ -113,3 +113,16 @@ def test_times_are_a_float64_copy(ts):
 def test_times_refuses_what_is_no_list_of_save_times(ts, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         arrays.times(ts)
+
+
+def test_masked_entries_are_refused_and_a_mask_of_nothing_is_not():
+    array = np.ma.masked_values([[1.0, 2.0], [-999.0, 1.0]], -999.0)
+    with pytest.raises(
+        ValueError, match=r"^`x` must have no masked entries, but x\[1, 0\]"
+    ):
+        arrays.real("x", array)
+    found = arrays.real("x", array[:1])
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, [[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"^`ts` must have no masked entries, but ts\[2\] is mask"):
+        arrays.times(np.ma.masked_invalid([0.0, 1.0, np.nan]))
