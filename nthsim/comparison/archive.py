@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -21,9 +23,11 @@ from nthsim.dynamics.recipes import (
     store_solver,
 )
 from nthsim.dynamics.run import Run
-from nthsim.dynamics.trajectory import from_record
+from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
+from nthsim.network.network import precision
+from nthsim.network.split import split
 from nthsim.results.netcdf import decoding, read, write
 from nthsim.results.record import Record, arrays_of, fingerprint
 from nthsim.solvers.until import Until
@@ -70,7 +74,41 @@ def load(path: str | os.PathLike[str], model: PyTree, loss: Loss | None) -> dict
     if initial is not None:
         fields |= {"about": None}
     known = restore_loss(root.facts["asked"]["loss"], loss)
-    return fields | {"asked": dataclasses.replace(fields["asked"], model=initial, loss=known)}
+    asked = dataclasses.replace(fields["asked"], model=initial, loss=known)
+    if model is not None:
+        _check_model(asked, fields["exact"])
+    if loss is not None:
+        _check_loss(loss, asked.data, fields["exact"])
+    return fields | {"asked": asked}
+
+
+def _check_model(asked: Asked, exact: Trajectory) -> None:
+    """Refuse a module with other functions than the one that was saved: it has other outputs.
+
+    Looked at are the outputs at t = 0 or, where those were not saved, at the end.
+    """
+    if not len(exact.ts):
+        return
+    first = exact.ts[0] == 0
+    model, f = (asked.model, exact.f[0]) if first else (exact.model, exact.f[-1])
+    network, theta = split(model)
+    with jax.default_matmul_precision("highest"):
+        found = network(theta, asked.data.x.astype(precision(theta)))
+    if _apart(np.asarray(found), f):
+        when = "at t = 0" if first else "at the end"
+        raise ValueError(f"`model` must be the one of the file, but has other outputs {when}.")
+
+
+def _check_loss(loss: Loss, data: Dataset, exact: Trajectory) -> None:
+    """Refuse another loss than the one that was saved."""
+    if len(exact.ts) and _apart(jnp.mean(jax.vmap(loss)(exact.f[0], data.y)), exact.loss[0]):
+        raise ValueError("`loss` must be the one of the file, but has another value at the start.")
+
+
+def _apart(found: Any, saved: Any) -> bool:
+    """Whether numbers differ by more than rounding may, on another device too."""
+    scale = np.sqrt(np.finfo(saved.dtype).eps) * np.max(np.abs(saved), initial=0)
+    return found.shape != saved.shape or bool(np.max(np.abs(found - saved), initial=0) > scale)
 
 
 def _facts(asked: Asked) -> dict[str, Any]:

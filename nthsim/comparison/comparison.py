@@ -115,7 +115,8 @@ class Comparison(eqx.Module):
             loss: The loss, when it is none of nthsim's own; without it, only its name is known.
 
         Raises:
-            ValueError: When the file cannot be read, is damaged, or does not fit `model` or `loss`.
+            ValueError: When the file cannot be read, is damaged, or does not fit `model` or `loss`,
+                which give other outputs or another loss than those of the file.
         """
         from nthsim.comparison.archive import load
 

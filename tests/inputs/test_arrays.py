@@ -117,9 +117,7 @@ def test_times_refuses_what_is_no_list_of_save_times(ts, sentence):
 
 def test_masked_entries_are_refused_and_a_mask_of_nothing_is_not():
     array = np.ma.masked_values([[1.0, 2.0], [-999.0, 1.0]], -999.0)
-    with pytest.raises(
-        ValueError, match=r"^`x` must have no masked entries, but x\[1, 0\]"
-    ):
+    with pytest.raises(ValueError, match=r"^`x` must have no masked entries, but x\[1, 0\]"):
         arrays.real("x", array)
     found = arrays.real("x", array[:1])
     assert type(found) is np.ndarray

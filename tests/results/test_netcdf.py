@@ -11,6 +11,8 @@ from pathlib import Path
 import equinox as eqx
 import h5netcdf
 import h5py
+import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 import studies
@@ -369,3 +371,24 @@ def test_folder_must_be_writable(tmp_path):
 
 def _first(model):
     return model.w if isinstance(model, Product) else model.layers[0].weight
+
+
+def test_module_of_other_functions_is_refused_by_its_outputs(tmp_path):
+    net = lambda act: eqx.nn.MLP(4, "scalar", 5, 1, activation=act, key=jr.key(0))  # noqa: E731
+    for ts, when in (([0.0, 1.0], "at t = 0"), ([0.5, 1.0], "at the end")):
+        study = nth.compare(net(jnp.tanh), studies.points(), (2,), ts, certify=False)
+        study.save(tmp_path / "a.nc")
+        sentence = f"^`model` must be the one of the file, but has other outputs {when}\\.$"
+        with pytest.raises(ValueError, match=sentence):
+            nth.Comparison.load(tmp_path / "a.nc", model=net(jnp.sin))
+        assert nth.Comparison.load(tmp_path / "a.nc", model=net(jnp.tanh)).asked.model is not None
+
+
+def test_another_loss_without_a_name_is_refused_by_its_value(saved):
+    options = {"model": studies.vector().asked.model}
+    with pytest.raises(
+        ValueError, match="^`loss` must be the one of the file, but has another val"
+    ):
+        nth.Comparison.load(saved["vector"], loss=lambda f, y: jnp.sum((f - y) ** 2), **options)
+    known = nth.Comparison.load(saved["vector"], loss=studies.absolute_quartic, **options)
+    assert known.asked.loss is studies.absolute_quartic
