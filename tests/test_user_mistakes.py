@@ -782,11 +782,11 @@ COMMAND_MISTAKES = {
     ),
     "unknown curve": (
         "compare --curves limit gp",
-        r"`--curves` must be words such as taylor-1, limit or perturbation, but one is 'gp'\.",
+        r"`--curves` must be words of taylor, limit, perturbation, with a number .* one is 'gp'\.",
     ),
     "degree of a curve": (
         "plan --curves taylor",
-        r"`--curves` must be words such as .*'t",
+        r"`--curves` must give taylor a number, but one is 'taylor'\.",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),

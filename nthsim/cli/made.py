@@ -1,15 +1,16 @@
 """Networks, data and save times, as the command line's settings describe them."""
 
 import dataclasses
+import inspect
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
+from nthsim import models
 from nthsim.cli.mistakes import called
 from nthsim.cli.settings import Common, Ordered, ScalingSettings, Solved, Timed, is_file
 from nthsim.comparison.asked import named_curve
@@ -23,14 +24,12 @@ from nthsim.inputs.data_files import load_data
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.memory import available, largest, readable
 from nthsim.kernels.work import CHUNK, PROGRAM
-from nthsim.models.fcn import FCN
-from nthsim.models.resnet import ResNet
 from nthsim.scaling.cells import Maker
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
 
 #: Networks by their names here.
-MODELS = {name.lower(): kind for name, kind in recipes.MODELS.items()}
+MODELS = {name.lower(): kind for name, kind in models.MODELS.items()}
 #: A petabyte: arrays much larger have no size in XLA, and no plan.
 MOST_BYTES = 10**15
 #: More layers than compile in minutes.
@@ -40,7 +39,7 @@ WIDTHS = (16, 32, 64, 128)
 IMAGES = {"digits": digits, "mnist": mnist}
 
 
-def made_model(settings: Common, data: Dataset) -> FCN | ResNet:
+def made_model(settings: Common, data: Dataset) -> PyTree:
     """A network that fits the data, drawn once its weights are known to fit into memory.
 
     Raises:
@@ -51,7 +50,7 @@ def made_model(settings: Common, data: Dataset) -> FCN | ResNet:
     return drawn_model(settings, data)
 
 
-def drawn_model(settings: Common, data: Dataset) -> FCN | ResNet:
+def drawn_model(settings: Common, data: Dataset) -> PyTree:
     """A network with one output for each column of the targets, whatever its size.
 
     Raises:
@@ -86,7 +85,7 @@ def _sized(
     out_size: int | str,
     size: int,
     key: PRNGKeyArray,
-) -> FCN | ResNet:
+) -> PyTree:
     """A function by name, so that a cluster's workers find it."""
     return _network(dataclasses.replace(settings, **{axis: size}), in_size, out_size, key)
 
@@ -96,29 +95,21 @@ def _shape(data: Dataset) -> tuple[int, int | str]:
     return data.x[0].size, "scalar" if data.y.ndim == 1 else data.y.shape[1]
 
 
-def _network(
-    settings: Common, in_size: int, out_size: int | str, key: PRNGKeyArray
-) -> FCN | ResNet:
+def _network(settings: Common, in_size: int, out_size: int | str, key: PRNGKeyArray) -> PyTree:
+    """The network by its name, made of those settings that it has."""
     if settings.depth > MOST_LAYERS:
         raise ValueError(f"`depth` must be at most {MOST_LAYERS}, but is {settings.depth}.")
-    options: dict[str, Any] = {"c_sigma": settings.c_sigma, "c_res": settings.c_res}
-    if settings.model == "fcn" and settings.c_res is not None:
-        raise ValueError(
-            "`c_res` must be left out for fcn, which has no residual blocks, "
-            f"but is {settings.c_res!r}."
-        )
-    return MODELS[settings.model](
-        in_size,
-        settings.width,
-        settings.depth,
-        out_size=out_size,
-        activation=settings.activation,
-        weight_scale=settings.weight_scale,
-        readout_scale=settings.readout_scale,
-        init=settings.init,
-        key=key,
-        **{name: value for name, value in options.items() if value is not None},
-    )
+    kind = MODELS[settings.model]
+    taken = inspect.signature(kind).parameters
+    for name in ("c_sigma", "c_res"):
+        if getattr(settings, name) is not None and name not in taken:
+            raise ValueError(
+                f"`{name}` must be left out for {settings.model}, which has none, "
+                f"but is {getattr(settings, name)!r}."
+            )
+    given = {name: value for name, value in vars(settings).items() if name in taken}
+    given = {name: value for name, value in given.items() if value is not None}
+    return kind(in_size=in_size, out_size=out_size, key=key, **given)
 
 
 def weight_bytes(settings: Common, data: Dataset) -> int:

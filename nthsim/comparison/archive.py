@@ -22,7 +22,7 @@ from nthsim.dynamics.recipes import (
     store_loss,
     store_solver,
 )
-from nthsim.dynamics.run import Run
+from nthsim.dynamics.run import OBSERVABLES, Run
 from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
@@ -119,7 +119,11 @@ def _facts(asked: Asked) -> dict[str, Any]:
         "curves": [facts_of(curve) for curve in asked.curves],
         "solver": store_solver(run.solver),
         "until": dataclasses.asdict(run.until),
-        "record": [each.name for each in run.record or ()],
+        "record": [
+            word
+            for word, known in OBSERVABLES.items()
+            if any(type(each) is type(known) for each in run.record or ())
+        ],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "bounds": asked.bounds,
         "certify": asked.certify,
@@ -133,7 +137,7 @@ def _asked(facts: dict[str, Any], data: Dataset, ts: np.ndarray) -> Asked:
         ts,
         solver=restore_solver(facts["solver"]),
         until=Until(**facts["until"]),
-        record=tuple(name for name in facts["record"] if name == "kernel"),
+        record=tuple(facts["record"]),
         record_ts=facts["record_ts"],
     )
     return Asked(

@@ -15,13 +15,13 @@ from nthsim.budget.size import Size, comparison_bytes
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.limit_flow import LimitKernel
-from nthsim.dynamics.perturbation import Perturbation, check_fourth, check_quadratic
+from nthsim.dynamics.perturbation import Perturbation
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, problem_size
 from nthsim.dynamics.taylor import Taylor
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import orders_to
-from nthsim.inputs.loss import Loss
+from nthsim.inputs.loss import Loss, check_quadratic
 from nthsim.inputs.memory import available, check_fits
 
 #: The curves that there are, by the words for them on the command line, in the order of tables.
@@ -60,7 +60,7 @@ class Asked(eqx.Module):
         if self.bounds:
             check_quadratic(problem.residual.loss, "bounds")
             check_perturbation(size)
-            check_fourth(problem)
+            problem.check_kernel(4)
         for curve in self.curves:
             if not isinstance(curve, Order):  # which are checked together
                 curve.check(problem)
@@ -129,20 +129,33 @@ def lowered(curves: Sequence[Curve], top: int) -> list[Curve]:
     return [*(kept[p] for p in orders_to(top, list(orders))), *others]
 
 
-def named_curve(word: str) -> Curve:
-    """The curve that a word such as "taylor-1" or "limit" stands for.
+def named_curve(text: str) -> Curve:
+    """The curve that a word such as "limit", or one with a number such as "taylor-1", stands for.
 
     Raises:
         ValueError: When there is none.
     """
-    name, _, number = word.partition("-")
-    kind = CURVES.get(name)
-    numbered = kind is not None and any(f.type in (int, "int") for f in dataclasses.fields(kind))
-    if kind in (None, Order) or numbered != number.isdecimal():
+    word, _, number = text.partition("-")
+    kind = CURVES.get(word)
+    if kind in (None, Order) or (number and not _reads(number)):
+        words = [name for name in CURVES if CURVES[name] is not Order]
         raise ValueError(
-            f"`curves` must be words such as taylor-1, limit or perturbation, but one is {word!r}."
+            f"`curves` must be words of {', '.join(words)}, with a number as in taylor-1 where a "
+            f"curve has one, but one is {text!r}."
         )
-    return kind(*([int(number)] if numbered else []))
+    try:
+        return kind(*([int(number) if number.isdecimal() else float(number)] if number else []))
+    except TypeError as error:
+        numbered = "no number" if number else "a number"
+        raise ValueError(f"`curves` must give {word} {numbered}, but one is {text!r}.") from error
+
+
+def _reads(number: str) -> bool:
+    try:
+        float(number)
+    except ValueError:
+        return False
+    return True
 
 
 def facts_of(curve: Curve) -> dict[str, Any]:

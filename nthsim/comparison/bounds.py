@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory
-from nthsim.models.activation import kinked, resolve
+from nthsim.models.activation import ACTIVATIONS, kinked, resolve
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
 from nthsim.network.split import split
@@ -133,9 +133,10 @@ def _doubts(
 
 
 def _has_kinks(model: PyTree) -> bool:
-    """Whether the activation of a network, or any function in a module, has a kink."""
-    if isinstance(model, FCN | ResNet):
-        return kinked(resolve(model.activation))
+    """Whether the activation of a network, by its name too, or any function in it has a kink."""
+    named = getattr(model, "activation", None)
+    if isinstance(named, str) and named in ACTIVATIONS:
+        return kinked(resolve(named))
     return any(_seems_kinked(leaf) for leaf in jax.tree.leaves(model) if callable(leaf))
 
 

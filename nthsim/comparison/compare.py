@@ -16,6 +16,7 @@ from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import audited
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.hierarchy import Order
+from nthsim.dynamics.observable import labels_of
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.recipes import UnknownSolver
 from nthsim.dynamics.run import Run, checked_run
@@ -24,15 +25,19 @@ from nthsim.dynamics.trajectory import SolveError, Trajectory, raise_if_interrup
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
+from nthsim.network.foreign import kind_and_line
 
 
 class CompareError(SolveError):
     """A comparison without its whole exact flow; what was computed is in `.comparison`."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: Comparison, why: str = "") -> None:
         """Say why and where it ended."""
         super().__init__(comparison.exact)
         self.comparison = comparison
+        if why:
+            done = ", ".join(["exact flow", *comparison.curves])
+            self.args = (f"{why}; {done} are kept in `.comparison`",)
 
 
 def compare(
@@ -71,8 +76,8 @@ def compare(
 
     Raises:
         ValueError: When an argument is not as above, or something does not fit into memory.
-        CompareError: When the exact flow ends early and `throw`, or at Ctrl-C; its `.comparison`
-            holds what was computed.
+        CompareError: When the exact flow ends early and `throw`, at Ctrl-C, or when a curve fails;
+            its `.comparison` holds what was computed.
     """
     run = checked_run(run, ("kernel",))
     concrete("compare", model, data, run.ts)
@@ -103,7 +108,7 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
             "`solver` must be one of nthsim's to compute this again, but is "
             f"{asked.run.solver.description}."
         )
-    lost = [name for name in study.exact.labels if name not in asked.run.labels]
+    lost = [name for name in study.exact.labels if name not in labels_of(asked.run.record or ())]
     if lost:
         raise ValueError(
             "`record` must hold functions to compute this again, but of "
@@ -125,6 +130,8 @@ def _compared(asked: Asked, *, progress: bool, throw: bool) -> Comparison:
         bench.finish(chosen)
     except KeyboardInterrupt as interrupt:
         raise CompareError(bench.study) from interrupt
+    except Exception as error:  # whatever a curve meets, the others are done
+        raise CompareError(bench.study, kind_and_line(error)) from error
     if flow.stop.failed and throw:
         raise CompareError(bench.study)
     return bench.study

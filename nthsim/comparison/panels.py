@@ -56,7 +56,8 @@ def panels(
         chosen.append(Panel(f"error of $f$ on {where} points", "root mean square", lines))
     if drift is not None and exact.record_ts is not None:
         chosen.append(_kernels(draw, exact, others, found, drift, bounds))
-    chosen += [_own(exact, name, label) for name, label in exact.labels.items()]
+    runs = {EXACT: exact, **others}
+    chosen += [_own(draw, runs, name, label) for name, label in exact.labels.items()]
     return tuple(panel for panel in chosen if panel.curves)
 
 
@@ -111,23 +112,23 @@ def _kernels(
     return Panel("error and drift of $K^{(2)}$", "relative Frobenius norm", lines)
 
 
-def _own(exact: Trajectory, name: str, label: Label) -> Panel:
-    """A user's own quantity along exact flow, a line for each of its numbers."""
-    values = exact.records.get(name)
-    if values is None or exact.record_ts is None or values[0].size > MOST:
-        return Panel(name, label.unit, ())
-    rows = values.reshape(len(values), -1).T
+def _own(draw: _Lines, runs: Mapping[str, Trajectory], name: str, label: Label) -> Panel:
+    """What was recorded under a name: single numbers of all runs, several of exact flow alone."""
+    exact, unit = runs[EXACT], name if label.unit == "1" else label.unit
+    if not label.axes:
+        series = {key: (run.record_ts, run.records.get(name)) for key, run in runs.items()}
+        return Panel(name, unit, draw.all(runs, series, "-"), log=False)
+    values = exact.records[name]
+    if not len(values) or exact.record_ts is None or values[0].size > MOST:
+        return Panel(name, unit, ())
     places = list(product(*(label.coordinates[axis] for axis in label.axes)))
-    names = [
+    texts = [
         ", ".join(f"{axis} {value}" for axis, value in zip(label.axes, place, strict=True))
         for place in places
     ]
-    lines = [
-        Line("" if text else EXACT, exact.record_ts, row, look=i, broad=not text)
-        for i, (text, row) in enumerate(zip(names, rows, strict=True))
-    ]
-    unit = name if label.unit == "1" else label.unit
-    colours = {text: i for i, text in enumerate(names) if text}
+    rows = values.reshape(len(values), -1).T
+    lines = [Line("", exact.record_ts, row, look=i) for i, row in enumerate(rows)]
+    colours = {text: i for i, text in enumerate(texts)}
     return Panel(f"{name} of exact flow", unit, tuple(lines), log=False, colours=colours)
 
 

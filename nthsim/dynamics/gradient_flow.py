@@ -11,7 +11,7 @@ from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.observable import check_observables
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.run import Run, checked_run, problem_size
-from nthsim.dynamics.trajectory import SolveError, Trajectory, trajectory
+from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
@@ -63,20 +63,16 @@ def exact(
     problem: Problem, run: Run, *, name: str = "exact gradient flow", progress: bool
 ) -> Trajectory:
     """Integrate the network's own gradient flow."""
-    system, parameters, labels = parameter_flow(problem), None, {}
+    system, parameters = parameter_flow(problem), None
     if isinstance(problem.network, Network):  # and no polynomial, which is another network
         check_observables(run.record or (), problem)
-        parameters, labels = system.moved, run.labels
+        parameters = system.moved
 
     def kernel() -> Callable[[PyTree[Array]], Array]:
         evaluate = problem.kernel(2)
         return lambda state: evaluate(system.moved(state))
 
-    solution = run.integrated(
-        problem, system, kernel, name, parameters=parameters, progress=progress
-    )
-    model = problem.network.model(system.moved(solution.state))
-    return trajectory(name, problem, solution, model=model, labels=labels)
+    return run.integrated(problem, system, kernel, name, parameters=parameters, progress=progress)
 
 
 def flow_needs(size: Size) -> Needs:

@@ -67,8 +67,8 @@ class Order(Curve):
         assert self.choice is not None
         if self.choice.method == "series":
             check_forward(problem.forward, f"{self.key} as a series")
-        elif not problem.forward:
-            problem.kernel(self.p)  # which refuses
+        else:
+            problem.check_kernel(self.p)
 
     def check_memory(self, size: Size) -> None:
         """By the method that it takes."""

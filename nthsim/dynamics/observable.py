@@ -27,7 +27,11 @@ class Moment:
     """One save time of a run; what is made of the state is made when asked for, and once."""
 
     def __init__(
-        self, t: float, problem: Problem, theta: PyTree[Array] | None, kernel: Callable[[], Array]
+        self,
+        t: float,
+        problem: Problem,
+        theta: PyTree[Array] | None,
+        kernel: Callable[[], Array | np.ndarray],
     ) -> None:
         """`theta` are the parameters, None where a dynamics has none; `kernel` makes K^(2)."""
         self.t, self.problem, self.theta, self._kernel = t, problem, theta, kernel
@@ -174,9 +178,9 @@ class Recorder(eqx.Module):
     times: Float[np.ndarray, " S"]
     always: bool
     observables: tuple[Observable, ...]
-    moment: Callable[[float, PyTree[Array]], Moment]
+    moment: Callable[[float, Any], Moment]
 
-    def __call__(self, t: float, state: PyTree[Array]) -> dict[str, np.ndarray]:
+    def __call__(self, t: float, state: Any) -> dict[str, np.ndarray]:
         """All named arrays and `record_ts`, or nothing at other times."""
         if not self.always and t not in self.times:
             return {}
@@ -214,31 +218,9 @@ def shaped(problem: Problem, kernel: Float[np.ndarray, "... N_first N"]) -> dict
     )
 
 
-def observables(record: object) -> tuple[Observable, ...] | None:
-    """What is to be recorded, "kernel" by its name; None is whatever is usual.
-
-    Raises:
-        ValueError: When `record` is no sequence of "kernel" and observables, or names one twice.
-    """
-    if record is None:
-        return None
-    if isinstance(record, str | Observable) or not isinstance(record, Sequence):
-        raise ValueError(
-            '`record` must be a sequence of "kernel" and observables, such as ("kernel",), '
-            f"but is {record!r}."
-        )
-    found = tuple(TangentKernel() if each == "kernel" else each for each in record)
-    for each in found:
-        if not isinstance(each, Observable):
-            raise ValueError(
-                '`record` must hold "kernel" and observables, such as Observable.of(name, fn), '
-                f"but holds {each!r}."
-            )
-    names = [each.name for each in found]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"`record` must hold each name once, but holds {twice[0]} twice.")
-    return found
+def labels_of(observables: Sequence[Observable]) -> dict[str, Label]:
+    """The axes and units of what they record, where a name alone does not tell."""
+    return {name: label for each in observables for name, label in each.labels().items()}
 
 
 def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:

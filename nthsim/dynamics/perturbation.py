@@ -5,7 +5,6 @@ import time
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 from numpy.typing import ArrayLike
 
@@ -13,18 +12,15 @@ from nthsim.budget.choice import Needs, check_perturbation
 from nthsim.budget.size import Size, perturbation_bytes
 from nthsim.budget.work import kernels_flops
 from nthsim.dynamics.curve import Curve
-from nthsim.dynamics.observable import shaped
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
 from nthsim.dynamics.start import Start
-from nthsim.dynamics.trajectory import Trajectory, trajectory
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.loss import Loss, loss_name, squared_error
+from nthsim.inputs.loss import Loss, check_quadratic, squared_error
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
-from nthsim.solvers.solution import Solution, Stats
-from nthsim.solvers.stop import Stop
 
 
 class Perturbation(Curve):
@@ -58,7 +54,7 @@ class Perturbation(Curve):
     def check(self, problem: Problem) -> None:
         """Refuse another loss, and missing derivatives."""
         check_quadratic(problem.residual.loss, "perturbation theory")
-        check_fourth(problem)
+        problem.check_kernel(4)
 
     def check_memory(self, size: Size) -> None:
         """It holds four kernels."""
@@ -78,24 +74,12 @@ class Perturbation(Curve):
     def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
         """The expansion at all save times."""
         del progress  # that of the kernels is shown by `start`
-        problem, kernels, clock = start.problem, start.kernels(4), time.perf_counter()
+        kernels, clock = start.kernels(4), time.perf_counter()
         with jax.default_matmul_precision("highest"):
-            f, kernel = _evaluated(problem, kernels, run)
-        seconds = time.perf_counter() - clock
-        records = {"f": np.asarray(f)}
-        if kernel is not None:
-            records |= shaped(problem, np.asarray(kernel)) | {"record_ts": run.kernel_ts}
-        horizon = float(run.ts[-1])
-        solution = Solution(
-            ts=run.ts,
-            records=records,
-            state=None,
-            stop=Stop("horizon", horizon, f"reached t = {horizon:g}"),
-            stats=Stats(0, 0, 0, 0, seconds),
-            choice="closed form",
-        )
-        words = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
-        return trajectory("perturbation theory", problem, solution, method=words)
+            f, kernel = _evaluated(start.problem, kernels, run)
+        why = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
+        name = "perturbation theory"
+        return run.evaluated(start.problem, f, lambda: kernel, name, why=why, clock=clock)
 
 
 def perturbation(
@@ -145,22 +129,6 @@ def perturbation(
     return curve.trajectory(run, Start(problem, progress=progress), progress=progress)
 
 
-def check_quadratic(loss: Loss, what: str) -> None:
-    """Refuse a loss that is not the squared error.
-
-    Raises:
-        ValueError: When it is another.
-    """
-    if loss is not squared_error:
-        raise ValueError(f"`loss` must be squared_error for {what}, but is {loss_name(loss)}.")
-
-
-def check_fourth(problem: Problem) -> None:
-    r"""Refuse a model that does not allow the derivatives of $K^{(4)}$."""
-    if not problem.forward:
-        problem.kernel(4)  # which refuses
-
-
 class _Expansion(eqx.Module):
     r"""The first order, in the eigenbasis of $K^{(2)}_0$; N training slots, N_first in all.
 
@@ -207,20 +175,20 @@ def _weights(rates: list[Array], tau: Float[Array, ""]) -> tuple[Array, Array]:
 
 def _evaluated(
     problem: Problem, kernels: tuple[Array, ...], run: Run
-) -> tuple[Float[Array, "T N_first"], Float[Array, "S N_first N"] | None]:
+) -> tuple[Float[Array, "T N_first"], Float[Array, "S N_first N"]]:
     f, tangent, third, fourth = kernels
     N, y = tangent.shape[1], problem.residual.y.reshape(-1)
     rates, modes = jnp.linalg.eigh((tangent[:N] + tangent[:N].T) / 2)
     rates = jnp.maximum(rates, jnp.zeros_like(rates))  # what lies below is rounding
     start = modes.T @ (f[:N] - y)
     taus, kernel_taus = (
-        jnp.asarray(ts / len(problem.x), f.dtype) for ts in (run.ts, run.kernel_ts)
+        jnp.asarray(ts / len(problem.x), f.dtype) for ts in (run.ts, run.recorded_ts)
     )
     driven = modes * start[None]  # the last slots, each met by the residual of a mode
     third, fourth = third @ driven, jnp.einsum("xbcd,ci,dj->xbij", fourth, driven, driven)
-    kernel = None
-    if len(run.kernel_ts):
-        kernel = tangent[None] + _kernels(third, fourth, rates, kernel_taus)
+    kernel = tangent[None]
+    if len(run.recorded_ts):
+        kernel = kernel + _kernels(third, fourth, rates, kernel_taus)
     third, fourth = (jnp.einsum("xb...,bi->xi...", k, driven) for k in (third, fourth))
     expansion = _Expansion(
         rates=rates,

@@ -93,6 +93,15 @@ class Problem(eqx.Module):
             check_derivatives(kernel, self.theta, order)
         return kernel
 
+    def check_kernel(self, order: int) -> None:
+        r"""Refuse a model that does not allow the derivatives of $K^{(r)}$.
+
+        Raises:
+            ValueError: When it is such a one.
+        """
+        if not self.forward:
+            self.kernel(order)  # which refuses
+
     def tangent_kernel(self, theta: PyTree[Array]) -> Float[Array, "N N"]:
         r"""$K^{(2)}$ among the training points, within a compiled program."""
         return self.without_test_points().kernel(2).traced(theta)

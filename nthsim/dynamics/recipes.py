@@ -15,8 +15,7 @@ from jaxtyping import Array, DTypeLike, PyTree
 from nthsim.budget.size import STAGES
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import LOSSES, Loss, loss_name
-from nthsim.models.fcn import FCN
-from nthsim.models.resnet import ResNet
+from nthsim.models import MODELS
 from nthsim.network.constants import trained
 from nthsim.network.network import parameter_count, precision
 from nthsim.results.record import Record, fingerprint
@@ -27,8 +26,7 @@ from nthsim.solvers.implicit import Implicit
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
 
-#: The networks that a file alone restores, and the solvers.
-MODELS = {"FCN": FCN, "ResNet": ResNet}
+#: The solvers that a file alone restores.
 SOLVERS = {each.__name__: each for each in (Auto, Explicit, Exponential, Implicit)}
 
 

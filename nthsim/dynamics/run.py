@@ -1,8 +1,11 @@
 """When to look at a run, how to step, when to stop, what to record, and where to keep it."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import equinox as eqx
 import numpy as np
@@ -11,18 +14,52 @@ from numpy.typing import ArrayLike
 
 from nthsim.budget.size import Size, size_of
 from nthsim.dynamics.checkpoint import Checkpoint, checkpoint_folder, subject_of
-from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, observables
+from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, labels_of
 from nthsim.dynamics.problem import Problem
-from nthsim.dynamics.trajectory import Trajectory
+from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
-from nthsim.results.record import Label
 from nthsim.results.terminal import Progress
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.integration import integrate
-from nthsim.solvers.solution import Solution
+from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.solver import AbstractSolver, checked_solver
+from nthsim.solvers.stop import Stop
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until, checked_until
+
+#: The observables that there are, by the words that ask for them; by these files know them.
+OBSERVABLES: Mapping[str, Observable] = MappingProxyType({"kernel": TangentKernel()})
+
+
+def observables(record: object) -> tuple[Observable, ...] | None:
+    """What is to be recorded, nthsim's own by their words; None is whatever is usual.
+
+    Raises:
+        ValueError: When `record` is no sequence of words and observables, or names one twice.
+    """
+    if record is None:
+        return None
+    words = " or ".join(f'"{word}"' for word in OBSERVABLES)
+    if isinstance(record, str | Observable) or not isinstance(record, Sequence):
+        raise ValueError(
+            f'`record` must be a sequence of {words} and observables, such as ("kernel",), '
+            f"but is {record!r}."
+        )
+    found = []
+    for each in record:
+        if isinstance(each, str) and each in OBSERVABLES:
+            each = OBSERVABLES[each]
+        if not isinstance(each, Observable):
+            raise ValueError(
+                f"`record` must hold {words} and observables, such as Observable.of(name, fn), "
+                f"but holds {each!r}."
+            )
+        found.append(each)
+    names = [each.name for each in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"`record` must hold each name once, but holds {twice[0]} twice.")
+    return tuple(found)
 
 
 class Run(eqx.Module):
@@ -81,11 +118,6 @@ class Run(eqx.Module):
         recorded = any(isinstance(each, TangentKernel) for each in self.record or ())
         return self.recorded_ts if recorded else self.ts[:0]
 
-    @property
-    def labels(self) -> dict[str, Label]:
-        """The axes and units of what is recorded of the parameters, by name."""
-        return {name: label for o in self.record or () for name, label in o.labels().items()}
-
     def audit(self, dtype: DTypeLike) -> "Run":
         """The same times at tolerances ten times as tight, with nothing else recorded."""
         return Run(self.ts, solver=self.solver.tightened(dtype), record=())
@@ -108,17 +140,26 @@ class Run(eqx.Module):
         *,
         parameters: Callable[[PyTree[Array]], PyTree[Array]] | None = None,
         method: str | None = None,
+        why: str | None = None,
         progress: bool,
-    ) -> Solution:
+    ) -> Trajectory:
         """Integrate a dynamics of a problem; `parameters` are those at a state, if it has any.
 
-        `kernel` makes what evaluates its kernel at a state. It is asked for only where the kernel
-        is to be recorded, as it takes time to make.
+        `kernel` makes what evaluates its kernel at a state. It is asked for only where an
+        observable asks, as it takes time to make. `method` tells the files of one dynamics apart,
+        and `why` is what a user is told of it.
         """
-        chosen = tuple(o for o in self.record or () if parameters or not o.of_parameters)
-        observe = self._recorder(problem, chosen, kernel, parameters) if chosen else None
+        chosen = self._chosen(parameters is not None)
+        make = functools.cache(kernel)
+
+        def moment(t: float, state: PyTree[Array]) -> Moment:
+            theta = None if parameters is None else parameters(state)
+            return Moment(t, problem, theta, lambda: make()(state))
+
+        always = len(self.recorded_ts) == len(self.ts)
+        observe = Recorder(self.recorded_ts, always, chosen, moment) if chosen else None
         with Progress(name, progress) as bar:
-            return integrate(
+            solution = integrate(
                 system,
                 self.ts,
                 self.solver,
@@ -127,22 +168,52 @@ class Run(eqx.Module):
                 report=bar.to if bar.shown else None,
                 keeper=self._checkpoint(problem, name, method),
             )
+        model = None
+        if parameters is not None:
+            model = problem.network.model(parameters(solution.state))
+        labels = labels_of(chosen)
+        return trajectory(name, problem, solution, model=model, method=why, labels=labels)
 
-    def _recorder(
+    def evaluated(
         self,
         problem: Problem,
-        chosen: tuple[Observable, ...],
-        kernel: Callable[[], Callable[[PyTree[Array]], Array]],
-        parameters: Callable[[PyTree[Array]], PyTree[Array]] | None,
-    ) -> Recorder:
-        evaluate = kernel() if len(self.kernel_ts) else None
+        f: Float[Array, "T N_first"],
+        kernel: Callable[[], Float[Array, "S N_first N"]],
+        name: str,
+        *,
+        why: str,
+        clock: float,
+    ) -> Trajectory:
+        """What is known in closed form: outputs at all save times, and what makes the kernels.
 
-        def moment(t: float, state: PyTree[Array]) -> Moment:
-            theta = None if parameters is None else parameters(state)
-            return Moment(t, problem, theta, lambda: evaluate(state))  # pyright: ignore[reportOptionalCall]
+        Those are at `recorded_ts`, and are asked for only where an observable asks; `clock` is when
+        the evaluation began.
+        """
+        chosen, records = self._chosen(False), {"f": np.asarray(f)}
+        make = functools.cache(lambda: np.asarray(kernel()))
+        if chosen and len(self.recorded_ts):
+            record = Recorder(
+                self.recorded_ts,
+                True,
+                chosen,
+                lambda t, i: Moment(t, problem, None, lambda: make()[i]),
+            )
+            rows = [record(float(t), i) for i, t in enumerate(self.recorded_ts)]
+            records |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        horizon = float(self.ts[-1])
+        solution = Solution(
+            ts=self.ts,
+            records=records,
+            state=None,
+            stop=Stop("horizon", horizon, f"reached t = {horizon:g}"),
+            stats=Stats(0, 0, 0, 0, time.perf_counter() - clock),
+            choice="closed form",
+        )
+        return trajectory(name, problem, solution, method=why, labels=labels_of(chosen))
 
-        always = len(self.recorded_ts) == len(self.ts)
-        return Recorder(self.recorded_ts, always, chosen, moment)
+    def _chosen(self, has_parameters: bool) -> tuple[Observable, ...]:
+        """The observables that a dynamics has."""
+        return tuple(o for o in self.record or () if has_parameters or not o.of_parameters)
 
     def _checkpoint(self, problem: Problem, name: str, method: str | None) -> Checkpoint | None:
         """The file of one dynamics of a problem, if files are wanted."""

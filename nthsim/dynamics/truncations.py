@@ -6,7 +6,7 @@ from jaxtyping import Array, PyTree
 
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run
-from nthsim.dynamics.trajectory import Trajectory, trajectory
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.series_hierarchy import SeriesHierarchy
 
@@ -22,10 +22,8 @@ def integrated_dense(
 ) -> Trajectory:
     r"""Integrate the tensors, truncated at the order of the last of $f, K^{(2)}, \dots$."""
     system = dense_hierarchy(problem, kernels)
-    solution = run.integrated(
-        problem, system, lambda: system.kernel_shown, name, method="dense", progress=progress
-    )
-    return trajectory(name, problem, solution, method=why)
+    kernel = lambda: system.kernel_shown  # noqa: E731
+    return run.integrated(problem, system, kernel, name, method="dense", why=why, progress=progress)
 
 
 def integrated_series(
@@ -34,14 +32,14 @@ def integrated_series(
     """Integrate a series of parameters, whose coefficients give the same truncation."""
     system = series_hierarchy(problem, order)
 
-    def kernel():
+    def kernel() -> Callable[[tuple[PyTree[Array], ...]], Array]:
         evaluate = problem.series_kernel()
-        along: Callable[[tuple[PyTree[Array], ...]], Array]
-        along = lambda state: evaluate(system.path(state)[:-1])  # noqa: E731
-        return along
+        return lambda state: evaluate(system.path(state)[:-1])
 
-    solution = run.integrated(problem, system, kernel, name, method="series", progress=progress)
-    return trajectory(name, problem, solution, method=f"{why}; {problem.method}")
+    why = f"{why}; {problem.method}"
+    return run.integrated(
+        problem, system, kernel, name, method="series", why=why, progress=progress
+    )
 
 
 def dense_hierarchy(problem: Problem, kernels: tuple[Array, ...]) -> DenseHierarchy:

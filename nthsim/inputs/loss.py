@@ -64,6 +64,16 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+def check_quadratic(loss: Loss, what: str) -> None:
+    """Refuse a loss that is not the squared error.
+
+    Raises:
+        ValueError: When it is another.
+    """
+    if loss is not squared_error:
+        raise ValueError(f"`loss` must be squared_error for {what}, but is {loss_name(loss)}.")
+
+
 def loss_name(loss: Loss | str) -> str:
     """The name of a loss; one that is already a name stays."""
     return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)

@@ -174,7 +174,7 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
     variables = {key: _variable(key, array, labels, what) for key, array in arrays.items()}
     for key, label in record.labels.items():  # a user's own quantity
         axes = ("record_time", *(f"{key}_{axis}" for axis in label.axes))
-        attrs = {"long_name": f"{key} of the network", "units": label.unit}
+        attrs = {"long_name": key, "units": label.unit}
         variables[key] = xr.Variable(axes, arrays[key], attrs)
         for axis, values in label.coordinates.items():
             name = f"{key}_{axis}"

@@ -383,3 +383,19 @@ def test_slope_that_is_too_small_is_told_in_table_and_figure():
     notes = [text.get_text() for ax in doubted.plot().axes for text in ax.texts]
     assert notes == ["slope 2.0, not 3"]
     assert not re.search(r"\d!", str(study))
+
+
+class Broken(nth.Taylor):
+    """A curve that fails once it is computed."""
+
+    def trajectory(self, run, start, *, progress):
+        raise ZeroDivisionError("by zero")
+
+
+def test_curve_that_fails_costs_nothing_of_the_others():
+    asked = studies.blow_up().asked
+    sentence = r"^ZeroDivisionError: by zero; exact flow, order 2 are kept in `\.comparison`$"
+    with pytest.raises(nth.CompareError, match=sentence) as caught:
+        nth.compare(asked.model, asked.data, (2, Broken(1)), [0.0, 0.1], certify=False)
+    assert list(caught.value.comparison.curves) == ["order 2"]
+    assert "Taylor 1: not started" in str(caught.value.comparison)

@@ -386,9 +386,8 @@ def test_module_of_other_functions_is_refused_by_its_outputs(tmp_path):
 
 def test_another_loss_without_a_name_is_refused_by_its_value(saved):
     options = {"model": studies.vector().asked.model}
-    with pytest.raises(
-        ValueError, match="^`loss` must be the one of the file, but has another val"
-    ):
+    sentence = r"^`loss` must be the one of the file, but has another value at the start\.$"
+    with pytest.raises(ValueError, match=sentence):
         nth.Comparison.load(saved["vector"], loss=lambda f, y: jnp.sum((f - y) ** 2), **options)
     known = nth.Comparison.load(saved["vector"], loss=studies.absolute_quartic, **options)
     assert known.asked.loss is studies.absolute_quartic
