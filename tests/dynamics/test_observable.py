@@ -13,6 +13,7 @@ from studies import points, same
 
 import nthsim as nth
 from nthsim.models import FCN
+from nthsim.results.record import Label
 from nthsim.solvers import Explicit, Until
 
 NET = FCN(4, 5, 1, key=jr.key(0))
@@ -151,3 +152,55 @@ def test_network_of_a_moment_is_a_module_like_the_one_that_is_trained():
     np.testing.assert_allclose(flow.records["out"], flow.f[:, 0], rtol=1e-12)
     assert isinstance(seen[-1], eqx.nn.MLP)
     assert jax.tree.structure(seen[-1]) == jax.tree.structure(net)
+
+
+class Sharpness(nth.Observable):
+    """The largest eigenvalue of the tangent kernel, which all dynamics have."""
+
+    name: str = "sharpness"
+    of_parameters: bool = False
+
+    def evaluate(self, moment):
+        n = len(moment.problem.x)
+        return {"sharpness": np.linalg.eigvalsh(moment.kernel[:n])[-1]}
+
+    def numbers(self, size):
+        return 1
+
+    def labels(self):
+        return {"sharpness": Label((), "1", {})}
+
+    @property
+    def mark(self):
+        return "sharpness"
+
+
+SHARP = Sharpness()
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        None,
+        nth.Order(3, method="dense"),
+        nth.Order(3, method="series"),
+        nth.Taylor(2),
+        nth.LimitKernel(),
+        nth.Perturbation(),
+    ],
+)
+def test_observable_of_the_kernel_is_recorded_along_every_dynamics(curve):
+    curves = (2,) if curve is None else (curve,)
+    alone, beside = (
+        nth.compare(NET, DATA, curves, nth.Run(TS, record=record), certify=False)
+        for record in ((SHARP,), ("kernel", SHARP))
+    )
+    found, known = (
+        study.exact if curve is None else study.curve(curve) for study in (alone, beside)
+    )
+    assert known.kernel is not None
+    expected = [np.linalg.eigvalsh((kernel + kernel.T) / 2)[-1] for kernel in known.kernel]
+    np.testing.assert_allclose(known.records["sharpness"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.records["sharpness"], known.records["sharpness"], rtol=1e-12)
+    assert set(found.records) == {"sharpness"}
+    assert "sharpness: " in str(found)
