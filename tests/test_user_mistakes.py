@@ -100,6 +100,8 @@ def widths(make_model: Any = None, sizes: Any = (4,), seeds: Any = 2, orders: An
     return nth.width_scaling(maker, DATA, sizes, seeds, orders, run, **options)
 
 
+NO_WORD: Any = 3
+
 #: What a run of a study over sizes is told.
 RUN = ("solver", "until", "record", "checkpoint")
 
@@ -248,13 +250,22 @@ MISTAKES = [
         lambda: flow(record=("kernel",), record_ts=[1.0, 0.0]),
         r"`record_ts` must increase strictly, but record_ts\[1\] = 0\.0 follows 1\.0",
     ),
-    Mistake("name", lambda: nth.Observable.of("f", len), r"`name` must be a word of letters"),
+    Mistake("name", lambda: nth.Observable.of("f", len), r"`name` must be none that results have"),
     Mistake(
         "fn",
         lambda: nth.Observable.of("a", cast("Any", 3)),
         r"`fn` must be a function of a network",
         True,
     ),
+    Mistake("two words", lambda: nth.Observable.of("a b", len), r"`name` must be a word of let"),
+    Mistake(
+        "unit", lambda: nth.Observable.of("a", len, unit=cast("Any", 3)), r"`unit` must be a", True
+    ),
+    Mistake(
+        "axes", lambda: nth.Observable.of("a", len, axes=cast("Any", "k")), r"`axes` must map", True
+    ),
+    Mistake("label", lambda: nth.Run(TS, label="a/b"), r"`label` must be a word for names"),
+    Mistake("class of a curve", lambda: compare((nth.Taylor,)), r"`curves` must hold cu", True),
     Mistake(
         "coordinates",
         lambda: nth.Observable.of("a", len, axes={"mode": []}),
@@ -783,6 +794,10 @@ COMMAND_MISTAKES = {
     "unknown curve": (
         "compare --curves limit gp",
         r"`--curves` must be words of taylor, limit, perturbation, with a number .* one is 'gp'\.",
+    ),
+    "degree 0": (
+        "compare --curves taylor-0",
+        r"`--curves` must be an integer of at least 1, but is",
     ),
     "degree of a curve": (
         "plan --curves taylor",

@@ -223,7 +223,8 @@ def made_curves(settings: Ordered) -> tuple[Curve, ...]:
         ValueError: When there is no such curve.
     """
     orders = [Order(p, method=settings.method) for p in settings.orders]
-    return (*orders, *map(named_curve, settings.curves))
+    with called(degree="curves"):
+        return (*orders, *map(named_curve, settings.curves))
 
 
 def made_until(settings: Timed) -> Until:

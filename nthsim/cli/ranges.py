@@ -32,7 +32,9 @@ def check(command: Command) -> None:
     _check_common(command)
     if isinstance(command, Solved):
         _check_times(command)
-    if isinstance(command, Ordered | KernelsSettings):
+    if isinstance(command, Ordered):
+        checked_integers("orders", command.orders, 2, empty=bool(command.curves))
+    if isinstance(command, KernelsSettings):
         checked_integers("orders", command.orders, 2)
     if isinstance(command, ScalingSettings):
         _check_scaling(command)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from nthsim.cli.mistakes import meant, name_of
 from nthsim.cli.settings import Common, CompareSettings, ScalingSettings, is_file
@@ -45,8 +45,22 @@ def flags(path: Path, command: type) -> list[str]:
             names = "names of settings" if guess else ", ".join(sorted(NAMES))
             raise ValueError(f"`config` must hold only {names}, but {path} holds {key}{guess}.")
         if name in known:
+            _check(name, value, get_type_hints(command)[name], path)
             words += _flag(name, value)
     return words
+
+
+def _check(name: str, value: Any, hint: Any, path: Path) -> None:
+    """Refuse true and false where no such is meant, and numbers for names of files."""
+    if isinstance(value, bool) != (hint is bool):
+        raise ValueError(
+            f"`config` must hold {'true or false' if hint is bool else 'no true or false'} for "
+            f"{name}, but {path} holds {json.dumps(value)}."
+        )
+    if Path in get_args(hint) and not isinstance(value, str):
+        raise ValueError(
+            f"`config` must hold the name of a file or folder for {name}, but {path} holds {value}."
+        )
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike, PyTree
 
-from nthsim.budget.choice import Choice, check_flow, check_perturbation, check_points
+from nthsim.budget.choice import Choice, Needs, check_flow, check_perturbation, check_points
 from nthsim.budget.size import Size, comparison_bytes
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.hierarchy import Order
@@ -18,11 +18,16 @@ from nthsim.dynamics.limit_flow import LimitKernel
 from nthsim.dynamics.perturbation import Perturbation
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, problem_size
+from nthsim.dynamics.start import Start
 from nthsim.dynamics.taylor import Taylor
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import orders_to
 from nthsim.inputs.loss import Loss, check_quadratic
 from nthsim.inputs.memory import available, check_fits
+
+#: What exact flow is called in tables, figures and files.
+EXACT = "exact flow"
 
 #: The curves that there are, by the words for them on the command line, in the order of tables.
 CURVES: Mapping[str, type[Curve]] = MappingProxyType(
@@ -90,7 +95,13 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
         )
     found: dict[str, Curve] = {}
     for each in listed:
+        if isinstance(each, type):
+            raise ValueError(
+                f"`curves` must hold curves such as Taylor(1), but holds the class {each.__name__}."
+            )
         curve = each if isinstance(each, Curve) else Order(each)
+        if curve.key == EXACT:
+            raise ValueError(f"`curves` must not be called {EXACT}, but one is {each!r}.")
         if found.setdefault(curve.key, curve) != curve:
             raise ValueError(
                 f"`curves` must hold each curve once, but holds {curve.key} in two ways."
@@ -158,22 +169,52 @@ def _reads(number: str) -> bool:
     return True
 
 
-def facts_of(curve: Curve) -> dict[str, Any]:
-    """A curve as JSON can hold it.
+class UnknownCurve(Curve):
+    """What stands for a curve of a user's own in a file, of which that keeps the numbers only."""
 
-    Raises:
-        ValueError: When it is none of nthsim's.
-    """
+    name: str
+
+    @property
+    def key(self) -> str:
+        """As it was."""
+        return self.name
+
+    def check(self, problem: Problem) -> None:
+        """It computes nothing.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"`curves` must be known to compute this again, but of {self.name} a file keeps the "
+            "numbers only."
+        )
+
+    def check_memory(self, size: Size) -> None:
+        """It takes none."""
+
+    def needs(self, size: Size) -> Needs:
+        """Nothing."""
+        return Needs(moving=0, frozen=0, peak=0, kernels=0, side=0)
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """It has none but the one in the file."""
+        raise NotImplementedError
+
+
+def facts_of(curve: Curve) -> dict[str, Any]:
+    """A curve as JSON can hold it; one of a user's own by its key."""
     for word, kind in CURVES.items():
         if type(curve) is kind:
             fields = {f.name: getattr(curve, f.name) for f in dataclasses.fields(curve)}
             return {"curve": word} | {k: v for k, v in fields.items() if k != "choice"}
-    raise ValueError(f"`curves` must be nthsim's own to be saved, but one is {curve!r}.")
+    return {"curve": None, "name": curve.key}
 
 
 def curve_of(facts: Mapping[str, Any]) -> Curve:
     """The curve that `facts_of` described."""
-    return CURVES[facts["curve"]](**{k: v for k, v in facts.items() if k != "curve"})
+    kind = UnknownCurve if facts["curve"] is None else CURVES[facts["curve"]]
+    return kind(**{k: v for k, v in facts.items() if k != "curve"})
 
 
 def _number(curve: Curve) -> int:

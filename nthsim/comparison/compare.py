@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.comparison.asked import Asked, checked_curves
+from nthsim.comparison.asked import EXACT, Asked, checked_curves
 from nthsim.comparison.bounds import bounded
 from nthsim.comparison.certificate import certified
 from nthsim.comparison.comparison import Comparison
@@ -25,7 +25,7 @@ from nthsim.dynamics.trajectory import SolveError, Trajectory, raise_if_interrup
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
-from nthsim.network.foreign import kind_and_line
+from nthsim.network.failures import kind_and_line
 
 
 class CompareError(SolveError):
@@ -36,7 +36,7 @@ class CompareError(SolveError):
         super().__init__(comparison.exact)
         self.comparison = comparison
         if why:
-            done = ", ".join(["exact flow", *comparison.curves])
+            done = ", ".join([EXACT, *comparison.curves])
             self.args = (f"{why}; {done} are kept in `.comparison`",)
 
 

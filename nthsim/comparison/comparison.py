@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from nthsim.comparison.asked import Asked
+from nthsim.comparison.asked import EXACT, Asked
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
 from nthsim.comparison.report import bound_notes, error_table, notes, work_table
@@ -160,7 +160,7 @@ class Comparison(eqx.Module):
         fits = {} if slopes is None else dict(zip(slopes.orders, slopes.slopes, strict=True))
         found = {key: errors(curve, self.exact) for key, curve in curves.items()}
         named = {Order(p).key: float(slope) for p, slope in fits.items()}
-        every = {"exact flow": self.exact, **curves}
+        every = {EXACT: self.exact, **curves}
         seconds = {key: sum(self.kernel_seconds[: rank - 1]) for key, rank in self.ranks.items()}
         second = found.get(Order(2).key)
         blocks = [
@@ -174,7 +174,7 @@ class Comparison(eqx.Module):
         return "\n\n".join("\n".join(lines) for lines in blocks if any(lines))
 
     def __repr__(self) -> str:
-        return f"<Comparison of {', '.join(['exact flow', *self.curves])}: {self._heading()[0]}>"
+        return f"<Comparison of {', '.join([EXACT, *self.curves])}: {self._heading()[0]}>"
 
     def _in_order(self) -> dict[str, Trajectory]:
         """The finished curves as they were asked for; JAX sorts what it maps."""

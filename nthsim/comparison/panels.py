@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from nthsim.comparison.asked import EXACT
 from nthsim.comparison.bounds import Bounds
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import Errors, Series, errors
@@ -15,8 +16,6 @@ from nthsim.dynamics.trajectory import Trajectory
 from nthsim.results.figure import Line, Panel
 from nthsim.results.legend import PLAIN_LOOKS
 from nthsim.results.record import Label
-
-EXACT = "exact flow"
 
 #: Times, and what is shown at them; None where it is not known.
 Values = tuple[Series | None, Series | None]
@@ -118,7 +117,7 @@ def _own(draw: _Lines, runs: Mapping[str, Trajectory], name: str, label: Label) 
     if not label.axes:
         series = {key: (run.record_ts, run.records.get(name)) for key, run in runs.items()}
         return Panel(name, unit, draw.all(runs, series, "-"), log=False)
-    values = exact.records[name]
+    values = exact.records.get(name, np.empty(0))
     if not len(values) or exact.record_ts is None or values[0].size > MOST:
         return Panel(name, unit, ())
     places = list(product(*(label.coordinates[axis] for axis in label.axes)))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from nthsim.budget.choice import Needs
 from nthsim.budget.size import Size
 from nthsim.budget.work import gradient_flops
-from nthsim.comparison.asked import checked_curves, compared_bytes, lowered, settled
+from nthsim.comparison.asked import EXACT, checked_curves, compared_bytes, lowered, settled
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import flow_needs
 from nthsim.dynamics.hierarchy import Order
@@ -74,7 +74,7 @@ class Plan(eqx.Module):
         return "\n".join(lines)
 
     def _named(self) -> list[tuple[str, Needs]]:
-        keys = ["exact flow", *(curve.key for curve in self.curves)]
+        keys = [EXACT, *(curve.key for curve in self.curves)]
         return list(zip(keys, self.needs, strict=True))
 
     def _row(self, key: str, each: Needs) -> list[str]:

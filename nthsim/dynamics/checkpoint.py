@@ -15,7 +15,7 @@ import numpy as np
 
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import store_solver
-from nthsim.network.foreign import first_line
+from nthsim.network.failures import first_line
 from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import made_folder, replacing
 from nthsim.solvers.history import History

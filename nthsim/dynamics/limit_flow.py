@@ -44,8 +44,8 @@ class LimitKernel(Curve):
 
     @property
     def key(self) -> str:
-        """Its name."""
-        return "limit kernel"
+        """Its name, and where it starts if not at the network's outputs."""
+        return "limit kernel" if self.start == "network" else f"limit kernel from {self.start}"
 
     @property
     def auditable(self) -> bool:

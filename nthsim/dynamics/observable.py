@@ -2,12 +2,12 @@
 
 import abc
 import functools
-import hashlib
-import types
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -15,12 +15,14 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.budget.size import Size
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import finite, real
-from nthsim.network.foreign import first_line
+from nthsim.network.failures import first_line
 from nthsim.results.record import Label
+from nthsim.results.variables import VARIABLES
 from nthsim.solvers.integration import Unrecorded
 
-#: What a recording may not be called, as a run has it already.
-TAKEN = ("ts", "time", "f", "f_test", "loss", "test_loss", "kernel", "kernel_test", "record_ts")
+#: What a recording may not be called, as a run or a file has it already.
+TAKEN = frozenset(VARIABLES) | {axis for axes, _ in VARIABLES.values() for axis in axes}
+TAKEN |= {"ts", "record_ts", "contributions", "records", "labels"}
 
 
 class Moment:
@@ -68,9 +70,8 @@ class Observable(eqx.Module):
     def labels(self) -> dict[str, Label]:
         """The axes and units of those arrays that nthsim does not know by their names."""
 
-    @property
     @abc.abstractmethod
-    def mark(self) -> str:
+    def mark(self, problem: Problem) -> str:
         """What tells it from another of its name."""
 
     @staticmethod
@@ -84,9 +85,11 @@ class Observable(eqx.Module):
         """A quantity of your own, recorded along exact flow.
 
         Args:
-            name: What it is called in `Trajectory.records`, in tables, figures and files.
+            name: What it is called in `Trajectory.records`, in tables, figures and files: a word of
+                letters, digits and _ that results do not have already.
             fn: Called with the network of each moment, a module like the one that is trained;
-                returns real numbers, of the shape of `axes`. It need not be JAX's.
+                returns real numbers, of the shape of `axes`. It need not be JAX's. It is tried once
+                before the run.
             axes: The names of the axes, and the coordinates along each; none for a single number.
             unit: The unit, for people.
 
@@ -94,12 +97,14 @@ class Observable(eqx.Module):
             ValueError: When an argument is not as above; once a run begins, when `fn` does not
                 return what it must.
         """
-        if not (isinstance(name, str) and name.isidentifier()) or name in TAKEN:
-            listed = ", ".join(TAKEN)
-            raise ValueError(
-                f"`name` must be a word of letters, digits and _, and none of {listed}, "
-                f"but is {name!r}."
-            )
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"`name` must be a word of letters, digits or _, but is {name!r}.")
+        if name in TAKEN:
+            raise ValueError(f"`name` must be none that results have already, but is {name!r}.")
+        if not isinstance(unit, str):
+            raise ValueError(f"`unit` must be a word, but is {unit!r}.")
+        if not isinstance(axes, Mapping | None):
+            raise ValueError(f"`axes` must map names to coordinates, but is {axes!r}.")
         if not callable(fn):
             raise ValueError(f"`fn` must be a function of a network, but is {fn!r}.")
         coordinates = {axis: _coordinates(axis, values) for axis, values in (axes or {}).items()}
@@ -124,9 +129,9 @@ class TangentKernel(Observable):
         """It is known by its name."""
         return {}
 
-    @property
-    def mark(self) -> str:
+    def mark(self, problem: Problem) -> str:
         """There is one."""
+        del problem
         return "kernel"
 
 
@@ -161,12 +166,18 @@ class Own(Observable):
         """As they were given."""
         return {self.name: self.label}
 
-    @property
-    def mark(self) -> str:
-        """Its name, coordinates and code; not what that reads elsewhere."""
-        code = getattr(self.fn, "__code__", None)
-        words = type(self.fn).__qualname__ if code is None else repr(_words(code))
-        return hashlib.sha256(f"{self.name} {self.label.facts()} {words}".encode()).hexdigest()
+    def mark(self, problem: Problem) -> str:
+        """Its name, coordinates, and what it is of parameters near the initial ones.
+
+        So functions are told apart by what they compute, whatever they are made of.
+        """
+        moved = jax.tree.map(_moved, problem.theta)
+        try:
+            values = self.evaluate(Moment(0.0, problem, moved, lambda: jnp.zeros(())))[self.name]
+            shown = " ".join(f"{value:.6g}" for value in values.ravel())
+        except Unrecorded as error:
+            shown = str(error)
+        return f"{self.name} {json.dumps(self.label.facts())} {shown}"
 
 
 class Recorder(eqx.Module):
@@ -236,7 +247,7 @@ def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:
     return found
 
 
-def _words(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function does, in words that stay the same wherever it stands."""
-    constants = [_words(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return code.co_code.hex(), code.co_names, tuple(constants)
+def _moved(leaf: Array) -> Array:
+    """Parameters all of which are a little away from where they were."""
+    turns = jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
+    return leaf + turns * jnp.asarray(0.1, leaf.dtype)

@@ -27,7 +27,7 @@ from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds
 from nthsim.kernels.method import block_kernel
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
-from nthsim.network.foreign import first_line
+from nthsim.network.failures import first_line
 from nthsim.network.network import AbstractNetwork, precision
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint

@@ -99,11 +99,13 @@ class Run(eqx.Module):
 
     def __check_init__(self):
         """Check what a user said."""
+        if not isinstance(self.label, str) or "/" in self.label:
+            raise ValueError(f"`label` must be a word for names of files, but is {self.label!r}.")
         if self.record_ts is None:
             return
         others = np.setdiff1d(self.record_ts, self.ts)
         if len(others):
-            raise ValueError(f"`record_ts` must be some of `ts`, but holds {others[0]:g}.")
+            raise ValueError(f"`record_ts` must be some of `ts`, but holds {others[0]!s}.")
 
     @property
     def recorded_ts(self) -> Float[np.ndarray, " S"]:
@@ -166,7 +168,7 @@ class Run(eqx.Module):
                 until=self.until,
                 observe=observe,
                 report=bar.to if bar.shown else None,
-                keeper=self._checkpoint(problem, name, method),
+                keeper=self._checkpoint(problem, name, method, chosen),
             )
         model = None
         if parameters is not None:
@@ -215,12 +217,14 @@ class Run(eqx.Module):
         """The observables that a dynamics has."""
         return tuple(o for o in self.record or () if has_parameters or not o.of_parameters)
 
-    def _checkpoint(self, problem: Problem, name: str, method: str | None) -> Checkpoint | None:
+    def _checkpoint(
+        self, problem: Problem, name: str, method: str | None, chosen: tuple[Observable, ...]
+    ) -> Checkpoint | None:
         """The file of one dynamics of a problem, if files are wanted."""
         if self.checkpoint is None:
             return None
-        subject = subject_of(problem, self.solver, self.ts, self.recorded_ts)
-        subject |= {"record": [each.mark for each in self.record or ()]}
+        subject = {"record": [each.mark(problem) for each in chosen]}
+        subject |= subject_of(problem, self.solver, self.ts, self.recorded_ts)
         subject |= {"dynamics": name, "method": method}
         words = " ".join(word for word in (name, method, self.label) if word)
         return Checkpoint(Path(self.checkpoint) / f"{words.replace(' ', '-')}.ckpt", subject)

@@ -121,9 +121,11 @@ class Trajectory(eqx.Module):
             if self.record_ts is None or not len(values):
                 continue
             unit = "" if label.unit == "1" else f" {label.unit}"
-            ends = [_range(np.asarray(values[at])) + unit for at in (0, -1)]
-            span = [f"t = {self.record_ts[at]:g}" for at in (0, -1)]
-            lines.append(f"{name}: {ends[0]} at {span[0]}, {ends[1]} at {span[1]}")
+            shown = [
+                f"{_range(np.asarray(values[at]))}{unit} at t = {self.record_ts[at]:g}"
+                for at in (0, -1)
+            ]
+            lines.append(f"{name}: {', '.join(dict.fromkeys(shown))}")
         return lines
 
     def save(self, path: str | os.PathLike[str]) -> None:

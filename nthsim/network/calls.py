@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, DTypeLike, PyTree
 
-from nthsim.network.foreign import first_line
+from nthsim.network.failures import first_line
 from nthsim.network.layers import Layer, layer_names, layers_of, outside_layers, with_layers
 from nthsim.network.network import AbstractNetwork, Network, parameter_count, precision
 from nthsim.network.program import Evaluation, asked_once, program

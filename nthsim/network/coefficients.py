@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.jet import jet
 from jaxtyping import PyTree
 
-from nthsim.network.foreign import kind_and_line
+from nthsim.network.failures import kind_and_line
 from nthsim.network.program import Evaluation, asked_once, program
 
 Function = Callable[[PyTree], PyTree]

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from nthsim.models.plain import PLAIN
 from nthsim.network.alike import nodes, originals
 from nthsim.network.constants import stopped
-from nthsim.network.foreign import first_line
+from nthsim.network.failures import first_line
 from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
 

@@ -171,13 +171,15 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
         clock = {"ts": "save_time" if name == "/" else "time", "record_ts": "record_time"}
     arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
     what = "parameter " if name in PARAMETERS else ""
-    variables = {key: _variable(key, array, labels, what) for key, array in arrays.items()}
-    for key, label in record.labels.items():  # a user's own quantity
-        axes = ("record_time", *(f"{key}_{axis}" for axis in label.axes))
+    own = {key: label for key, label in record.labels.items() if key in arrays}
+    known = {key: array for key, array in arrays.items() if key not in own}
+    variables = {key: _variable(key, array, labels, what) for key, array in known.items()}
+    for key, label in own.items():  # an observable: no name of nthsim's has a dot
+        axes = ("record_time", *(f"{key}.{axis}" for axis in label.axes))
         attrs = {"long_name": key, "units": label.unit}
         variables[key] = xr.Variable(axes, arrays[key], attrs)
         for axis, values in label.coordinates.items():
-            name = f"{key}_{axis}"
+            name = f"{key}.{axis}"
             variables[name] = xr.Variable((name,), values, {"long_name": axis, "units": "1"})
     attributes = {ATTRIBUTE: json.dumps(record.facts, default=as_python)}
     return xr.Dataset(variables, attrs=attributes)
@@ -187,7 +189,7 @@ def _record(node: xr.DataTree) -> Record:
     dataset = node.to_dataset(inherit=False)
     facts = json.loads(dataset.attrs[ATTRIBUTE])
     known = {
-        f"{key}_{axis}" for key, label in facts.get("labels", {}).items() for axis in label["axes"]
+        f"{key}.{axis}" for key, label in facts.get("labels", {}).items() for axis in label["axes"]
     }
     clocks = {"save_time": "ts", "time": "ts", "record_time": "record_ts"}
     clock = {} if node.name in LABELS else clocks
@@ -217,7 +219,7 @@ def _variable(
 
 def _encoding(name: str, variable: xr.Variable) -> dict[str, Any]:
     encoding: dict[str, Any] = {"_FillValue": None}
-    if variable.ndim and variable.size:
+    if variable.ndim and variable.size and variable.dtype.kind not in "UO":
         encoding["fletcher32"] = True  # checksums, so that damage does not pass for a result
         if name in COMPRESSED:
             encoding |= {"zlib": True, "complevel": 1, "shuffle": True}

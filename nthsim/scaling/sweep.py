@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import equinox as eqx
 import numpy as np
 
-from nthsim.network.foreign import first_line, kind_and_line
+from nthsim.network.failures import first_line, kind_and_line
 from nthsim.results.record import Record
 from nthsim.results.terminal import Progress
 from nthsim.scaling.store import Claim, Store, opened, plain

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from nthsim.network.foreign import first_line
+from nthsim.network.failures import first_line
 from nthsim.results.record import Record
 
 #: Seconds after which a sweep looks around again while nothing happens.

@@ -1,6 +1,7 @@
 """Quantities of a user's own are recorded along exact flow: shown, drawn, saved and resumed."""
 
 import dataclasses
+import functools
 
 import equinox as eqx
 import jax
@@ -100,8 +101,8 @@ def test_file_keeps_quantities_with_their_axes_and_units(study, flow, tmp_path):
     assert str(loaded) == str(study)
     with xr.open_datatree(tmp_path / "a.nc", engine="h5netcdf") as tree:
         found = tree["exact/spectrum"]
-        assert found.dims == ("record_time", "spectrum_mode")
-        np.testing.assert_array_equal(found["spectrum_mode"], range(4))
+        assert found.dims == ("record_time", "spectrum.mode")
+        np.testing.assert_array_equal(found["spectrum.mode"], range(4))
         assert tree["exact/norm"].attrs["units"] == "weights"
     flow.save(tmp_path / "b.nc")
     assert same(nth.Trajectory.load(tmp_path / "b.nc"), flow)
@@ -121,7 +122,7 @@ def test_failure_in_between_keeps_what_was_recorded_and_goes_on_once_mended(flow
 
     def failing(net):
         calls.append(net)
-        if len(calls) == 4:  # once before the run, then at each time
+        if len(calls) == 5:  # twice before the run, then at each time
             raise ZeroDivisionError("by zero")
         return norm(net)
 
@@ -135,13 +136,57 @@ def test_failure_in_between_keeps_what_was_recorded_and_goes_on_once_mended(flow
     np.testing.assert_allclose(again.records["norm"], flow.records["norm"], rtol=1e-12)
 
 
-def test_checkpoint_of_another_quantity_of_the_same_name_is_refused(tmp_path):
+def entry(i):
+    """One of the readout's weights, which a closure chooses."""
+    return lambda net: net.readout.weight[0, i]
+
+
+def distance(power):
+    """How far the readout is from where it began, which is zero there."""
+    return lambda net: jnp.sum(jnp.abs(net.readout.weight - NET.readout.weight) ** power)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (entry(0), entry(1)),
+        (jax.jit(entry(0)), jax.jit(entry(1))),
+        (functools.partial(lambda i, net: entry(i)(net), 0), lambda net: entry(1)(net)),
+        (distance(1), distance(2)),
+    ],
+)
+def test_checkpoint_of_another_quantity_of_the_same_name_is_refused(one, other, tmp_path):
     run = lambda fn: nth.Run(TS[:2], record=(nth.Observable.of("a", fn),), checkpoint=tmp_path)  # noqa: E731
-    first = nth.gradient_flow(NET, DATA, run(lambda net: net.readout.weight.sum()))
-    same_again = nth.gradient_flow(NET, DATA, run(lambda net: net.readout.weight.sum()))
-    np.testing.assert_array_equal(first.records["a"], same_again.records["a"])
+    first, again = (nth.gradient_flow(NET, DATA, run(one)) for _ in range(2))
+    np.testing.assert_array_equal(first.records["a"], again.records["a"])
     with pytest.raises(ValueError, match="another record"):
-        nth.gradient_flow(NET, DATA, run(lambda net: 2 * net.readout.weight.sum()))
+        nth.gradient_flow(NET, DATA, run(other))
+
+
+def test_names_of_axes_and_coordinates_collide_with_nothing_in_a_file(tmp_path):
+    of = nth.Observable.of
+    record = (
+        of("layer", lambda net: np.array([1.0, 2.0]), axes={"norm": ["first", "last"]}),
+        of("layer_norm", lambda net: 7.0),
+        of("test", lambda net: np.ones(2), axes={"loss": [8.0, 9.0]}),
+    )
+    flow = nth.gradient_flow(NET, DATA, nth.Run(TS, record=record))
+    flow.save(tmp_path / "a.nc")
+    loaded = nth.Trajectory.load(tmp_path / "a.nc")
+    assert list(loaded.labels["layer"].coordinates["norm"]) == ["first", "last"]
+    for name in ("layer", "layer_norm", "test"):
+        np.testing.assert_array_equal(loaded.records[name], flow.records[name])
+    np.testing.assert_array_equal(loaded.loss, flow.loss)
+    assert str(loaded) == str(flow)
+
+
+def test_run_that_ended_before_anything_was_recorded_is_shown_drawn_and_saved(tmp_path):
+    until, late = Until(loss=1e9), {"record": (NORM, SPECTRUM), "record_ts": [2.0]}
+    study = nth.compare(NET, DATA, (2,), nth.Run(TS, until=until, **late), certify=False)
+    assert study.exact.records == {}
+    study.plot(tmp_path / "a.png")
+    study.save(tmp_path / "a.nc")
+    assert str(nth.Comparison.load(tmp_path / "a.nc")) == str(study)
 
 
 def test_network_of_a_moment_is_a_module_like_the_one_that_is_trained():
@@ -170,8 +215,7 @@ class Sharpness(nth.Observable):
     def labels(self):
         return {"sharpness": Label((), "1", {})}
 
-    @property
-    def mark(self):
+    def mark(self, problem):
         return "sharpness"
 
 

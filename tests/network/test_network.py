@@ -57,7 +57,7 @@ class Anything(eqx.Module):
     [
         ("matrix", r"`model` must map one input to a scalar or a vector, but returns shape \(2, 3"),
         ("tuple", r"`model` must map one input to a scalar or a vector, but returns tuple\.$"),
-        ("raises", r"one input of shape \(3,\), but fails on it: a stranger's$"),
+        ("raises", r"one input of shape \(3,\), but fails on it: a stranger's\.$"),
     ],
 )
 def test_model_that_gives_no_output_is_refused(returns, sentence):
