@@ -284,7 +284,7 @@ MISTAKES = [
     Mistake(
         "own quantity of a truncation",
         lambda: nth.hierarchy(NET, DATA, 2, nth.Run(TS, record=(nth.Observable.of("a", len),))),
-        r"`record` must hold nothing but \"kernel\" for a truncation, which has no network of its",
+        r"`record` must hold nothing of a network's parameters for a truncation, which has none at",
     ),
     Mistake(
         "loss of bounds",
@@ -793,7 +793,7 @@ COMMAND_MISTAKES = {
     ),
     "unknown curve": (
         "compare --curves limit gp",
-        r"`--curves` must be words of taylor, limit, perturbation, with a number .* one is 'gp'\.",
+        r"`--curves` must be words such as taylor-1, limit, perturbation, but one is 'gp'\.",
     ),
     "degree 0": (
         "compare --curves taylor-0",
@@ -801,7 +801,7 @@ COMMAND_MISTAKES = {
     ),
     "degree of a curve": (
         "plan --curves taylor",
-        r"`--curves` must give taylor a number, but one is 'taylor'\.",
+        r"`--curves` must be words such as taylor-1, .*, but one is 'taylor'\.",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),

@@ -29,7 +29,6 @@ from nthsim.cli.mistakes import called
 from nthsim.cli.saved import CELLS, loaded, results_in
 from nthsim.cli.toml import as_toml
 from nthsim.comparison.compare import CompareError, compare
-from nthsim.comparison.comparison import Comparison
 from nthsim.comparison.plan import plan
 from nthsim.dynamics.gradient_flow import gradient_flow
 from nthsim.dynamics.problem import pose
@@ -98,7 +97,7 @@ def _compare(command: settings.CompareSettings, folder: Path | None) -> int:
         )
         failure = None
     except CompareError as error:
-        study, failure = error.comparison, _reason(error.comparison)
+        study, failure = error.comparison, _failure(error)
     try:
         if folder is not None:
             study.save(folder / "orders.nc")
@@ -233,12 +232,11 @@ def _show(command: settings.ShowSettings, folder: Path | None) -> int:
     return 0
 
 
-def _reason(study: Comparison) -> str:
-    """Why a comparison is not whole."""
-    for found in (study.exact, *study.curves.values()):
-        if found.stop.reason == "interrupt" or (found is study.exact and found.stop.failed):
-            return f"{found.name}: {found.stop}"
-    return f"interrupted with {len(study.curves)} of {len(study.asked.curves)} curves done"
+def _failure(error: CompareError) -> str:
+    """Why a comparison is not whole, and how much of it is there."""
+    study = error.comparison
+    count = f"{len(study.curves)} of {len(study.asked.curves)} curves done"
+    return error.why if error.__cause__ is None else f"{error.why}, with {count}"
 
 
 def _write_config(command: settings.Common, folder: Path) -> None:

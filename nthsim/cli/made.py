@@ -10,7 +10,6 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from nthsim import models
 from nthsim.cli.mistakes import called
 from nthsim.cli.settings import Common, Ordered, ScalingSettings, Solved, Timed, is_file
 from nthsim.comparison.asked import named_curve
@@ -24,12 +23,13 @@ from nthsim.inputs.data_files import load_data
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.memory import available, largest, readable
 from nthsim.kernels.work import CHUNK, PROGRAM
+from nthsim.models import MODELS as NETWORKS
 from nthsim.scaling.cells import Maker
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
 
 #: Networks by their names here.
-MODELS = {name.lower(): kind for name, kind in models.MODELS.items()}
+MODELS = {name.lower(): kind for name, kind in NETWORKS.items()}
 #: A petabyte: arrays much larger have no size in XLA, and no plan.
 MOST_BYTES = 10**15
 #: More layers than compile in minutes.

@@ -33,7 +33,7 @@ from nthsim.results.record import Record, arrays_of, fingerprint
 from nthsim.solvers.until import Until
 
 #: What is stored as facts just as it is.
-FACTS = ("kernel_seconds", "ranks", "origin")
+FACTS = ("kernel_seconds", "ranks", "recorded", "origin")
 
 
 def save(study: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -112,7 +112,7 @@ def _apart(found: Any, saved: Any) -> bool:
 
 
 def _facts(asked: Asked) -> dict[str, Any]:
-    """What was asked for besides model, data and times."""
+    """What was asked for besides model, data and save times."""
     run = asked.run
     return {
         "loss": store_loss(asked.loss),
@@ -178,5 +178,6 @@ def _decoded(root: Record, groups: dict[str, Record]) -> dict[str, Any]:
         "initial_kernel": initial_kernel,
         "kernel_seconds": tuple(facts["kernel_seconds"]),
         "ranks": facts["ranks"],
+        "recorded": tuple(facts["recorded"]),
         "origin": facts["origin"],
     }

@@ -29,6 +29,9 @@ from nthsim.inputs.memory import available, check_fits
 #: What exact flow is called in tables, figures and files.
 EXACT = "exact flow"
 
+#: What curves may not be called, as tables and files have it already.
+RESERVED = (EXACT, "exact", "parameters", "trained parameters", "bounds", "certificate")
+
 #: The curves that there are, by the words for them on the command line, in the order of tables.
 CURVES: Mapping[str, type[Curve]] = MappingProxyType(
     {"order": Order, "taylor": Taylor, "limit": LimitKernel, "perturbation": Perturbation}
@@ -100,8 +103,11 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
                 f"`curves` must hold curves such as Taylor(1), but holds the class {each.__name__}."
             )
         curve = each if isinstance(each, Curve) else Order(each)
-        if curve.key == EXACT:
-            raise ValueError(f"`curves` must not be called {EXACT}, but one is {each!r}.")
+        if curve.key in RESERVED or "/" in curve.key:
+            raise ValueError(
+                f"`curves` must not be called {', '.join(RESERVED)}, nor with a /, but one is "
+                f"called {curve.key!r}."
+            )
         if found.setdefault(curve.key, curve) != curve:
             raise ValueError(
                 f"`curves` must hold each curve once, but holds {curve.key} in two ways."
@@ -135,7 +141,7 @@ def lowered(curves: Sequence[Curve], top: int) -> list[Curve]:
     """The same when the highest order is to be `top`."""
     orders = {curve.p: curve for curve in curves if isinstance(curve, Order)}
     highest = orders[max(orders)]
-    kept = orders | {top: dataclasses.replace(highest, p=top)}
+    kept = {top: dataclasses.replace(highest, p=top)} | orders
     others = [curve for curve in curves if not isinstance(curve, Order)]
     return [*(kept[p] for p in orders_to(top, list(orders))), *others]
 
@@ -148,22 +154,20 @@ def named_curve(text: str) -> Curve:
     """
     word, _, number = text.partition("-")
     kind = CURVES.get(word)
-    if kind in (None, Order) or (number and not _reads(number)):
-        words = [name for name in CURVES if CURVES[name] is not Order]
-        raise ValueError(
-            f"`curves` must be words of {', '.join(words)}, with a number as in taylor-1 where a "
-            f"curve has one, but one is {text!r}."
-        )
-    try:
-        return kind(*([int(number) if number.isdecimal() else float(number)] if number else []))
-    except TypeError as error:
-        numbered = "no number" if number else "a number"
-        raise ValueError(f"`curves` must give {word} {numbered}, but one is {text!r}.") from error
+    numbered = kind is not None and any(f.type in (int, float) for f in dataclasses.fields(kind))
+    if kind in (None, Order) or numbered != _is_number(number):
+        words = [
+            f"{name}-1" if any(f.type in (int, float) for f in dataclasses.fields(kind)) else name
+            for name, kind in CURVES.items()
+            if kind is not Order
+        ]
+        raise ValueError(f"`curves` must be words such as {', '.join(words)}, but one is {text!r}.")
+    return kind(*([int(number) if number.isdecimal() else float(number)] if numbered else []))
 
 
-def _reads(number: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
-        float(number)
+        float(text)
     except ValueError:
         return False
     return True

@@ -16,7 +16,6 @@ from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import audited
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.hierarchy import Order
-from nthsim.dynamics.observable import labels_of
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.recipes import UnknownSolver
 from nthsim.dynamics.run import Run, checked_run
@@ -34,7 +33,8 @@ class CompareError(SolveError):
     def __init__(self, comparison: Comparison, why: str = "") -> None:
         """Say why and where it ended."""
         super().__init__(comparison.exact)
-        self.comparison = comparison
+        exact = comparison.exact
+        self.comparison, self.why = comparison, why or f"{exact.name}: {exact.stop}"
         if why:
             done = ", ".join([EXACT, *comparison.curves])
             self.args = (f"{why}; {done} are kept in `.comparison`",)
@@ -108,13 +108,15 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
             "`solver` must be one of nthsim's to compute this again, but is "
             f"{asked.run.solver.description}."
         )
-    lost = [name for name in study.exact.labels if name not in labels_of(asked.run.record or ())]
+    known = {each.name for each in asked.run.record or ()}
+    lost = [name for name in study.recorded if name not in known]
     if lost:
         raise ValueError(
             "`record` must hold functions to compute this again, but of "
             f"{', '.join(lost)} a file keeps the numbers only: call `compare` with them."
         )
-    return _compared(asked, progress=progress, throw=False)
+    afresh = dataclasses.replace(asked.run, checkpoint=None)
+    return _compared(dataclasses.replace(asked, run=afresh), progress=progress, throw=False)
 
 
 def _compared(asked: Asked, *, progress: bool, throw: bool) -> Comparison:
@@ -129,8 +131,11 @@ def _compared(asked: Asked, *, progress: bool, throw: bool) -> Comparison:
             bench.add(curve)
         bench.finish(chosen)
     except KeyboardInterrupt as interrupt:
-        raise CompareError(bench.study) from interrupt
-    except Exception as error:  # whatever a curve meets, the others are done
+        last = [bench.study.exact, *bench.study.curves.values()][-1]
+        told = last.stop.reason == "interrupt"
+        why = f"{last.name}: {last.stop}" if told else "interrupted"
+        raise CompareError(bench.study, why) from interrupt
+    except Exception as error:  # whatever a curve meets, those before it are done
         raise CompareError(bench.study, kind_and_line(error)) from error
     if flow.stop.failed and throw:
         raise CompareError(bench.study)
@@ -142,7 +147,8 @@ class _Bench:
 
     def __init__(self, asked: Asked, problem: Problem, flow: Trajectory, *, progress: bool) -> None:
         """Begin with exact flow; the others run to where that was told to stop."""
-        self.study = Comparison(asked=asked, exact=flow)
+        recorded = tuple(each.name for each in asked.run.record or ())
+        self.study = Comparison(asked=asked, exact=flow, recorded=recorded)
         self.run, self.progress = asked.run.after(flow), progress
         self.start = Start(problem, progress=progress)
 
@@ -152,7 +158,7 @@ class _Bench:
         if asked.audit:
             again = partial(exact, self.start.problem, progress=self.progress)
             self._put(exact=audited(flow, again, self.run))
-        self.start.kernels(max([4 * asked.bounds, *(curve.rank for curve in curves)]))
+        self.start.kernels(max(curve.rank for curve in curves))
         ranks = {curve.key: curve.rank for curve in curves if curve.rank}
         self._put(kernel_seconds=tuple(self.start.seconds), ranks=ranks)
         if len(asked.run.kernel_ts):
@@ -175,6 +181,7 @@ class _Bench:
         asked, problem = self.study.asked, self.start.problem
         if asked.bounds:
             kernels = self.start.kernels(4)
+            self._put(kernel_seconds=tuple(self.start.seconds))
             self._put(bounds=bounded(problem, asked.model, self.study.exact, kernels))
         orders = [curve for curve in curves if isinstance(curve, Order)]
         fitted = [order for order in orders if asked.certify or order.rank]

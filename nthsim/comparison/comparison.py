@@ -39,7 +39,8 @@ class Comparison(eqx.Module):
     it was interrupted before they were done, and the first where no kernels were wanted. `ranks`
     says of the curves that start from kernels how far.
 
-    Of one that was loaded without its model, `about` describes that.
+    Of one that was loaded without its model, `about` describes that; `recorded` are the names of
+    all that was recorded, of which a file keeps the numbers.
     """
 
     asked: Asked
@@ -51,6 +52,7 @@ class Comparison(eqx.Module):
     kernel_seconds: tuple[float, ...] = ()
     ranks: dict[str, int] = eqx.field(default_factory=dict)
     about: str | None = None
+    recorded: tuple[str, ...] = ()
     origin: dict[str, Any] = eqx.field(default_factory=origin)
 
     def curve(self, which: int | str | Curve) -> Trajectory:
@@ -77,9 +79,10 @@ class Comparison(eqx.Module):
         return None if model is None else parameters(model)
 
     def drift(self) -> Series | None:
-        r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (T,).
+        r"""Relative movement of the tangent kernel, $\|K_t - K_0\| / \|K_0\|$, shape (S,).
 
-        None for a comparison that was interrupted before its kernels were done.
+        At the times that it was recorded at. None where it was not, or for a comparison that was
+        interrupted before its kernels were done.
         """
         return drift(self.exact, self.initial_kernel)
 

@@ -132,7 +132,7 @@ def plan(
         ValueError: When an argument is not as above.
     """
     chosen = checked_curves(curves)
-    run = checked_run(run, ("kernel",))
+    run = checked_run(run, ("kernel",), begins=False)
     problem = pose(model, data, loss)
     size, precision, free = problem_size(problem, run), problem.x.dtype.name, available(memory)
     certified = precision == "float64"

@@ -171,7 +171,7 @@ def checkpoint_folder(folder: object) -> Path | None:
 
 
 def subject_of(
-    problem: Problem, solver: AbstractSolver, ts: np.ndarray, kernel_ts: np.ndarray
+    problem: Problem, solver: AbstractSolver, ts: np.ndarray, record_ts: np.ndarray
 ) -> dict[str, Any]:
     """What tells one run from another, in parts that a sentence can name."""
     stored = store_solver(solver)
@@ -182,5 +182,5 @@ def subject_of(
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
         "solver": {"class": stored["class"], **settings},
-        "save times": digest((ts, kernel_ts)),
+        "save times": digest((ts, record_ts)),
     }

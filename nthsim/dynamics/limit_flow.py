@@ -73,7 +73,6 @@ class LimitKernel(Curve):
             peak=hierarchy_bytes(size, 2, "dense"),
             kernels=0,
             side=dense_side_flops(size, 2),
-            held=size.itemsize * size.entries(2),
         )
 
     def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
@@ -82,9 +81,7 @@ class LimitKernel(Curve):
         f, why = problem.outputs(), f"tangent kernel of infinite width, from {STARTS[self.start]}"
         f = f if self.start == "network" else jnp.zeros_like(f)
         kernels = (f, _flat_kernel(problem))
-        return integrated_dense(
-            problem, kernels, run, name="limit kernel", why=why, progress=progress
-        )
+        return integrated_dense(problem, kernels, run, name=self.key, why=why, progress=progress)
 
 
 def limit_flow(

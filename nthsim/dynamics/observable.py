@@ -149,10 +149,7 @@ class Own(Observable):
         Raises:
             Unrecorded: When it fails, or returns something else than it must.
         """
-        try:
-            values = np.asarray(real(self.name, self.fn(moment.model)))
-        except Exception as error:  # whatever a stranger's function raises
-            raise Unrecorded(f"{self.name} fails: {first_line(error)}") from error
+        values = np.asarray(real(self.name, self.fn(moment.model)))
         if values.shape != self.label.shape:
             raise Unrecorded(f"{self.name} has shape {values.shape}, not {self.label.shape}")
         return {self.name: values}
@@ -173,8 +170,11 @@ class Own(Observable):
         """
         moved = jax.tree.map(_moved, problem.theta)
         try:
-            values = self.evaluate(Moment(0.0, problem, moved, lambda: jnp.zeros(())))[self.name]
-            shown = " ".join(f"{value:.6g}" for value in values.ravel())
+            moment = Moment(0.0, problem, moved, lambda: jnp.zeros(()))
+            values = _evaluated(self, moment, {})[self.name].ravel()
+            # Six digits of the largest, so that rounding elsewhere does not count.
+            scale = np.abs(values).max(initial=0) or 1.0
+            shown = f"{scale:.5g} " + " ".join(f"{value:.5f}" for value in values / scale)
         except Unrecorded as error:
             shown = str(error)
         return f"{self.name} {json.dumps(self.label.facts())} {shown}"
@@ -197,8 +197,30 @@ class Recorder(eqx.Module):
             return {}
         moment, found = self.moment(t, state), {"record_ts": np.array(t)}
         for each in self.observables:
-            found |= each.evaluate(moment)
+            found |= _evaluated(each, moment, found)
         return found
+
+
+def _evaluated(
+    observable: Observable, moment: Moment, known: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """What an observable is at a moment.
+
+    Raises:
+        Unrecorded: When it fails, or is called what something else is.
+    """
+    try:
+        found = observable.evaluate(moment)
+        values = {name: np.asarray(value) for name, value in found.items()}
+    except Unrecorded:
+        raise
+    except Exception as error:  # whatever a stranger's class raises
+        raise Unrecorded(f"{observable.name} fails: {first_line(error)}") from error
+    own = isinstance(observable, TangentKernel)
+    for name in values:
+        if name in known or (name in TAKEN and not own):
+            raise Unrecorded(f"{observable.name} records {name}, which is there already")
+    return values
 
 
 def check_observables(record: Sequence[Observable], problem: Problem) -> None:
@@ -211,7 +233,7 @@ def check_observables(record: Sequence[Observable], problem: Problem) -> None:
     for each in record:
         try:
             if each.of_parameters:
-                each.evaluate(start)
+                _evaluated(each, start, {})
         except Unrecorded as error:
             raise ValueError(
                 f"`record` must hold functions that map a network to what they say, but {error}."

@@ -1,6 +1,7 @@
 r"""The first order in 1/m of training, in closed form."""
 
 import time
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -79,7 +80,7 @@ class Perturbation(Curve):
             f, kernel = _evaluated(start.problem, kernels, run)
         why = "first order in K^(3) and K^(4) at t = 0, that is in 1/width"
         name = "perturbation theory"
-        return run.evaluated(start.problem, f, lambda: kernel, name, why=why, clock=clock)
+        return run.evaluated(start.problem, f, kernel, name, why=why, clock=clock)
 
 
 def perturbation(
@@ -175,7 +176,7 @@ def _weights(rates: list[Array], tau: Float[Array, ""]) -> tuple[Array, Array]:
 
 def _evaluated(
     problem: Problem, kernels: tuple[Array, ...], run: Run
-) -> tuple[Float[Array, "T N_first"], Float[Array, "S N_first N"]]:
+) -> tuple[Float[Array, "T N_first"], Callable[[], Float[Array, "S N_first N"]]]:
     f, tangent, third, fourth = kernels
     N, y = tangent.shape[1], problem.residual.y.reshape(-1)
     rates, modes = jnp.linalg.eigh((tangent[:N] + tangent[:N].T) / 2)
@@ -186,9 +187,11 @@ def _evaluated(
     )
     driven = modes * start[None]  # the last slots, each met by the residual of a mode
     third, fourth = third @ driven, jnp.einsum("xbcd,ci,dj->xbij", fourth, driven, driven)
-    kernel = tangent[None]
-    if len(run.recorded_ts):
-        kernel = kernel + _kernels(third, fourth, rates, kernel_taus)
+    met = third, fourth  # before their first slots are turned
+
+    def kernel() -> Array:
+        return tangent[None] + _kernels(*met, rates, kernel_taus)
+
     third, fourth = (jnp.einsum("xb...,bi->xi...", k, driven) for k in (third, fourth))
     expansion = _Expansion(
         rates=rates,

@@ -128,10 +128,11 @@ class Run(eqx.Module):
         """That of what is compared with an exact flow: to where that was told to stop."""
         if not exact.stop.asked:
             return dataclasses.replace(self, until=Until())
-        label = f"to {exact.stop.t:.10g}"  # the same call may later come further
-        return dataclasses.replace(
-            self, ts=exact.ts, until=Until(), record_ts=exact.record_ts, label=label
-        )
+        label = f"{self.label} to {exact.stop.t:.10g}".strip()  # the call may later come further
+        ended = {"ts": exact.ts, "until": Until(), "label": label, "record_ts": exact.record_ts}
+        if exact.record_ts is None:
+            ended["record"] = ()
+        return dataclasses.replace(self, **ended)
 
     def integrated(
         self,
@@ -230,14 +231,17 @@ class Run(eqx.Module):
         return Checkpoint(Path(self.checkpoint) / f"{words.replace(' ', '-')}.ckpt", subject)
 
 
-def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = ()) -> Run:
-    """What a user handed in as a run, ready to begin: `usual` is recorded where nothing was said.
+def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = (), *, begins: bool = True) -> Run:
+    """What a user handed in as a run: `usual` is recorded where nothing was said.
+
+    Its folder is made if it `begins`.
 
     Raises:
         ValueError: When it is neither a `Run` nor save times, or its folder cannot be made.
     """
     found = run if isinstance(run, Run) else Run(run)
-    checkpoint_folder(found.checkpoint)
+    if begins:
+        checkpoint_folder(found.checkpoint)
     if found.record is not None:
         return found
     return dataclasses.replace(found, record=usual)
@@ -252,8 +256,8 @@ def check_everywhere(run: Run, what: str) -> None:
     others = [each.name for each in run.record or () if each.of_parameters]
     if others:
         raise ValueError(
-            f'`record` must hold nothing but "kernel" for {what}, which has no network of its own '
-            f"at later times, but holds {others[0]}."
+            f"`record` must hold nothing of a network's parameters for {what}, which has none at "
+            f"later times, but holds {others[0]}."
         )
 
 

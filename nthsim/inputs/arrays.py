@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, PyTree, Shaped
 
 from nthsim.inputs.integers import count, shown
-from nthsim.solvers.compiled import is_staged
+from nthsim.solvers.compiled import is_staged, is_traced
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> str:
@@ -107,6 +107,8 @@ def times(ts: object, name: str = "ts") -> Float64[np.ndarray, " T"]:
         ValueError: they are not one-dimensional, empty, not finite, negative, or does not
             increase strictly.
     """
+    if is_traced(ts):
+        raise ValueError(f"`{name}` must hold concrete times, but is traced here.")
     values = np.array(real(name, ts), dtype=np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(

@@ -182,7 +182,7 @@ def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, mo
     monkeypatch.setattr("nthsim.dynamics.start.Start.kernels", interrupted)
     assert main([*COMPARE, "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert said.err.endswith("nthsim: interrupted with 0 of 1 curves done\n")
+    assert said.err.endswith("nthsim: interrupted, with 0 of 1 curves done\n")
     assert "exact flow" in said.out
     assert len(nth.Comparison.load(tmp_path / "orders.nc").exact.ts) == 3
 

@@ -236,3 +236,13 @@ def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path):
     for name, one in again.curves.items():
         np.testing.assert_allclose(one.f, whole.curves[name].f, rtol=1e-12)
     assert jnp.allclose(again.exact.f, whole.exact.f)
+
+
+def test_rerun_computes_anew_what_a_checkpoint_has(data, tmp_path):
+    run = nth.Run(TS[:2], checkpoint=tmp_path)
+    study = nth.compare(NETWORKS["fcn"], data, (2,), run, certify=False)
+    seconds = study.exact.stats.seconds
+    assert (
+        nth.compare(NETWORKS["fcn"], data, (2,), run, certify=False).exact.stats.seconds == seconds
+    )
+    assert nth.rerun(study).exact.stats.seconds != seconds

@@ -45,7 +45,7 @@ def test_flow_is_kernel_regression(start):
     np.testing.assert_allclose(flow.f_test, expected[:, 3:], atol=1e-12)
     assert flow.method is not None
     np.testing.assert_allclose(flow.kernel[0], kernel[:3], rtol=1e-14)
-    assert flow.name == "limit kernel"
+    assert flow.name == nth.LimitKernel(start).key
     assert flow.solver == "closed form: constant kernel, quadratic loss"
     assert flow.method.startswith("tangent kernel of infinite width, from ")
 
@@ -78,3 +78,15 @@ def test_any_loss_is_integrated():
 
     expected = solve_ivp(field, ts, f, rtol=1e-10, atol=1e-12).y[:, -1]
     np.testing.assert_allclose(flow.f[-1], expected, rtol=1e-7)
+
+
+def test_limits_from_two_starts_are_two_curves_and_two_checkpoints(tmp_path):
+    net, run = FCN(4, 8, 1, key=jr.key(0)), nth.Run([0.0, 1.0], checkpoint=tmp_path)
+    curves = (nth.LimitKernel(), nth.LimitKernel("zero"))
+    study = nth.compare(net, studies.points(), curves, run, certify=False)
+    one, other = study.curves.values()
+    assert list(study.curves) == ["limit kernel", "limit kernel from zero"]
+    np.testing.assert_array_equal(other.f[0], 0.0)
+    assert np.abs(one.f[0]).min() > 0
+    again = nth.limit_flow(net, studies.points(), run, start="zero")
+    np.testing.assert_array_equal(again.f, other.f)

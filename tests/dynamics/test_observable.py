@@ -1,4 +1,4 @@
-"""Quantities of a user's own are recorded along exact flow: shown, drawn, saved and resumed."""
+"""Quantities of a user's own are recorded along runs: shown, drawn, saved and resumed."""
 
 import dataclasses
 import functools
@@ -248,3 +248,15 @@ def test_observable_of_the_kernel_is_recorded_along_every_dynamics(curve):
     np.testing.assert_allclose(found.records["sharpness"], known.records["sharpness"], rtol=1e-12)
     assert set(found.records) == {"sharpness"}
     assert "sharpness: " in str(found)
+
+
+class Clashing(Sharpness):
+    """Records under the name of something else."""
+
+    def evaluate(self, moment):
+        return {"f": np.zeros(3)}
+
+
+def test_observable_that_records_what_is_there_already_ends_the_run_in_a_sentence():
+    with pytest.raises(nth.SolveError, match="sharpness records f, which is there already"):
+        nth.gradient_flow(NET, DATA, nth.Run(TS, record=(Clashing(),)))
