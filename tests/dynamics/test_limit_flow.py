@@ -81,7 +81,8 @@ def test_any_loss_is_integrated():
 
 
 def test_limits_from_two_starts_are_two_curves_and_two_checkpoints(tmp_path):
-    net, run = FCN(4, 8, 1, key=jr.key(0)), nth.Run([0.0, 1.0], checkpoint=tmp_path)
+    net = FCN(4, 8, 1, key=jr.key(0))
+    run = nth.Run([0.0, 1.0], record=(), checkpoint=tmp_path)
     curves = (nth.LimitKernel(), nth.LimitKernel("zero"))
     study = nth.compare(net, studies.points(), curves, run, certify=False)
     one, other = study.curves.values()
