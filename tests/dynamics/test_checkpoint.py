@@ -80,6 +80,7 @@ def test_finished_run_is_read_and_not_computed(data, tmp_path):
     # What is computed ends after so short a time.
     again = flow(data, tmp_path, until=Until(seconds=1e-9))
     assert again.stop == first.stop
+    assert flow(data, until=Until(seconds=1e-9)).stop.reason == "seconds"
     np.testing.assert_array_equal(again.f, first.f)
     np.testing.assert_array_equal(again.kernel, first.kernel)
     assert eqx.tree_equal(again.model, first.model)
@@ -239,7 +240,7 @@ def test_comparison_goes_on_where_it_was_interrupted(data, tmp_path):
 
 
 def test_rerun_computes_anew_what_a_checkpoint_has(data, tmp_path):
-    run = nth.Run(TS[:2], checkpoint=tmp_path)
+    run = nth.Run(TS, checkpoint=tmp_path)
     nth.compare(NETWORKS["fcn"], data, (2,), run, certify=False)
     # What is computed ends after so short a time.
     run = dataclasses.replace(run, until=Until(seconds=1e-9))
