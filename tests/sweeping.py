@@ -118,4 +118,4 @@ if __name__ == "__main__":
 
     jax.config.update("jax_enable_x64", True)
     folder, log, seconds, *names = sys.argv[1:]
-    computed(Sleeper(log, float(seconds)), [Piece(name) for name in names], folder=folder)
+    computed(Sleeper(log, float(seconds)), [Piece(name) for name in names], folder=Path(folder))

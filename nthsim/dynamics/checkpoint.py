@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import time
 import warnings
 from pathlib import Path
@@ -17,7 +16,7 @@ from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import store_solver
 from nthsim.network.failures import first_line
 from nthsim.results.record import digest, network_digest
-from nthsim.results.whole_file import made_folder, replacing
+from nthsim.results.whole_file import replacing
 from nthsim.solvers.history import History
 from nthsim.solvers.integration import AbstractKeeper
 from nthsim.solvers.run import Integration
@@ -155,19 +154,6 @@ class Checkpoint(AbstractKeeper):
             f"`checkpoint` must hold whole files, but {self.path} cannot be used: "
             f"{first_line(error)}; delete it to start anew."
         )
-
-
-def checkpoint_folder(folder: object) -> Path | None:
-    """The folder, made if need be.
-
-    Raises:
-        ValueError: When it is no path, or cannot be made or written to.
-    """
-    if folder is None:
-        return None
-    if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"`checkpoint` must be the name of a folder, but is {folder!r}.")
-    return made_folder("checkpoint", Path(folder))
 
 
 def subject_of(

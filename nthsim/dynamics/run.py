@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.budget.size import Size, size_of
-from nthsim.dynamics.checkpoint import Checkpoint, checkpoint_folder, subject_of
+from nthsim.dynamics.checkpoint import Checkpoint, subject_of
 from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, labels_of
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
 from nthsim.results.terminal import Progress
+from nthsim.results.whole_file import made_folder
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.solution import Solution, Stats
@@ -62,6 +64,19 @@ def observables(record: object) -> tuple[Observable, ...] | None:
     return tuple(found)
 
 
+def folder(path: object) -> Path | None:
+    """What `checkpoint` names; None is none.
+
+    Raises:
+        ValueError: When it is no path.
+    """
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"`checkpoint` must be the name of a folder, but is {path!r}.")
+    return Path(path)
+
+
 class Run(eqx.Module):
     r"""When to look at a dynamics, how to step, when to stop, what to record, where to keep it.
 
@@ -94,7 +109,7 @@ class Run(eqx.Module):
     record_ts: Float[np.ndarray, " S"] | None = eqx.field(
         default=None, converter=lambda ts: None if ts is None else times(ts, "record_ts")
     )
-    checkpoint: str | Path | None = eqx.field(static=True, default=None)
+    checkpoint: Path | None = eqx.field(static=True, default=None, converter=folder)
     label: str = eqx.field(static=True, default="")
 
     def __check_init__(self):
@@ -228,7 +243,7 @@ class Run(eqx.Module):
         subject |= subject_of(problem, self.solver, self.ts, self.recorded_ts)
         subject |= {"dynamics": name, "method": method}
         words = " ".join(word for word in (name, method, self.label) if word)
-        return Checkpoint(Path(self.checkpoint) / f"{words.replace(' ', '-')}.ckpt", subject)
+        return Checkpoint(self.checkpoint / f"{words.replace(' ', '-')}.ckpt", subject)
 
 
 def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = (), *, begins: bool = True) -> Run:
@@ -240,8 +255,8 @@ def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = (), *, begins: bo
         ValueError: When it is neither a `Run` nor save times, or its folder cannot be made.
     """
     found = run if isinstance(run, Run) else Run(run)
-    if begins:
-        checkpoint_folder(found.checkpoint)
+    if begins and found.checkpoint is not None:
+        made_folder("checkpoint", found.checkpoint)
     if found.record is not None:
         return found
     return dataclasses.replace(found, record=usual)

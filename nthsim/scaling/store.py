@@ -198,27 +198,25 @@ class Store:
             shutil.rmtree(part.parent, ignore_errors=True)
 
 
-def opened(folder: str | os.PathLike[str], subject: dict[str, Any], names: Sequence[str]) -> Store:
+def opened(folder: Path, subject: dict[str, Any], names: Sequence[str]) -> Store:
     """The store in a folder, which is made if need be, with these cells in its manifest.
 
     Raises:
         ValueError: When it holds another study, is damaged or cannot be written to.
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"`checkpoint` must be the name of a folder, but is {folder!r}.")
-    store = Store(made_folder("checkpoint", Path(folder)), subject)
+    store = Store(made_folder("checkpoint", folder), subject)
     store.enter(names)
     return store
 
 
-def stored_subject(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def stored_subject(folder: Path) -> dict[str, Any]:
     """The subject of what a folder holds; empty where it holds no sweep yet.
 
     Raises:
         ValueError: As in `read_manifest`.
     """
-    there = (Path(folder) / MANIFEST).exists()
-    return read_manifest(Path(folder))["subject"] if there else {}
+    there = (folder / MANIFEST).exists()
+    return read_manifest(folder)["subject"] if there else {}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

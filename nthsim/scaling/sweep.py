@@ -1,9 +1,9 @@
 """Many cells of one study, computed once each: kept in a folder, and handed to a cluster."""
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -70,7 +70,7 @@ def computed(
     study: AnyStudy,
     cells: Sequence[AnyCell],
     *,
-    folder: str | os.PathLike[str] | None = None,
+    folder: Path | None = None,
     cluster: Any = None,
     progress: bool = True,
 ) -> list[Record]:

@@ -198,7 +198,7 @@ def _chunk(wanted: object, fits: int, seeds: int, begun: int | None) -> int:
     return chunk
 
 
-def _begun(folder: str | Path | None) -> int | None:
+def _begun(folder: Path | None) -> int | None:
     """The chunk that a folder was begun with: going on does not depend on what memory is free."""
     return None if folder is None else stored_subject(folder).get("chunk")
 

@@ -79,9 +79,6 @@ class ThisProcess(AbstractWorkers):
 #: The most cells in the scheduler's hands; each claim is an open file.
 MOST = 200
 
-#: Seconds that a scheduler has to answer.
-PATIENCE = 20
-
 
 class Cluster(AbstractWorkers):
     """Workers of a Dask scheduler.
@@ -176,7 +173,7 @@ def _connected(cluster: Any) -> tuple[Any, bool]:
         return cluster, True
     address = _address(cluster)
     try:
-        return distributed.Client(address, timeout=PATIENCE, set_as_default=False), False
+        return distributed.Client(address, set_as_default=False), False
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise ValueError(

@@ -1,6 +1,7 @@
 """The command: what it prints, writes and returns; mistakes are in test_user_mistakes.py."""
 
 import dataclasses
+import functools
 import re
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
+from failing import failing
 
 import nthsim as nth
 from nthsim.cli import settings
-from nthsim.cli.made import drawn_model, made_data
+from nthsim.cli.made import MODELS, drawn_model, made_data
 from nthsim.cli.main import main, parsed
 from nthsim.cli.toml import NAMES, PLACES, as_toml
 from nthsim.dynamics.hierarchy import METHODS
@@ -40,6 +42,31 @@ def _double():
     """The command sets JAX's precision, as it owns its process; here it does not."""
     yield
     jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Puts a network that fails behind --model; see tests/failing.py."""
+
+    def put(error, after=-1):
+        kind = failing(error, after)
+        monkeypatch.setitem(MODELS, "fcn", kind)
+        return kind
+
+    return put
+
+
+@pytest.fixture
+def calls(network, capsys):
+    """How often a command calls the network, whether it ends well or not."""
+
+    def count(words):
+        kind = network(None)
+        main(words)
+        capsys.readouterr()
+        return len(kind.calls)
+
+    return count
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +202,10 @@ def test_run_that_fails_keeps_and_shows_what_it_has(tmp_path, capsys):
     assert len(nth.Comparison.load(tmp_path / "orders.nc").exact.ts) == 1
 
 
-def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, monkeypatch):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("nthsim.dynamics.start.Start.kernels", interrupted)
-    assert main([*COMPARE, "--out", str(tmp_path)]) == 1
+def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, network, calls):
+    words = [*COMPARE, "--no-certify"]
+    network(KeyboardInterrupt, after=calls(words) - 1)  # the last is for the kernels of order 2
+    assert main([*words, "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert said.err.endswith("nthsim: interrupted, with 0 of 1 curves done\n")
     assert "exact flow" in said.out
@@ -190,13 +215,11 @@ def test_interrupted_comparison_keeps_and_shows_what_it_has(tmp_path, capsys, mo
 @pytest.mark.parametrize(
     ("error", "why"), [(KeyboardInterrupt, "interrupted"), (MemoryError, "out of memory")]
 )
-def test_kernels_that_end_early_keep_those_that_are_done(error, why, tmp_path, capsys, monkeypatch):
-    def interrupted(model, x, order):
-        if order == 3:
-            raise error
-        return nth.kernel(model, x, order)
-
-    monkeypatch.setattr("nthsim.cli.commands.kernel", interrupted)
+def test_kernels_that_end_early_keep_those_that_are_done(
+    error, why, tmp_path, capsys, network, calls
+):
+    # One call more, as the network is looked at before it is taken apart.
+    network(error, after=calls(["kernels", *SMALL, "--orders", "2"]) + 1)
     words = ["kernels", *SMALL, "--out", str(tmp_path)]
     assert main(words) == 1
     assert capsys.readouterr().err.endswith(f"nthsim: {why} after 1 of 3 kernels\n")
@@ -204,11 +227,8 @@ def test_kernels_that_end_early_keep_those_that_are_done(error, why, tmp_path, c
         assert set(kernels.files) == {"K2", "x", "y"}
 
 
-def test_interrupt_with_nothing_computed_is_no_traceback(capsys, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("nthsim.cli.commands.made_data", interrupted)
+def test_interrupt_with_nothing_computed_is_no_traceback(capsys, network):
+    network(KeyboardInterrupt)
     assert main(COMPARE) == 1
     assert capsys.readouterr().err == "nthsim: interrupted; there was nothing to keep\n"
 
@@ -323,11 +343,8 @@ def test_version_is_told(capsys):
     assert capsys.readouterr().out == f"nthsim {version('nthsim')}\n"
 
 
-def test_unforeseen_error_is_one_line_unless_its_traceback_is_wanted(capsys, monkeypatch):
-    def failing(*args):
-        raise RuntimeError("first line\nsecond line")
-
-    monkeypatch.setattr("nthsim.cli.commands.made_data", failing)
+def test_unforeseen_error_is_one_line_unless_its_traceback_is_wanted(capsys, network, monkeypatch):
+    network(RuntimeError("first line\nsecond line"))
     monkeypatch.delenv("NTHSIM_TRACEBACK", raising=False)
     assert main(COMPARE) == 1
     assert capsys.readouterr().err == "nthsim: failed: RuntimeError: first line second line\n"
@@ -337,11 +354,8 @@ def test_unforeseen_error_is_one_line_unless_its_traceback_is_wanted(capsys, mon
 
 
 @pytest.mark.parametrize("error", [MemoryError("too much"), RuntimeError("RESOURCE_EXHAUSTED: x")])
-def test_memory_that_runs_out_is_one_line(error, capsys, monkeypatch):
-    def failing(*args):
-        raise error
-
-    monkeypatch.setattr("nthsim.cli.commands.made_model", failing)
+def test_memory_that_runs_out_is_one_line(error, capsys, network, monkeypatch):
+    network(error)
     monkeypatch.delenv("NTHSIM_TRACEBACK", raising=False)
     assert main(COMPARE) == 1
     assert capsys.readouterr().err == f"nthsim: out of memory: {type(error).__name__}: {error}\n"
@@ -351,12 +365,13 @@ def test_memory_that_runs_out_is_one_line(error, capsys, monkeypatch):
 def undrawn(monkeypatch):
     """A width whose weights no test could hold; the command must not try."""
 
-    def drawing(key, out_size, in_size):
+    @functools.wraps(FCN)
+    def drawing(*, key, **settings):
         with pytest.raises(jax.errors.TracerArrayConversionError):
             np.asarray(jax.random.key_data(key))
-        return jax.numpy.zeros((out_size, in_size))
+        return FCN(key=key, **settings)
 
-    monkeypatch.setattr("nthsim.models.layers.resolve", lambda init: drawing)
+    monkeypatch.setitem(MODELS, "fcn", drawing)
     return ["--width", "60000", "--data", "sphere:3", "--memory", "1GB"]
 
 
@@ -375,10 +390,10 @@ def test_weights_beyond_memory_are_refused_before_they_are_drawn(name, undrawn, 
     )
 
 
-def test_kernels_compute_nothing_when_one_does_not_fit(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("nthsim.cli.commands.kernel", None)
-    words = ["kernels", *SMALL, "--n-train", "16", "--orders", "2", "3", "9", "--memory", "400MB"]
-    assert main([*words, "--out", str(tmp_path)]) == 2
+def test_kernels_compute_nothing_when_one_does_not_fit(tmp_path, capsys, calls):
+    words = ["kernels", *SMALL, "--n-train", "16", "--memory", "400MB", "--out", str(tmp_path)]
+    assert calls([*words, "--orders", "2", "3", "9"]) == calls([*words, "--orders", "9"])
+    assert main([*words, "--orders", "2", "3", "9"]) == 2
     line = "nthsim: `--orders` must be at most 6 for n = 16 here, but is 9: "
     assert capsys.readouterr().err.startswith(line)
     assert not list(tmp_path.iterdir())

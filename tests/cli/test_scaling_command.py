@@ -119,7 +119,7 @@ def test_damaged_cell_is_named_in_one_sentence(saved, tmp_path, capsys):
 
 
 def test_interrupted_sweep_tells_where_it_is_and_is_shown_so(tmp_path, monkeypatch, capsys):
-    def interrupted(self, cell):
+    def interrupted(self, cell):  # as planning calls the network too
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Study, "compute", interrupted)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sweeping import Sleeper, contents, pieces, same
 
-from nthsim.scaling import workers
 from nthsim.scaling.sweep import SweepError, computed
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 
@@ -103,9 +103,11 @@ def test_finished_sweep_needs_no_cluster(study, tmp_path):
         (3, r"`cluster` must be the address of a scheduler such as .*, but is '3'"),
     ],
 )
-def test_no_cluster_is_refused_in_a_sentence(cluster, sentence, study, monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 0.5)
-    with pytest.raises(ValueError, match=sentence):
+def test_no_cluster_is_refused_in_a_sentence(cluster, sentence, study):
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "500ms"}),
+        pytest.raises(ValueError, match=sentence),
+    ):
         computed(study, pieces(1), cluster=cluster)
 
 
