@@ -6,12 +6,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from failing import failing
 
 import nthsim as nth
-from nthsim.comparison.certificate import SlopeWarning, certified
-from nthsim.dynamics.problem import pose
-from nthsim.dynamics.run import problem_size
-from nthsim.dynamics.start import Start
+from nthsim.comparison.certificate import SlopeWarning
 from nthsim.inputs.loss import JumpingLossWarning
 from nthsim.models import FCN, ResNet
 
@@ -125,17 +123,14 @@ def test_order_that_did_not_reach_small_times_has_no_slope_and_says_why():
     assert verdict.startswith("order 3: no slope, as it was not integrated")
 
 
-def test_interrupt_is_passed_on(monkeypatch):
-    model = FCN(4, 6, 1, key=jr.key(9))
-    problem = pose(model, data(), nth.squared_error)
-    order = nth.Order(2, method="dense").settled(problem_size(problem))
+def test_interrupt_is_passed_on_whenever_it_comes():
+    def computed(kind):
+        nth.certificate(kind(4, 6, 1, key=jr.key(9)), data(), (nth.Order(2, method="dense"),))
+        return len(kind.calls)
 
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("nthsim.solvers.run.advance", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        certified(Start(problem, progress=False), [order], progress=False)
+    for after in range(computed(failing(None))):
+        with pytest.raises(KeyboardInterrupt):
+            computed(failing(KeyboardInterrupt, after))
 
 
 def test_single_precision_is_refused():

@@ -1,6 +1,5 @@
 """A cell measures what single runs of its networks show, seed by seed."""
 
-import dataclasses
 import functools
 import json
 import re
@@ -11,12 +10,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from failing import failing
 from studies import TS, points, scalar
 
 import nthsim as nth
 from nthsim.models import FCN, ResNet
 from nthsim.scaling.cells import Cell, Study
-from nthsim.scaling.population import Population
 from nthsim.solvers import Auto
 
 LOOSE = Auto(rtol=1e-5)
@@ -137,12 +136,15 @@ def test_seeds_with_gaps_are_told_apart_by_name():
     assert all(re.fullmatch("fcn-6-seeds-0-4-[0-9a-f]{8}", name) for name in names)
 
 
-def test_interrupted_run_makes_no_cell(monkeypatch):
-    stop = dataclasses.replace(_flow().stop, reason="interrupt")
-    cut = dataclasses.replace(_flow(), stop=stop)
-    monkeypatch.setattr(Population, "flow", lambda *arguments: cut)
-    with pytest.raises(KeyboardInterrupt):
-        _study().compute(Cell("FCN", 6, (0, 3)))
+def test_interrupted_run_makes_no_cell():
+    def computed(kind):
+        families = {"FCN": lambda width, key: kind(4, width, 1, key=key)}
+        _study(families=families, orders=(), kernels=2).compute(Cell("FCN", 6, (0, 3)))
+        return len(kind.calls)
+
+    for after in range(computed(failing(None))):
+        with pytest.raises(KeyboardInterrupt):
+            computed(failing(KeyboardInterrupt, after))
 
 
 def _flow():
