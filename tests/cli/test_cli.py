@@ -331,6 +331,7 @@ assert not {"jax", "matplotlib", "scipy", "xarray"} & set(sys.modules)
 
 
 def test_mistake_that_is_not_explained_is_one_line_too(capsys, monkeypatch):
+    # As if it were none that is known: each that was found since then is explained.
     monkeypatch.setattr("nthsim.cli.main.explained", lambda words: None)
     assert main(["flow", "--width", "many"]) == 2
     assert re.fullmatch(

@@ -184,7 +184,7 @@ def test_memory_is_no_more_than_a_container_leaves(version, tmp_path, monkeypatc
     assert container_memory(tmp_path) == 300_000
     parts.write_text(f"anon 1\n{cache} 200000\n")
     assert container_memory(tmp_path) == 500_000
-    monkeypatch.setattr("nthsim.inputs.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("nthsim.inputs.memory.CGROUP", tmp_path)  # only a system has its own
     if jax.devices()[0].platform == "cpu":
         assert available() == 500_000
     usage.write_text("2000000\n")

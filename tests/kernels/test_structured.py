@@ -184,7 +184,7 @@ def test_auto_leaves_modules_alone_whose_parameters_are_elsewhere(x):
 
 
 def test_auto_says_what_keeps_a_large_kernel_from_being_taken_apart(x, monkeypatch):
-    monkeypatch.setattr("nthsim.kernels.work.QUICK", 1)
+    monkeypatch.setattr("nthsim.kernels.work.QUICK", 1)  # as if it were large
     one, other = (eqx.nn.Linear(D, D, key=key) for key in jr.split(jr.key(6)))
     hidden = Unsuited(one, other, "scan")
     for model, piece in ((cell(), r"`model\.cell\.weight_[ih]h`"), (hidden, r"`model\.linear`")):
