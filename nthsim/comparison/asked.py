@@ -154,15 +154,17 @@ def named_curve(text: str) -> Curve:
     """
     word, _, number = text.partition("-")
     kind = CURVES.get(word)
-    numbered = kind is not None and any(f.type in (int, float) for f in dataclasses.fields(kind))
+    numbered = kind is not None and _numbered(kind)
     if kind in (None, Order) or numbered != _is_number(number):
-        words = [
-            f"{name}-1" if any(f.type in (int, float) for f in dataclasses.fields(kind)) else name
-            for name, kind in CURVES.items()
-            if kind is not Order
-        ]
+        others = {name: other for name, other in CURVES.items() if other is not Order}
+        words = [f"{name}-1" if _numbered(other) else name for name, other in others.items()]
         raise ValueError(f"`curves` must be words such as {', '.join(words)}, but one is {text!r}.")
     return kind(*([int(number) if number.isdecimal() else float(number)] if numbered else []))
+
+
+def _numbered(kind: type[Curve]) -> bool:
+    """Whether a number tells curves of a kind apart."""
+    return any(field.type in (int, float) for field in dataclasses.fields(kind))
 
 
 def _is_number(text: str) -> bool:

@@ -55,20 +55,23 @@ class Comparison(eqx.Module):
     recorded: tuple[str, ...] = ()
     origin: dict[str, Any] = eqx.field(default_factory=origin)
 
-    def curve(self, which: int | str | Curve) -> Trajectory:
+    def curve(self, which: int | np.integer | str | Curve) -> Trajectory:
         """The trajectory of a curve: by its order, by itself, such as `Taylor(1)`, or by its key.
 
         Raises:
             ValueError: When it was not compared.
         """
-        key = f"order {which}" if isinstance(which, int) else which
-        found = self.curves.get(key.key if isinstance(key, Curve) else key)
+        if isinstance(which, Curve):
+            key = which.key
+        else:
+            key = which if isinstance(which, str) else f"order {which}"
+        found = self.curves.get(key)
         if found is None:
             listed = ", ".join(self.curves)
             raise ValueError(f"`which` must be one of {listed}, but is {which!r}.")
         return found
 
-    def errors(self, which: int | str | Curve) -> Errors:
+    def errors(self, which: int | np.integer | str | Curve) -> Errors:
         """The errors of a curve against exact flow, over time."""
         return errors(self.curve(which), self.exact)
 
@@ -135,14 +138,8 @@ class Comparison(eqx.Module):
             ValueError: When `path` has another suffix, or cannot be written.
         """
         from nthsim.comparison.panels import panels
-        from nthsim.results.figure import (  # here, as matplotlib is slow to import
-            check_suffix,
-            draw,
-            save,
-        )
+        from nthsim.results.figure import plotted  # here, as matplotlib is slow to import
 
-        if path is not None:
-            check_suffix(path)
         shown = panels(
             self.exact,
             self._in_order(),
@@ -152,10 +149,7 @@ class Comparison(eqx.Module):
             bounds=self.bounds,
             broken=self._broken(),
         )
-        figure = draw(shown, title="\n".join(self._heading()[:2]))
-        if path is not None:
-            save(figure, path)
-        return figure
+        return plotted(shown, title="\n".join(self._heading()[:2]), path=path)
 
     def __str__(self) -> str:
         """What was compared, and what came out, in tables of at most 100 columns."""

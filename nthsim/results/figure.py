@@ -110,18 +110,32 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
     return figure
 
 
+def plotted(panels: Sequence[Panel], *, title: str, path: str | os.PathLike[str] | None) -> Figure:
+    """Draw panels, and write them where a path says so; a bad suffix is refused before all else.
+
+    Raises:
+        ValueError: As in `save`.
+    """
+    if path is not None:
+        _check_suffix(path)
+    figure = draw(panels, title=title)
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure in the format that the suffix names, whole or not at all.
 
     Raises:
         ValueError: When the suffix is none of `FORMATS`, or the file cannot be written.
     """
-    check_suffix(path)
+    _check_suffix(path)
     with replacing(path) as part:
         figure.savefig(part, dpi=DPI)
 
 
-def check_suffix(path: str | os.PathLike[str]) -> None:
+def _check_suffix(path: str | os.PathLike[str]) -> None:
     """Refuse the name of a file in no known format.
 
     Raises:

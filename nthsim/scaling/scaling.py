@@ -194,21 +194,12 @@ class Scaling(eqx.Module):
         Raises:
             ValueError: When `path` has another suffix, or cannot be written.
         """
-        from nthsim.results.figure import (  # here, as matplotlib is slow to import
-            check_suffix,
-            draw,
-            save,
-        )
+        from nthsim.results.figure import plotted  # here, as matplotlib is slow to import
         from nthsim.scaling.panels import panels
 
-        if path is not None:
-            check_suffix(path)
         middles = f"medians and quartiles over {self._seeds()}"
         title = "\n".join([*self.heading()[:-1], f"{middles}; {self._span()}"])
-        figure = draw(panels(self._by_family(), self.axis), title=title)
-        if path is not None:
-            save(figure, path)
-        return figure
+        return plotted(panels(self._by_family(), self.axis), title=title, path=path)
 
     def __str__(self) -> str:
         """What was measured, and what came out."""

@@ -87,7 +87,7 @@ def width_scaling(
     sizes, run = checked_integers("widths", widths, 1), _explicit(run)
     wanted = {"kernels": kernels, "loss": loss, "chunk": sweep.chunk}
     study = _study("width", make_model, data, sizes, seeds, orders, run, **wanted)
-    return _scaled(study, swept(study, run, sweep, progress=progress))
+    return _measured(study, run, sweep, progress=progress)
 
 
 def depth_scaling(
@@ -128,7 +128,7 @@ def depth_scaling(
     sizes, run = checked_integers("depths", depths, 1), _explicit(run)
     wanted = {"kernels": kernels, "loss": loss, "chunk": sweep.chunk}
     study = _study("depth", make_model, data, sizes, seeds, orders, run, **wanted)
-    return _scaled(study, swept(study, run, sweep, progress=progress))
+    return _measured(study, run, sweep, progress=progress)
 
 
 def _explicit(run: Run | ArrayLike) -> Run:
@@ -144,13 +144,6 @@ def _explicit(run: Run | ArrayLike) -> Run:
     for name in (name for name, is_given in given.items() if is_given):
         raise ValueError(f"`{name}` must be left out for a study over sizes, but is given.")
     return dataclasses.replace(found, record=("kernel",))
-
-
-def swept(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> list[Record]:
-    """The records of all cells."""
-    return computed(
-        study, study.cells(), folder=run.checkpoint, cluster=sweep.cluster, progress=progress
-    )
 
 
 def _study(
@@ -242,9 +235,12 @@ def _seeds(seeds: object) -> tuple[int, ...]:
     return tuple(range(count("seeds", seeds, 1)))
 
 
-def _scaled(study: Study, records: Sequence[Record]) -> Scaling:
-    """Put the rows of all cells together."""
+def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scaling:
+    """Compute all cells, and put their rows together."""
     cells = study.cells()
+    records = computed(
+        study, cells, folder=run.checkpoint, cluster=sweep.cluster, progress=progress
+    )
     place = (len(study.families), len(study.sizes), -1)
     per_size = len(cells) // (place[0] * place[1])
     groups = [records[i : i + per_size] for i in range(0, len(records), per_size)]
