@@ -84,7 +84,7 @@ class Certificate(eqx.Module):
         """One line per order, and one for each slope that is not near it."""
         lines = ["small-time certificate: error of f ~ t^slope"]
         for p, slope, (low, high) in zip(self.orders, self.slopes, self.windows, strict=True):
-            fitted = f"{slope:.3f}  (t = {low:.2e} to {high:.2e})"
+            fitted = f"{slope:.2f}  (t = {low:.2e} to {high:.2e})"
             lines.append(f"  order {p}: {fitted if np.isfinite(slope) else 'below rounding'}")
         return "\n".join([*lines, *map(wrapped, self.verdicts())])
 

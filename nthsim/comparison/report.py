@@ -59,7 +59,8 @@ def error_table(
             for i, at in ((0, worst), (2, -1)):
                 numbers[i] += MARK if low[at] >= e.train_rms[at] and e.ts[at] > 0 else ""
         solving = [scientific(_largest(low))] if floors else []
-        slope = f"{fixed(slopes.get(name), 3)}{WRONG * (name in broken)}"
+        # Two digits, as rounding moves the third from run to run.
+        slope = f"{fixed(slopes.get(name), 2)}{WRONG * (name in broken)}"
         rows.append([name, *numbers, slope, *solving])
     caption = f"{CAPTION}{AUDITED}" if floors else CAPTION
     return f"{caption}\n{table(rows)}"
