@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.inputs.arrays import finite, real
-from nthsim.network.constants import constant, is_constant, tied, trained
 from nthsim.network.network import Network, output_shape, precision
 from nthsim.network.split import split
+from nthsim.network.trained import constant, is_constant, tied, trained
 from nthsim.results.terminal import table, wrapped
 
 
@@ -78,7 +78,7 @@ def parameters(model: PyTree, x: Float[Array, "n ..."] | None = None) -> Paramet
         ValueError: When an argument is not as above.
 
     Warns:
-        nthsim.network.constants.TiedWeightsWarning: When one array stands in two places.
+        nthsim.network.trained.TiedWeightsWarning: When one array stands in two places.
     """
     network, theta = split(model)
     reached = None if x is None else _reached(network, theta, x)

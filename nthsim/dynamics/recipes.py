@@ -16,8 +16,8 @@ from nthsim.budget.size import STAGES
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import LOSSES, Loss, loss_name
 from nthsim.models import MODELS
-from nthsim.network.constants import trained
 from nthsim.network.network import parameter_count, precision
+from nthsim.network.trained import trained
 from nthsim.results.record import Record, fingerprint
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit

@@ -12,9 +12,9 @@ from jaxtyping import Array, PyTree
 
 from nthsim.models.plain import PLAIN
 from nthsim.network.alike import nodes, originals
-from nthsim.network.constants import stopped
 from nthsim.network.failures import first_line
 from nthsim.network.program import Evaluation, asked_once, program
+from nthsim.network.trained import stopped
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
 
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from nthsim.network.constants import trained, warn_of_tied
 from nthsim.network.network import Network
 from nthsim.network.same_functions import alike, hint
+from nthsim.network.trained import trained, warn_of_tied
 
 
 def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Array]]:

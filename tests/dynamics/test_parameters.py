@@ -11,9 +11,9 @@ import pytest
 
 import nthsim as nth
 from nthsim.cli.main import main
-from nthsim.network.constants import TiedWeightsWarning
 from nthsim.network.network import parameter_count
 from nthsim.network.split import split
+from nthsim.network.trained import TiedWeightsWarning
 from nthsim.results.record import network_digest
 from nthsim.scaling.population import population
 
