@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
 #: Numbers that gradients of single samples, formed together, may take.
 TOGETHER = 2**22
@@ -14,7 +14,7 @@ def velocity(
     function: Callable[[PyTree[Array], Array], Array],
     state: PyTree[Array],
     direction: PyTree[Array],
-    x: Float[Array, "n ..."],
+    x: Real[Array, "n ..."],
     *,
     forward: bool,
 ) -> Float[Array, " N"]:

@@ -370,7 +370,7 @@ MISTAKES = [
     Mistake(
         "softmax of a scalar",
         lambda: flow(loss=nth.softmax_cross_entropy),
-        r"`softmax_cross_entropy` must get at least two outputs",
+        r"`y` must hold a row of probabilities per input for `softmax_cross_entropy`, but holds",
     ),
     Mistake("targets", lambda: flow(VECTOR), r"`squared_error` must compare outputs and targets"),
     Mistake(

@@ -40,7 +40,7 @@ from nthsim.inputs.loss import LOSSES, squared_error
 from nthsim.inputs.memory import available, memory_limit, readable
 from nthsim.kernels.kernel import kernel
 from nthsim.kernels.work import check_kernels
-from nthsim.results.terminal import scientific, table
+from nthsim.results.terminal import fixed, scientific, table
 from nthsim.results.whole_file import made_folder, replacing
 from nthsim.scaling.scaling import Scaling
 from nthsim.scaling.store import MANIFEST
@@ -250,10 +250,14 @@ def _write(path: Path, text: str) -> None:
 
 def _shown(flow: Trajectory) -> str:
     """A trajectory's summary, and its losses at a few times."""
-    rows = [["t", "train loss", "test loss"]]
+    columns = {"train loss": flow.loss, "test loss": flow.test_loss}
+    if flow.accuracy is not None:
+        columns |= {"train acc.": flow.accuracy, "test acc.": flow.test_accuracy}
+    rows = [["t", *columns]]
     for i in np.unique(np.linspace(0, len(flow.ts) - 1, ROWS).astype(int)) if len(flow.ts) else ():
-        test = None if flow.test_loss is None else float(flow.test_loss[i])
-        rows.append([f"{flow.ts[i]:g}", scientific(float(flow.loss[i]), 3), scientific(test, 3)])
+        values = [None if each is None else float(each[i]) for each in columns.values()]
+        row = [*(scientific(each, 3) for each in values[:2]), *(fixed(a, 3) for a in values[2:])]
+        rows.append([f"{flow.ts[i]:g}", *row])
     return f"{flow}\n\n{table(rows)}"
 
 

@@ -164,7 +164,9 @@ def made_data(settings: Common) -> Dataset:
     n, t, seed = settings.n_train, settings.n_test, settings.seed
     if is_file(settings.data):
         with called(path="data"):
-            return _flat(load_data(settings.data, n_train=n, n_test=t))
+            return _flat(load_data(settings.data, n_train=n, n_test=t, labels=settings.labels))
+    if settings.labels:
+        raise ValueError(f"`labels` must be of a file, but `data` is {settings.data!r}.")
     name, _, detail = settings.data.partition(":")
     numbers = [part.strip() for part in detail.split(",")] if detail else []
     if all(part.isdecimal() for part in numbers):
@@ -183,7 +185,8 @@ def made_data(settings: Common) -> Dataset:
 def _flat(data: Dataset) -> Dataset:
     """The same with each input in one row, as the networks here take them."""
     test = None if data.x_test is None else data.x_test.reshape(data.n_test, -1)
-    return Dataset(data.x.reshape(data.n, -1), data.y, test, data.y_test)
+    x = data.x.reshape(data.n, -1)
+    return Dataset(x, data.y, test, data.y_test, classes=data.classes)
 
 
 def made_times(settings: Solved) -> np.ndarray:

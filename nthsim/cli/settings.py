@@ -55,6 +55,8 @@ class Common:
     readout_scale: float = 1.0
     """The standard deviation of the initial readout weights; 0 is allowed."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA", help=DATA)] = "digits:3,8"
+    labels: bool = False
+    """Whether the targets of a file are the names of classes, integers or words."""
     n_train: int = 16
     """The number of training points."""
     n_test: int = 16

@@ -26,7 +26,7 @@ from nthsim.dynamics.run import OBSERVABLES, Run
 from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
-from nthsim.network.network import precision
+from nthsim.network.network import taken
 from nthsim.network.split import split
 from nthsim.results.netcdf import decoding, read, write
 from nthsim.results.record import Record, arrays_of, fingerprint
@@ -93,7 +93,7 @@ def _check_model(asked: Asked, exact: Trajectory) -> None:
     model, f = (asked.model, exact.f[0]) if first else (exact.model, exact.f[-1])
     network, theta = split(model)
     with jax.default_matmul_precision("highest"):
-        found = network(theta, asked.data.x.astype(precision(theta)))
+        found = network(theta, taken(network, theta, asked.data.x))
     if _apart(np.asarray(found), f):
         when = "at t = 0" if first else "at the end"
         raise ValueError(f"`model` must be the one of the file, but has other outputs {when}.")
@@ -115,6 +115,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
     """What was asked for besides model, data and save times."""
     run = asked.run
     return {
+        "classes": list(asked.data.classes),
         "loss": store_loss(asked.loss),
         "curves": [facts_of(curve) for curve in asked.curves],
         "solver": store_solver(run.solver),
@@ -169,7 +170,7 @@ def _decoded(root: Record, groups: dict[str, Record]) -> dict[str, Any]:
     if slopes is not None:
         certificate = Certificate(orders=tuple(slopes.facts["orders"]), **slopes.arrays)
     return {
-        "asked": _asked(facts["asked"], restore_data(data), ts),
+        "asked": _asked(facts["asked"], restore_data(data, facts["asked"]["classes"]), ts),
         "about": groups["parameters"].facts["description"],
         "exact": from_record(groups["exact"]),
         "curves": {name: from_record(groups[_group(name)]) for name in facts["curves"]},

@@ -63,8 +63,8 @@ class Asked(eqx.Module):
                 does not fit into memory.
         """
         if self.audit:
-            _check_audit(self.run, problem.x.dtype)
-        size, certified = problem_size(problem, self.run), self.certified(problem.x.dtype)
+            _check_audit(self.run, problem.dtype)
+        size, certified = problem_size(problem, self.run), self.certified(problem.dtype)
         if self.bounds:
             check_quadratic(problem.residual.loss, "bounds")
             check_perturbation(size)

@@ -146,8 +146,8 @@ def certificate(
     if not curves:
         raise ValueError(f"`orders` must hold an order, but is {orders!r}.")
     problem = pose(model, data, loss).without_test_points()
-    if problem.x.dtype != jnp.float64:
-        raise ValueError(f"`model` must be in float64 to be certified, but is {problem.x.dtype}.")
+    if problem.dtype != jnp.float64:
+        raise ValueError(f"`model` must be in float64 to be certified, but is {problem.dtype}.")
     size = problem_size(problem)
     for curve in curves:
         curve.check_memory(size)

@@ -185,7 +185,7 @@ class _Bench:
             self._put(bounds=bounded(problem, asked.model, self.study.exact, kernels))
         orders = [curve for curve in curves if isinstance(curve, Order)]
         fitted = [order for order in orders if asked.certify or order.rank]
-        if fitted and asked.certified(problem.x.dtype):
+        if fitted and asked.certified(problem.dtype):
             self._put(certificate=certified(self.start, fitted, progress=self.progress))
 
     def _put(self, **changes: object) -> None:

@@ -134,7 +134,7 @@ def plan(
     chosen = checked_curves(curves)
     run = checked_run(run, ("kernel",), begins=False)
     problem = pose(model, data, loss)
-    size, precision, free = problem_size(problem, run), problem.x.dtype.name, available(memory)
+    size, precision, free = problem_size(problem, run), problem.dtype.name, available(memory)
     certified = precision == "float64"
     with memory_limit(free):
         needs = (flow_needs(size), *(curve.needs(size) for curve in chosen))

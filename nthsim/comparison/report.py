@@ -71,20 +71,23 @@ def work_table(trajectories: Mapping[str, Trajectory], kernels: Mapping[str, flo
 
     `kernels` holds the seconds spent on the kernels that a dynamics starts from, outside `seconds`.
     """
+    told = any(run.accuracy is not None for run in trajectories.values())
     heads = (
         "to t =",
-        "train loss",
-        "test loss",
+        *(("train loss", "acc.", "test loss", "acc.") if told else ("train loss", "test loss")),
         "steps",
         "rejected",
         "right-hand sides",
-        "seconds",
+        "run s",
         "kernels s",
     )
     rows = [["", *heads]]
     for label, run in trajectories.items():
         reached = f"{run.ts[-1]:g}" if len(run.ts) else "-"
         losses = [scientific(_last(loss), 3) for loss in (run.loss, run.test_loss)]
+        if told:
+            parts = [fixed(_last(part), 3) for part in (run.accuracy, run.test_accuracy)]
+            losses = [losses[0], parts[0], losses[1], parts[1]]
         s = run.stats
         work = [str(s.steps), str(s.rejected), str(s.evaluations), fixed(s.seconds, 2)]
         work.append(fixed(kernels.get(label), 2))

@@ -163,7 +163,7 @@ def subject_of(
     stored = store_solver(solver)
     settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
     return {
-        "precision": problem.x.dtype.name,
+        "precision": problem.dtype.name,
         "model": network_digest(problem.network, problem.theta),
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,

@@ -153,4 +153,4 @@ def _flat_kernel(problem: Problem) -> Float[Array, "N_first N"]:
     kernel = limit_kernel(kind, x, **options)
     if first is not None:
         kernel = jnp.concatenate([kernel, limit_kernel(kind, x, x_first=first, **options)])
-    return jnp.kron(kernel, jnp.eye(problem.outputs_per_sample)).astype(problem.x.dtype)
+    return jnp.kron(kernel, jnp.eye(problem.outputs_per_sample)).astype(problem.dtype)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree, Real
 
 from nthsim.inputs.arrays import finite, real
-from nthsim.network.network import Network, output_shape, precision
+from nthsim.network.network import Network, output_shape, precision, taken
 from nthsim.network.split import split
 from nthsim.network.trained import constant, is_constant, tied, trained
 from nthsim.results.terminal import table, wrapped
@@ -64,7 +64,7 @@ class Parameters(eqx.Module):
         return "\n".join(lines)
 
 
-def parameters(model: PyTree, x: Float[Array, "n ..."] | None = None) -> Parameters:
+def parameters(model: PyTree, x: Real[Array, "n ..."] | None = None) -> Parameters:
     """List what of a model trains, and what does not and why.
 
     All real floating arrays of a module train, NumPy's too, as in Equinox, but for the state of
@@ -97,9 +97,9 @@ def _reached(network: Network, theta: PyTree[Array], x: Any) -> list[bool]:
     """Whether a gradient reaches each parameter, by outputs that are summed with random weights."""
     points = real("x", x)
     finite("x", points)
-    points = jnp.asarray(points, precision(theta))
+    points = taken(network, theta, jnp.asarray(points))
     shape = (len(points), *output_shape(network, theta, points))
-    weights = jr.normal(jr.key(0), shape, points.dtype)
+    weights = jr.normal(jr.key(0), shape, precision(theta))
     pulled = jax.grad(lambda theta: jnp.sum(weights * network(theta, points)))(theta)
     return [bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(pulled)]
 

@@ -7,18 +7,17 @@ from math import prod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.inputs.arrays import whole
 from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.labels import check_targets
 from nthsim.inputs.loss import (
     LOSSES,
     JumpingLossWarning,
     Loss,
     Residual,
     jumping,
-    logistic,
     squared_error,
 )
 from nthsim.kernels.along_path import SeriesKernel, series_kernel
@@ -28,7 +27,7 @@ from nthsim.kernels.method import block_kernel
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
-from nthsim.network.network import AbstractNetwork, precision
+from nthsim.network.network import AbstractNetwork, precision, taken
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
@@ -56,6 +55,11 @@ class Problem(eqx.Module):
     def x_first(self) -> Array:
         """Training inputs, then test inputs: all at which something is recorded."""
         return self.x if self.x_test is None else jnp.concatenate([self.x, self.x_test])
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The precision of the parameters and outputs; inputs may be whole numbers."""
+        return precision(self.theta)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -149,17 +153,15 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
     network, theta = split(model)
     dtype = precision(theta)
-    network, out_shape = network.as_now(theta, data.x)
-    x, y, x_test, y_test = jax.tree.map(
-        lambda a: a.astype(dtype), (data.x, data.y, data.x_test, data.y_test)
-    )
+    x, x_test = taken(network, theta, (data.x, data.x_test))
+    network, out_shape = network.as_now(theta, x)
+    y, y_test = jax.tree.map(lambda y: y.astype(dtype), (data.y, data.y_test))
     for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
-        if before is not None:
+        if before is not None and after is not None:
             whole(name, before, after)
+    check_targets(loss, "y", data.y)
+    check_targets(loss, "y_test", data.y_test)
     _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
-    if loss is logistic:
-        _check_signs("y", data.y)
-        _check_signs("y_test", data.y_test)
     way = expansion_method(network, theta, x, prod(out_shape))
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
@@ -215,12 +217,3 @@ def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
         stacklevel=3,
     )
     return True
-
-
-def _check_signs(name: str, targets: Array | None) -> None:
-    values = np.empty(0) if targets is None else np.asarray(targets)
-    others = values[np.abs(values) != 1]
-    if len(others):
-        raise ValueError(
-            f"`{name}` must hold only -1 and +1 for `logistic`, but holds {others[0]:g}."
-        )

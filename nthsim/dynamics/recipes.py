@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax as dfx
@@ -83,10 +84,13 @@ def describe(model: PyTree) -> str:
     return f"{', '.join(parts)}: {parameter_count(theta):,} parameters in {precision(theta).name}"
 
 
-def restore_data(arrays: dict[str, np.ndarray]) -> Dataset:
+def restore_data(arrays: dict[str, np.ndarray], classes: Sequence[Any]) -> Dataset:
     """The data of a file, in the precision that they were saved in, which is not JAX's always."""
-    kept = [jnp.asarray(array) for array in arrays.values()]
-    return eqx.tree_at(lambda d: [getattr(d, name) for name in arrays], Dataset(**arrays), kept)
+    kept, data = (
+        [jnp.asarray(array) for array in arrays.values()],
+        Dataset(**arrays, classes=classes),
+    )
+    return eqx.tree_at(lambda d: [getattr(d, name) for name in arrays], data, kept)
 
 
 def store_loss(loss: Loss | str) -> dict[str, Any]:

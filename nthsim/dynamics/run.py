@@ -288,6 +288,6 @@ def problem_size(problem: Problem, run: Run | None = None) -> Size:
         save_times=len(run.ts),
         recorded=len(run.kernel_ts),
         noted=len(run.recorded_ts) * sum(each.numbers(size) for each in others),
-        stages=run.solver.stages(problem.x.dtype),
+        stages=run.solver.stages(problem.dtype),
         basis=run.solver.basis(size.n * size.kernel.k),
     )

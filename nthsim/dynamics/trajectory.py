@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import restore, store
+from nthsim.inputs.labels import accuracy, are_classes
 from nthsim.results.record import Label, Record, arrays_of, origin
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
@@ -55,8 +56,9 @@ class Trajectory(eqx.Module):
     r"""One dynamics at its save times; T of them were reached.
 
     `f` has shape (T, n) or (T, n, k), `f_test` likewise (None without test points); `loss` (T,) is
-    the mean per-sample loss, `test_loss` (None without test targets). `model` is the network at
-    `stop.t`, for exact gradient flow only.
+    the mean per-sample loss, `test_loss` (None without test targets). Where targets are classes,
+    `accuracy` (T,) and `test_accuracy` are the parts of the points whose class f tells (a tie tells
+    none). `model` is the network at `stop.t`, for exact gradient flow only.
 
     `records` holds what else was asked for, by name, at the times `record_ts` (None if nothing
     was): `kernel` is $K^{(2)}$, (S, n, n) or (S, n, k, n, k), and `kernel_test` its test-by-train
@@ -80,6 +82,8 @@ class Trajectory(eqx.Module):
     stats: Stats
     solver: str
     model: PyTree = None
+    accuracy: Float[np.ndarray, " T"] | None = None
+    test_accuracy: Float[np.ndarray, " T"] | None = None
     contributions: Float[np.ndarray, "T p n ..."] | None = None
     contributions_test: Float[np.ndarray, "T p t ..."] | None = None
     method: str | None = None
@@ -103,15 +107,23 @@ class Trajectory(eqx.Module):
         """What happened, in a few lines."""
         s = self.stats
         missed = f", {s.forced} forced at kinks" if s.forced else ""
-        last = f", loss {self.loss[0]:.4g} to {self.loss[-1]:.4g}" if len(self.ts) else ""
         lines = [
-            f"{self.name}: {self.stop}{last}",
+            f"{self.name}: {self.stop}{self._change('loss')}{self._change('accuracy')}",
             f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected{missed}), "
             f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}",
         ]
         lines += [] if self.method is None else [f"method {self.method}"]
         lines += [] if self.ladder is None else [str(self.ladder)]
         return "\n".join([*lines, *self.recorded()])
+
+    def _change(self, name: str) -> str:
+        """Its value at the first save time and at the last, should there be one."""
+        values = getattr(self, name)
+        if values is None or not len(values):
+            return ""
+        since = f" at t = {self.ts[0]:g}" if len(values) > 1 and self.ts[0] > 0 else ""
+        last = f" to {values[-1]:.4g}" if len(values) > 1 else ""
+        return f", {name} {values[0]:.4g}{since}{last}"
 
     def recorded(self) -> list[str]:
         """A line on each of a user's own quantities: at the first time and at the last."""
@@ -212,6 +224,7 @@ def trajectory(
         terms = terms.reshape(T, terms.shape[1], first, *out)
     tested = problem.x_test is not None
     loss = _losses(problem, f[:, :n], problem.residual.y)
+    told = are_classes(problem.residual.y)
     return Trajectory(
         name=name,
         ts=solution.ts,
@@ -219,6 +232,10 @@ def trajectory(
         f_test=f[:, n:] if tested else None,
         loss=loss,
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
+        accuracy=accuracy(f[:, :n], problem.residual.y) if told else None,
+        test_accuracy=accuracy(f[:, n:], problem.y_test)
+        if told and problem.y_test is not None
+        else None,
         records=records,
         record_ts=record_ts,
         labels={} if labels is None else labels,
@@ -274,4 +291,4 @@ def _range(values: np.ndarray) -> str:
 
 
 def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:
-    return np.asarray(problem.residual.means(jnp.asarray(f, problem.x.dtype), y))
+    return np.asarray(problem.residual.means(jnp.asarray(f, problem.dtype), y))

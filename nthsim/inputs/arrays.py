@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Float64, PyTree, Shaped
 from nthsim.inputs.integers import count, shown
 from nthsim.solvers.compiled import is_staged, is_traced
 
+#: What may have been meant as labels.
+LABELLED = ("y", "y_test")
+
 
 def choice(name: str, value: object, choices: Sequence[str]) -> str:
     """Return `value`, which must be one of `choices`.
@@ -43,7 +46,11 @@ def real(name: str, value: object) -> Shaped[Array | np.ndarray, "..."]:
     # NumPy counts time differences (kind "m") among the integers.
     integral = jnp.issubdtype(array.dtype, jnp.integer) and array.dtype.kind != "m"
     if not (integral or jnp.issubdtype(array.dtype, jnp.floating)):
-        raise ValueError(f"`{name}` must be an array of real numbers, but has dtype {array.dtype}.")
+        named = name in LABELLED and array.dtype.kind in "bOUT"
+        cure = "; `Dataset.labelled` takes labels" if named else ""
+        raise ValueError(
+            f"`{name}` must be an array of real numbers, but has dtype {array.dtype}{cure}."
+        )
     return array
 
 

@@ -96,8 +96,9 @@ def _drawn(
         )
     rounds = itertools.zip_longest(*shuffled)  # one of each class in turn, while they last
     order = [i for turn in rounds for i in turn if i is not None][: n + t]
-    x, y = images[order], _targets(labels[order], chosen)
-    return Dataset(x[:n], y[:n], x[n:], y[n:]) if t else Dataset(x, y)
+    x, names = images[order], labels[order]
+    test = (x[n:], names[n:]) if t else ()
+    return Dataset.labelled(x[:n], names[:n], *test, classes=chosen)
 
 
 def _chosen(classes: tuple[object, ...]) -> tuple[int, ...]:
@@ -120,15 +121,6 @@ def _chosen(classes: tuple[object, ...]) -> tuple[int, ...]:
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"`classes` must be different digits, but are {chosen}.")
     return chosen
-
-
-def _targets(
-    labels: Int[np.ndarray, " n"], classes: tuple[int, ...]
-) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n k"]:
-    """Return -1 and +1 for two classes, the one-hot vector minus 1/k for k of them."""
-    if len(classes) == 2:
-        return np.where(labels == classes[0], -1.0, 1.0)
-    return (labels[:, None] == np.array(classes)) - 1 / len(classes)
 
 
 #: Copies of the inputs in float64 at the peak of drawing them.

@@ -1,26 +1,19 @@
 """Data sets read from a user's own .npz and .csv files."""
 
-import csv
-import math
 import os
-import re
-import reprlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Shaped
 
 from nthsim.inputs import integers
 from nthsim.inputs.dataset import Dataset, normalise, validated
+from nthsim.inputs.labels import classes_in, encoded
+from nthsim.inputs.table import read_csv
 
 _NAMES = ("x", "y", "x_test", "y_test")
-
-#: The names of target columns: `y`, or `y1`, `y2`, ...; a column called `year` is an input.
-_TARGET = re.compile(r"y_?\d*", re.IGNORECASE)
-
-#: What else may stand between columns.
-_SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "spaces"}
 
 
 def load_data(
@@ -30,16 +23,17 @@ def load_data(
     n_test: int | None = None,
     center: bool = True,
     normalize: bool = True,
+    labels: bool = False,
 ) -> Dataset:
     """Read a data set from a file.
 
     A `.npz` archive holds `x` and `y`, and may hold `x_test` and `y_test`, shaped as in `Dataset`;
     other arrays in it are left alone. Nothing pickled is ever loaded.
 
-    A `.csv` file, comma-separated, holds a point a line. If a cell of its first line is no number,
-    that line is a header: columns called `y`, or `y1`, `y2` and so on, are targets (one gives `y`
-    the shape (n,), several give it (n, k)), all others are inputs. Without a header the last column
-    is the target.
+    A `.csv` file, comma-separated, holds a point a line. If a cell of its first line, targets of
+    `labels` left out, is no number, that line is a header, which must name every column: those
+    called `y`, or `y1`, `y2` and so on, are targets (one gives `y` the shape (n,), several give it
+    (n, k)), all others are inputs. Without a header the last column is the target.
 
     By default inputs are centred by the training mean, then scaled to unit Euclidean norm
     (`Dataset.normalised`).
@@ -52,19 +46,26 @@ def load_data(
             meaning none.
         center: whether to subtract the training mean.
         normalize: whether to scale to unit norm.
+        labels: whether targets are the names of classes, integers or words, which become targets
+            as in `Dataset.labelled`.
 
     Raises:
         ValueError: the file cannot be read, holds no such data, or too few points.
+
+    Warns:
+        nthsim.inputs.table.CountingColumnWarning: A table's first column counts its lines, as its
+            index does.
     """
     path = Path(path)
-    readers = {".npz": _read_npz, ".csv": _read_csv}
+    readers = {".npz": _read_npz, ".csv": read_csv}
     if path.suffix.lower() not in readers:
         raise ValueError(f"`path` must end in .npz or .csv, but is {path}.")
     try:
-        arrays = readers[path.suffix.lower()](path)
+        arrays = readers[path.suffix.lower()](path, labels=labels)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
+    classes = _encode(arrays) if labels else ()
     parts = _cut(validated(**arrays), n_train, n_test)
     x, y = np.asarray(parts["x"], np.float64), np.asarray(parts["y"])
     if len(y) > 1 and np.all(y == y[0]):
@@ -73,7 +74,16 @@ def load_data(
         )
     x_test = np.asarray(parts["x_test"], np.float64) if "x_test" in parts else None
     x, x_test = normalise(x, x_test, center=center, unit=normalize)
-    return Dataset(x, y, x_test, parts.get("y_test"))
+    return Dataset(x, y, x_test, parts.get("y_test"), classes=classes)
+
+
+def _encode(arrays: dict[str, Any]) -> tuple[Any, ...]:
+    """Put targets in the place of labels, those of test points too; returns the classes."""
+    names = [name for name in ("y", "y_test") if name in arrays]
+    classes = classes_in(*(arrays[name] for name in names))
+    for name in names:
+        arrays[name] = encoded(name, arrays[name], classes, one_hot=False)
+    return classes
 
 
 def _cut(
@@ -130,9 +140,10 @@ def _check_parts(n: int, t: int, rows: int, test_rows: int) -> None:
             )
 
 
-def _read_npz(path: Path) -> dict[str, object]:
+def _read_npz(path: Path, *, labels: bool) -> dict[str, Any]:
     """Read the arrays of an archive that are a data set's."""
-    found: dict[str, object] = {}
+    del labels
+    found: dict[str, Any] = {}
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError(
@@ -158,81 +169,3 @@ def _read_npz(path: Path) -> dict[str, object]:
         listed = ", ".join(names) or "nothing"
         raise ValueError(f"`path` must hold the arrays x and y, but {path} holds {listed}.")
     return found
-
-
-def _read_csv(path: Path) -> dict[str, object]:
-    """Read inputs and targets from the columns of a table."""
-    lines = _lines(path)
-    _check_separator(lines[-1][1], path)
-    names = [cell.strip() for cell in lines[0][1]]
-    if any(_number(name) is None for name in names):
-        del lines[0]
-        targets = [_TARGET.fullmatch(name) is not None for name in names]
-    else:
-        targets = [False] * (len(names) - 1) + [True]
-    if all(targets) or not any(targets):
-        raise ValueError(
-            "`path` must hold input columns and, in a header, target columns named y or y1, y2, "
-            f"..., but the first line of {path} is {reprlib.repr(names)}."
-        )
-    if not lines:
-        raise ValueError(f"`path` must hold at least one point, but {path} holds only a header.")
-    table = np.array([_numbers(cells, len(names), line, path) for line, cells in lines])
-    y = table[:, targets]
-    return {"x": table[:, np.logical_not(targets)], "y": y[:, 0] if y.shape[1] == 1 else y}
-
-
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the cells of every line that is not blank, with its number in the file."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            lines = [
-                (reader.line_num, cells)
-                for cells in reader
-                if len(cells) > 1 or "".join(cells).strip()
-            ]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"`path` must be a .csv text file, but {path} is not: {error}.") from error
-    if not lines:
-        raise ValueError(f"`path` must hold at least one point, but {path} is empty.")
-    return lines
-
-
-def _check_separator(cells: list[str], path: Path) -> None:
-    """Refuse a line whose cells hold several numbers each, as those of another separator do."""
-    for sign, name in _SEPARATORS.items():
-        for cell in cells:
-            parts = [part for part in cell.strip().split(sign) if part.strip()]
-            if len(parts) > 1 and all(_number(part) is not None for part in parts):
-                raise ValueError(
-                    f"`path` must hold columns separated by commas, but those of {path} are "
-                    f"separated by {name}."
-                )
-
-
-def _numbers(cells: list[str], width: int, line: int, path: Path) -> list[float]:
-    """Return one line's cells as finite numbers."""
-    if len(cells) != width:
-        raise ValueError(
-            f"`path` must hold as many cells in every line as in the first, {width}, "
-            f"but line {line} of {path} holds {len(cells)}."
-        )
-    numbers: list[float] = []
-    for column, cell in enumerate(cells, start=1):
-        number = _number(cell)
-        if number is None or not math.isfinite(number):
-            raise ValueError(
-                "`path` must hold finite numbers only, "
-                f"but column {column} in line {line} of {path} is {reprlib.repr(cell)}."
-            )
-        numbers.append(number)
-    return numbers
-
-
-def _number(cell: str) -> float | None:
-    """Return a cell as a number, None if it is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return None

@@ -1,40 +1,49 @@
 """A data set: training inputs and targets, and test points that are only looked at."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Real, Shaped
 from numpy.typing import ArrayLike
 
 from nthsim.inputs.arrays import finite, real, whole
+from nthsim.inputs.labels import classes_in, encoded
 
 #: What whole numbers may index in: of these they must stay what they are.
-INPUTS = ("x", "x_test")
+INPUTS = {"x", "x_test"}
 
 
 class Dataset(eqx.Module):
     r"""Training data $(x_i, y_i)$, $i = 1..n$, and passive test points.
 
-    The arrays are kept as they are given, in JAX's default float type: nothing is centred or
-    scaled (see `normalised`). One input may have any shape, so that images can stay images.
+    The arrays are copied as they are given, in JAX's default float type: nothing is centred or
+    scaled (see `normalised`). One input may have any shape, so that images can stay images. Inputs
+    of integers stay integers, for networks that take only those, as with an `eqx.nn.Embedding`;
+    others get them as floating numbers. Labels become targets by `Dataset.labelled`.
 
     Args:
         x: training inputs, shape (n, d) or (n, ...).
         y: training targets, shape (n,) or (n, k).
         x_test: test inputs, shaped like `x` but for their number; they never act on training.
         y_test: test targets, shaped like `y` but for their number; None if unknown.
+        classes: the names of the classes that `y` encodes, if it does: two for -1 and +1, else one
+            for each of the k columns.
 
     Raises:
-        ValueError: an array is not of real, finite numbers, is empty, or does not fit the others.
+        ValueError: an array is not of real, finite numbers, is empty, or does not fit the others;
+            frames of pandas have rows of other names.
     """
 
-    x: Float[Array, "n ..."]
+    x: Real[Array, "n ..."]
     y: Float[Array, " n"] | Float[Array, "n k"]
-    x_test: Float[Array, "t ..."] | None
+    x_test: Real[Array, "t ..."] | None
     y_test: Float[Array, " t"] | Float[Array, "t k"] | None
+    classes: tuple[Any, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -42,13 +51,58 @@ class Dataset(eqx.Module):
         y: ArrayLike,
         x_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
+        *,
+        classes: Sequence[Any] = (),
     ):
         """Check the arrays and convert them."""
-        checked = validated(x=x, y=y, x_test=x_test, y_test=y_test)
-        self.x = _converted("x", checked["x"])
-        self.y = _converted("y", checked["y"])
-        self.x_test = _converted("x_test", checked["x_test"]) if "x_test" in checked else None
-        self.y_test = _converted("y_test", checked["y_test"]) if "y_test" in checked else None
+        given = validated(x=x, y=y, x_test=x_test, y_test=y_test)
+        integers = all(
+            jnp.issubdtype(given[name].dtype, jnp.integer) for name in INPUTS & set(given)
+        )
+        kinds = dict.fromkeys(INPUTS, int if integers else float)
+        fields = {name: _converted(name, a, kinds.get(name, float)) for name, a in given.items()}
+        self.x, self.y = fields["x"], fields["y"]
+        self.x_test, self.y_test = fields.get("x_test"), fields.get("y_test")
+        self.classes = tuple(classes)
+        columns = max(2, self.outputs)
+        if classes and len(self.classes) != columns:
+            raise ValueError(f"`classes` must name {columns} classes, but has {len(self.classes)}.")
+
+    @staticmethod
+    def labelled(
+        x: ArrayLike,
+        labels: Sequence[Any] | ArrayLike,
+        x_test: ArrayLike | None = None,
+        labels_test: Sequence[Any] | ArrayLike | None = None,
+        *,
+        classes: Sequence[Any] | None = None,
+        one_hot: bool = False,
+    ) -> "Dataset":
+        """Data whose targets are classes, named by integers, words or categories of pandas.
+
+        Two classes become the targets -1 and +1, `y` of shape (n,); k > 2 of them the one-hot
+        vector minus 1/k, `y` of shape (n, k), for each of nthsim's losses. They stay in `classes`.
+
+        Args:
+            x: training inputs, shape (n, d) or (n, ...).
+            labels: the class of each, shape (n,).
+            x_test: test inputs.
+            labels_test: the class of each, shape (t,); None if unknown.
+            classes: all classes in the order of the targets; None means those among the training
+                labels, sorted, or in the order of pandas' categories.
+            one_hot: whether two classes get two columns as well.
+
+        Raises:
+            ValueError: as in `Dataset`, or a label is missing or none of the classes.
+        """
+        _check_rows(x=x, labels=labels)
+        _check_rows(x_test=x_test, labels_test=labels_test)
+        names = classes_in(labels) if classes is None else tuple(classes)
+        y = encoded("labels", labels, names, one_hot=one_hot)
+        y_test = labels_test
+        if labels_test is not None:
+            y_test = encoded("labels_test", labels_test, names, one_hot=one_hot)
+        return Dataset(x, y, x_test, y_test, classes=names)
 
     @property
     def n(self) -> int:
@@ -75,22 +129,24 @@ class Dataset(eqx.Module):
         """
         test = None if self.x_test is None else np.asarray(self.x_test, np.float64)
         x, x_test = normalise(np.asarray(self.x, np.float64), test, center=center, unit=unit)
-        return Dataset(x, self.y, x_test, self.y_test)
+        return Dataset(x, self.y, x_test, self.y_test, classes=self.classes)
 
     def __repr__(self) -> str:
         """Name every field with its type and shape, whatever JAX has put in the fields."""
         shown = (
             f"{field.name}={eqx.tree_pformat(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
+            if field.name != "classes" or self.classes
         )
         return f"Dataset({', '.join(shown)})"
 
     def __str__(self) -> str:
         """Tell a human what is in it."""
         outputs = "1 output" if self.outputs == 1 else f"{self.outputs} outputs"
+        classes = f", classes {', '.join(map(str, self.classes))}" if self.classes else ""
         return (
             f"Dataset of {self.n} training and {self.n_test} test points, "
-            f"inputs of shape {self.x.shape[1:]}, {outputs}, {self.x.dtype}"
+            f"inputs of shape {self.x.shape[1:]}, {outputs}, {self.x.dtype}{classes}"
         )
 
 
@@ -100,6 +156,8 @@ def validated(**arrays: object) -> dict[str, Shaped[Array | np.ndarray, "..."]]:
     Raises:
         ValueError: as `Dataset` says.
     """
+    _check_rows(x=arrays["x"], y=arrays["y"])
+    _check_rows(x_test=arrays.get("x_test"), y_test=arrays.get("y_test"))
     given = {
         name: real(name, value)
         for name, value in arrays.items()
@@ -177,9 +235,28 @@ def _open(shape: tuple[int, ...]) -> str:
     return f"({', '.join(['t', *map(str, shape[1:])])})"
 
 
-def _converted(name: str, array: Shaped[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-    """Convert to JAX's default float type, refusing what is too large for it."""
-    dtype = jnp.result_type(float)
+def _check_rows(**tables: object) -> None:
+    """Refuse frames of pandas whose rows have other names, as if they were not shuffled alike."""
+    named = {
+        name: table.index  # pyright: ignore[reportAttributeAccessIssue]
+        for name, table in tables.items()
+        if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "index")
+    }
+    if len(named) < 2:
+        return
+    one, other = named
+    if not np.array_equal(named[one], named[other]):
+        raise ValueError(
+            f"`{other}` must have the index of `{one}`, but its rows have other names or stand in "
+            "another order; bring them into one, or hand in both as arrays by `.to_numpy()`."
+        )
+
+
+def _converted(
+    name: str, array: Shaped[Array | np.ndarray, "..."], kind: type
+) -> Real[Array, "..."]:
+    """Convert to JAX's default type of a kind of numbers, refusing what is too large for it."""
+    dtype = jnp.result_type(kind)
     with np.errstate(over="ignore"):  # the overflow is refused below, in a sentence
         numbers = array if isinstance(array, jax.Array) else np.asarray(array, dtype)
         converted = jnp.array(numbers, dtype)  # a copy: a caller may change the buffer

@@ -125,14 +125,16 @@ class Residual(eqx.Module):
 
 def _same_shape(name: str, f: Array, y: Array) -> None:
     if f.shape != y.shape:
-        cures = {
-            ((1,), ()): '; out_size="scalar" gives an output of shape ()',
-            ((), (1,)): "; `y` of shape (n,) gives targets of shape ()",
-        }
+        cure = ""
+        if not y.ndim:
+            cure = "; `Dataset.labelled` makes such targets of labels"
+            cure = '; out_size="scalar" gives an output of shape ()' if f.shape == (1,) else cure
+        elif (f.shape, y.shape) == ((), (1,)):
+            cure = "; `y` of shape (n,) gives targets of shape ()"
         raise ValueError(
             f"`{name}` must compare outputs and targets of one shape, but the model's output has "
             f"shape {f.shape} and each target in `y` has shape {y.shape}"
-            f"{cures.get((f.shape, y.shape), '')}."
+            f"{cure}."
         )
 
 

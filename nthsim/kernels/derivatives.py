@@ -4,7 +4,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
 from nthsim.kernels.block_kernel import AbstractBlockKernel
 from nthsim.network.network import AbstractNetwork, precision
@@ -79,7 +79,7 @@ def backward_linear(network: AbstractNetwork, theta: PyTree[Array], x: Array) ->
 
 @compiled
 def _tried(
-    network: AbstractNetwork, theta: PyTree[Array], x: Float[Array, "n ..."]
+    network: AbstractNetwork, theta: PyTree[Array], x: Real[Array, "n ..."]
 ) -> tuple[Array, Array]:
     """What a backward pass lacks of being linear, and of being the derivative; relative errors."""
     with jax.default_matmul_precision("highest"):

@@ -4,7 +4,7 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
 from nthsim.inputs.arrays import choice, finite, real, whole
 from nthsim.inputs.integers import count
@@ -12,7 +12,7 @@ from nthsim.kernels.block_kernel import CHUNK_BYTES, Slots
 from nthsim.kernels.derivatives import check_derivatives
 from nthsim.kernels.method import METHODS, block_kernel
 from nthsim.kernels.work import check_kernel, kernel_size
-from nthsim.network.network import precision
+from nthsim.network.network import Network, taken
 from nthsim.network.split import split
 from nthsim.results.terminal import Progress
 from nthsim.solvers.compiled import is_staged
@@ -20,10 +20,10 @@ from nthsim.solvers.compiled import is_staged
 
 def kernel(
     model: PyTree,
-    x: Float[Array, "n ..."],
+    x: Real[Array, "n ..."],
     order: int,
     *,
-    x_first: Float[Array, "t ..."] | None = None,
+    x_first: Real[Array, "t ..."] | None = None,
     method: str = "auto",
     chunk_bytes: int = CHUNK_BYTES,
     progress: bool = True,
@@ -73,8 +73,8 @@ def kernel(
     choice("method", method, METHODS)
     chunk_bytes = count("chunk_bytes", chunk_bytes, 1)
     network, theta = split(model)
-    x = _inputs("x", x, precision(theta))
-    first = x if x_first is None else _inputs("x_first", x_first, x.dtype)
+    x = _inputs("x", x, network, theta)
+    first = x if x_first is None else _inputs("x_first", x_first, network, theta)
     if first.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"`x_first` must hold inputs of shape {x.shape[1:]}, but holds {first.shape[1:]}."
@@ -98,11 +98,11 @@ def kernel(
     return flat.reshape(len(first), *out_shape, *(len(x), *out_shape) * (order - 1))
 
 
-def _inputs(name: str, value: object, dtype: DTypeLike) -> Array:
+def _inputs(name: str, value: object, network: Network, theta: PyTree[Array]) -> Array:
     array = real(name, value)
     if array.ndim < 2 or not array.size:
         raise ValueError(f"`{name}` must have shape (n, ...) with n ≥ 1, but has {array.shape}.")
     finite(name, array)
-    converted = jnp.asarray(array, dtype)
+    converted = taken(network, theta, jnp.asarray(array))
     whole(name, array, converted)
     return converted

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
-from nthsim.network.network import AbstractNetwork, parameter_count
+from nthsim.network.network import AbstractNetwork, parameter_count, precision
 from nthsim.solvers.velocities import velocity
 
 Function = Callable[[PyTree[Array]], Array]
@@ -87,7 +87,7 @@ def lie_kernel(
     copies = 2 ** (order - 1)  # nested tangents
     activations = network.work(theta, slots.points).written * N_first // slots.outputs
     numbers = copies * (2 * parameter_count(theta) + activations)
-    budget = max(1, chunk_bytes // (numbers * slots.points.dtype.itemsize))
+    budget = max(1, chunk_bytes // (numbers * precision(theta).itemsize))
     columns = min(N, budget)
     rows = min(N ** (order - 2), max(1, budget // columns))
     forward = network.forward(theta, slots.points)

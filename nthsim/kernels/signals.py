@@ -13,7 +13,7 @@ from nthsim.network.layers import (
     vectors,
     way_back,
 )
-from nthsim.network.network import AbstractNetwork, Network
+from nthsim.network.network import AbstractNetwork, Network, precision
 from nthsim.network.tapes import Call, recorded, rest_of
 
 
@@ -57,9 +57,9 @@ class TappedNetwork(eqx.Module):
 
     def at_rest(self, theta: PyTree[Array], x: Array) -> Motion:
         """Nothing moves."""
-        n, k = len(x), self.outputs
-        additions = tuple(jnp.zeros((n, *call.returned), x.dtype) for call in self.calls)
-        received = tuple(jnp.zeros((n, k, *call.taken), x.dtype) for call in self.calls)
+        n, k, dtype = len(x), self.outputs, precision(theta)
+        additions = tuple(jnp.zeros((n, *call.returned), dtype) for call in self.calls)
+        received = tuple(jnp.zeros((n, k, *call.taken), dtype) for call in self.calls)
         return Motion(additions, received, rest_of(theta))
 
     def signals(self, theta: PyTree[Array], motion: Motion, x: Array) -> Signals:
@@ -116,8 +116,8 @@ class TappedNetwork(eqx.Module):
             out, inputs = recorded(self.network, theta, rest, x, additions)
             return out.reshape(-1), tuple(inputs)
 
-        (_, inputs), pull = jax.vjp(evaluate, motion.additions, motion.rest)
-        units = jnp.eye(self.outputs, dtype=x.dtype)
+        (out, inputs), pull = jax.vjp(evaluate, motion.additions, motion.rest)
+        units = jnp.eye(self.outputs, dtype=out.dtype)
         derivatives, rest = jax.vmap(lambda unit, g: pull((unit, g)))(units, motion.received)
         layers = layers_of(theta)
         h: list[list[Array]] = [[] for _ in layers]

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.gram import Directions, Jet, coefficient, gram, splits, subsets
 from nthsim.kernels.signals import Motion, TappedNetwork
+from nthsim.network.network import precision
 
 
 class StructuredKernel(AbstractBlockKernel):
@@ -121,7 +122,7 @@ def structured_kernel(
     N_first, N = slots.shape(2)
     numbers = 3 * len(slots.points) * tapped.numbers(theta) + 4 * N_first * N * tapped.pairs
     copies = 2 ** (order - 2)  # nested tangents
-    budget = max(1, chunk_bytes // (copies * numbers * slots.points.dtype.itemsize))
+    budget = max(1, chunk_bytes // (copies * numbers * precision(theta).itemsize))
     rows = min(N, budget) if order > 2 else 1
     columns = min(N ** max(0, order - 3), max(1, budget // rows))
     return StructuredKernel(network=tapped, slots=slots, order=order, rows=rows, columns=columns)

@@ -10,7 +10,7 @@ from nthsim.inputs.memory import check_fits
 from nthsim.kernels.block_kernel import Slots
 from nthsim.kernels.signals import tapped
 from nthsim.network.calls import worthwhile_calls
-from nthsim.network.network import AbstractNetwork
+from nthsim.network.network import AbstractNetwork, precision
 
 #: Below this many flops nested derivatives are done before the other method is compiled.
 QUICK = 10**10
@@ -109,7 +109,7 @@ def kernel_size(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) ->
         n_test=len(slots.first) - n * slots.joined,
         joined=slots.joined,
         k=slots.outputs,
-        itemsize=slots.points.dtype.itemsize,
+        itemsize=precision(theta).itemsize,
         work=KernelWork(network.work(theta, slots.points).flops, signals),
     )
 

@@ -7,7 +7,7 @@ from math import ceil
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Real
 
 from nthsim.network.coefficients import coefficients, obstacle
 from nthsim.network.network import AbstractNetwork
@@ -26,14 +26,14 @@ class AbstractExpansion(eqx.Module):
     chunk: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def batch_outputs(self, path: ThetaPath, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
+    def batch_outputs(self, path: ThetaPath, x: Real[Array, "s ..."]) -> Float[Array, "p s ..."]:
         r"""$[\epsilon^j] f$ for j = 0..p-1 on a batch."""
 
     @abc.abstractmethod
     def batch_gradients(
         self,
         path: ThetaPath,
-        x: Float[Array, "s ..."],
+        x: Real[Array, "s ..."],
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
     ) -> ThetaPath:
@@ -43,14 +43,14 @@ class AbstractExpansion(eqx.Module):
         outputs, of shape (s, ...).
         """
 
-    def outputs(self, path: ThetaPath, x: Float[Array, "n ..."]) -> Float[Array, "p N"]:
+    def outputs(self, path: ThetaPath, x: Real[Array, "n ..."]) -> Float[Array, "p N"]:
         r"""$[\epsilon^j] f$ for j = 0..p-1, outputs of a sample side by side."""
         each = lambda one: self.batch_outputs(path, one[None])[:, 0]  # noqa: E731
         found = jax.lax.map(each, x, batch_size=min(self.chunk, len(x)))
         return jnp.moveaxis(found, 1, 0).reshape(len(path), -1)
 
     def gradients(
-        self, path: ThetaPath, x: Float[Array, "n ..."], residual: Callable[..., Array]
+        self, path: ThetaPath, x: Real[Array, "n ..."], residual: Callable[..., Array]
     ) -> ThetaPath:
         r"""$[\epsilon^j] \sum_b c_b \nabla f_b$ for j = 0..p-2, with c that of the summed outputs.
 
@@ -97,7 +97,7 @@ class TaylorExpansion(AbstractExpansion):
     chunk: int = eqx.field(static=True)
     obstacle: str | None = eqx.field(static=True)
 
-    def batch_outputs(self, path: ThetaPath, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
+    def batch_outputs(self, path: ThetaPath, x: Real[Array, "s ..."]) -> Float[Array, "p s ..."]:
         """Coefficients of the network."""
         network = lambda at: self.network(at, x)  # noqa: E731
         return jnp.stack(coefficients(network, path, nested=self._nested(path)))
@@ -105,7 +105,7 @@ class TaylorExpansion(AbstractExpansion):
     def batch_gradients(
         self,
         path: ThetaPath,
-        x: Float[Array, "s ..."],
+        x: Real[Array, "s ..."],
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
     ) -> ThetaPath:

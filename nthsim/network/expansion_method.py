@@ -3,7 +3,7 @@
 from math import prod
 
 import equinox as eqx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree, Real
 
 from nthsim.network.calls import worthwhile_calls
 from nthsim.network.expansion import (
@@ -13,7 +13,7 @@ from nthsim.network.expansion import (
     taylor_obstacle,
 )
 from nthsim.network.layered_expansion import LayeredExpansion, at_rest
-from nthsim.network.network import AbstractNetwork, Network
+from nthsim.network.network import AbstractNetwork, Network, precision
 from nthsim.network.tapes import Call, OpenedNetwork
 
 #: The most calls that a network is followed through. What lies between them is described anew for
@@ -92,7 +92,7 @@ class ExpansionMethod(eqx.Module):
         self,
         network: AbstractNetwork,
         theta: PyTree[Array],
-        x: Float[Array, "n ..."],
+        x: Real[Array, "n ..."],
         out_shape: tuple[int, ...],
         terms: int,
         *,
@@ -101,14 +101,15 @@ class ExpansionMethod(eqx.Module):
         """Take it, with as many inputs together as a path of so many terms lets."""
         chunk_bytes = self.chunk_bytes if chunk_bytes is None else chunk_bytes
         numbers = self.numbers(terms, network.work(theta, x).written)
-        chunk = min(max(1, chunk_bytes // (numbers * x.dtype.itemsize)), len(x))
+        itemsize = precision(theta).itemsize
+        chunk = min(max(1, chunk_bytes // (numbers * itemsize)), len(x))
         if self.obstacle is None:
             network = network.expandable(theta, x)
         if not self.calls:
             return TaylorExpansion(network=network, chunk=chunk, obstacle=self.obstacle)
         assert isinstance(network, Network)  # no other has calls
         opened = OpenedNetwork(network, theta, self.calls)
-        kept = self.kept(len(x), x.dtype.itemsize, chunk_bytes) > 0
+        kept = self.kept(len(x), itemsize, chunk_bytes) > 0
         rest = at_rest(opened, x, units=self.units, chunk=chunk) if kept else None
         return LayeredExpansion(
             opened=opened, rest=rest, out_shape=out_shape, units=self.units, chunk=chunk
@@ -116,7 +117,7 @@ class ExpansionMethod(eqx.Module):
 
 
 def expansion_method(
-    network: AbstractNetwork, theta: PyTree[Array], x: Float[Array, "n ..."], outputs: int
+    network: AbstractNetwork, theta: PyTree[Array], x: Real[Array, "n ..."], outputs: int
 ) -> ExpansionMethod:
     """Find that of a network with so many outputs; nothing is computed."""
     obstacle, units = taylor_obstacle(network, theta, x), outputs == 1

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Real
 
 from nthsim.network.coefficients import coefficients, pulled
 from nthsim.network.expansion import AbstractExpansion, ThetaPath
@@ -74,7 +74,7 @@ class LayeredPath(eqx.Module):
     opened: OpenedNetwork
     layers: list[list[Layer]]
     elsewhere: list[PyTree[Array]]
-    x: Float[Array, "s ..."]
+    x: Real[Array, "s ..."]
     rest: AtRest | None
 
     def forward(self, terms: int, *, beyond: bool = False) -> Forward:
@@ -199,7 +199,7 @@ def layered_path(
 
 
 @compiled
-def at_rest(opened: OpenedNetwork, x: Float[Array, "n ..."], *, units: bool, chunk: int) -> AtRest:
+def at_rest(opened: OpenedNetwork, x: Real[Array, "n ..."], *, units: bool, chunk: int) -> AtRest:
     """Evaluate the network once, and unit signals if asked for, `chunk` inputs together."""
 
     def each(one: Float[Array, "..."]) -> AtRest:
@@ -252,7 +252,7 @@ class LayeredExpansion(AbstractExpansion):
     units: bool = eqx.field(static=True)
     chunk: int = eqx.field(static=True)
 
-    def batch_outputs(self, path: ThetaPath, x: Float[Array, "s ..."]) -> Float[Array, "p s ..."]:
+    def batch_outputs(self, path: ThetaPath, x: Real[Array, "s ..."]) -> Float[Array, "p s ..."]:
         """Those of the forward pass."""
         f = jnp.stack(layered_path(self.opened, path, x).forward(len(path)).f)
         return f.reshape(*f.shape[:2], *self.out_shape)
@@ -260,7 +260,7 @@ class LayeredExpansion(AbstractExpansion):
     def batch_gradients(
         self,
         path: ThetaPath,
-        x: Float[Array, "s ..."],
+        x: Real[Array, "s ..."],
         samples: Int[Array, " s"],
         residual: Callable[[Array], Array],
     ) -> ThetaPath:

@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -51,7 +51,7 @@ class AbstractNetwork(eqx.Module):
         parameters = parameter_count(theta)
         return Work(
             flops=max(flops, parameters),
-            written=max(touched // x.dtype.itemsize - parameters, one.size),
+            written=max(touched // precision(theta).itemsize - parameters, one.size),
         )
 
     def forward(self, theta: PyTree[Array], x: Array) -> bool:
@@ -77,7 +77,7 @@ class Network(AbstractNetwork):
                 "`model` must hold its arrays in fields that are not static, but one is in a "
                 "static field, where arrays cannot be compared."
             )
-        one = jax.ShapeDtypeStruct(x.shape[1:], precision(theta))
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         try:
             now = program(self.single, theta, one)
         except Exception:  # whatever a stranger's module raises
@@ -90,7 +90,7 @@ class Network(AbstractNetwork):
                 "`model` must hold what it is transformed by as arrays of its own, but a function "
                 "in it captures an array that is traced here."
             )
-        return Network(self.static, now.digest()), _one_shape(now.out, one.dtype)
+        return Network(self.static, now.digest()), _one_shape(now.out, precision(theta))
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -162,8 +162,43 @@ def _named(named: Callable[..., Array], function: Callable[..., Array]) -> Calla
 
 
 def precision(theta: PyTree) -> jnp.dtype:
-    """The one dtype of all parameters; inputs are cast to it."""
+    """The one dtype of all parameters; inputs are cast to it (`taken`)."""
     return jnp.result_type(*jax.tree.leaves(theta))
+
+
+Inputs = TypeVar("Inputs")  # an array, or several in a tuple
+
+
+def taken(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs) -> Inputs:
+    """Inputs in the precision of the parameters, or as whole numbers where it takes only those.
+
+    So do indices into an `eqx.nn.Embedding`; and those that another precision has not stay too.
+    """
+    leaves = jax.tree.leaves(inputs)
+    converted = jax.tree.map(lambda x: x.astype(precision(theta)), inputs)
+    if not all(jnp.issubdtype(x.dtype, jnp.integer) for x in leaves):
+        return converted
+    # In this type sums of them stay what they are.
+    indices = jax.tree.map(lambda x: x.astype(int), inputs)
+    if not accepts(network, theta, jax.tree.leaves(converted)[0]):
+        return indices
+    changed = not all(map(_equal, leaves, jax.tree.leaves(converted)))
+    return (
+        indices if changed and accepts(network, theta, jax.tree.leaves(indices)[0]) else converted
+    )
+
+
+def _equal(x: Array, converted: Array) -> bool:
+    return is_traced(x) or bool(jnp.array_equal(x, converted.astype(x.dtype)))
+
+
+def accepts(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> bool:
+    """Whether one input of this shape and type goes through, found without computing anything."""
+    try:
+        eqx.filter_eval_shape(network.single, theta, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    except Exception:  # whatever a stranger's module raises
+        return False
+    return True
 
 
 def parameter_count(theta: PyTree[Array]) -> int:
@@ -179,7 +214,7 @@ def output_shape(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> tu
             real numbers in the precision of its parameters.
     """
     dtype = precision(theta)
-    one = jax.ShapeDtypeStruct(x.shape[1:], dtype)
+    one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     try:
         out = eqx.filter_eval_shape(network.single, theta, one)
     except Exception as error:  # whatever a stranger's module raises, the cause is its message

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
 from nthsim.network.layers import Layer, applied, is_layer, layer_paths, layers_of
 from nthsim.network.network import Network
@@ -219,20 +219,20 @@ class OpenedNetwork(eqx.Module):
     theta: PyTree[Array]
     calls: tuple[Call, ...] = eqx.field(static=True)
 
-    def taken(self, at: Point, x: Float[Array, "s ..."]) -> Float[Array, "s ..."]:
+    def taken(self, at: Point, x: Real[Array, "s ..."]) -> Float[Array, "s ..."]:
         """$h_c$ for the call after those that returned z, or f after all of them."""
         inputs, f = self._played(at.z, at.elsewhere, x)
         return inputs[-1] if f is None else f
 
     def later(
-        self, i: int, z: Float[Array, "s ..."], others: Point, x: Float[Array, "s ..."]
+        self, i: int, z: Float[Array, "s ..."], others: Point, x: Real[Array, "s ..."]
     ) -> tuple[Batches, Array]:
         """What the calls after call i take once that returns z, and f."""
         inputs, f = self._played((*others.z[:i], z, *others.z[i + 1 :]), others.elsewhere, x)
         return inputs[i + 1 :], f
 
     def elsewhere(
-        self, elsewhere: PyTree[Array], z: Batches, x: Float[Array, "s ..."]
+        self, elsewhere: PyTree[Array], z: Batches, x: Real[Array, "s ..."]
     ) -> tuple[Batches, Array]:
         """What all calls take, and f, by the parameters outside of layers."""
         return self._played(z, elsewhere, x)

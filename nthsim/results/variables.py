@@ -21,6 +21,8 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "f_test": (("time", "test_sample", "output"), "network outputs on test inputs"),
     "loss": (("time",), "mean loss over training points"),
     "test_loss": (("time",), "mean loss over test points"),
+    "accuracy": (("time",), "part of the training points whose class the outputs tell"),
+    "test_accuracy": (("time",), "part of the test points whose class the outputs tell"),
     "solver_error": (("time",), "what solving ten times as tightly changes in f, rms"),
     "contributions": (
         ("time", "power", "sample", "output"),

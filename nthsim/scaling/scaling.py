@@ -155,6 +155,7 @@ class Scaling(eqx.Module):
 
         facts = {name: getattr(self, name) for name in FACTS}
         facts |= {"loss": store_loss(self.loss), "solver": store_solver(self.solver)}
+        facts["classes"] = list(self.data.classes)
         write(path, "Scaling", Record(arrays_of(self) | arrays_of(self.data), facts), {})
 
     @staticmethod
@@ -174,7 +175,8 @@ class Scaling(eqx.Module):
         with decoding(path):
             facts, arrays = root.facts, dict(root.arrays)
             names = ("x", "y", "x_test", "y_test")
-            data = restore_data({name: arrays.pop(name) for name in names if name in arrays})
+            given = {name: arrays.pop(name) for name in names if name in arrays}
+            data = restore_data(given, facts["classes"])
             kept = {name: facts[name] for name in FACTS}
             kept = {name: tuple(f) if isinstance(f, list) else f for name, f in kept.items()}
             named: dict[str, Any] = kept | arrays

@@ -201,7 +201,7 @@ def _fitting(study: Study, run: Run, family: str, size: int) -> int:
     model = study.model(family, size, study.seeds[0])
     concrete(f"{study.axis}_scaling", model, study.data)
     problem = pose(model, study.data, study.loss)
-    study.solver.tolerances(problem.x.dtype)
+    study.solver.tolerances(problem.dtype)
     numbers = problem_size(problem, run)
     check_flow(numbers)
     check_kernels(numbers.kernel, range(2, study.kernels + 1), name="kernels")

@@ -13,6 +13,7 @@ import pytest
 
 from nthsim.inputs.data_files import load_data
 from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.table import CountingColumnWarning
 
 RAW = {"center": False, "normalize": False}
 
@@ -227,7 +228,8 @@ def test_nan_in_an_npz_is_named_where_it_stands(tmp_path, arrays):
     [
         (
             "a,y\n1,2\n\n3,abc\n",
-            "finite numbers only, but column 2 in line 4 of {} is 'abc'.",
+            "finite numbers only, but column 2 in line 4 of {} is 'abc'; with `labels` it is the "
+            "name of a class.",
         ),
         ("1,2\n,4\n", "finite numbers only, but column 1 in line 2 of {} is ''."),
         ("1,2\n3,nan\n", "finite numbers only, but column 2 in line 2 of {} is 'nan'."),
@@ -240,6 +242,8 @@ def test_nan_in_an_npz_is_named_where_it_stands(tmp_path, arrays):
             "a,y\n1,2,\n",
             "as many cells in every line as in the first, 2, but line 2 of {} holds 3.",
         ),
+        ("a,y\n1_000,2\n", "finite numbers only, but column 1 in line 2 of {} is '1_000'."),
+        ("a,b,y\nm,s,1\n1,2,3\n", "finite numbers only, but column 1 in line 2 of {} is 'm'."),
         ("", "at least one point, but {} is empty."),
         (" \n\n", "at least one point, but {} is empty."),
         ("a,y\n", "at least one point, but {} holds only a header."),
@@ -366,3 +370,78 @@ def test_names_of_columns_may_hold_semicolons_tabs_and_spaces(tmp_path):
     data = load_data(_csv(tmp_path, "height; cm\tor so,y\n 1\t,2\n3 , 4\n"), **RAW)
     np.testing.assert_array_equal(data.x, [[1], [3]])
     np.testing.assert_array_equal(data.y, [2, 4])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (",a,y\n0,5,1\n1,6,2\n", "name every column in its header, but column 1 of {} has no name"),
+        ("Unnamed: 0,a,y\n0,5,1\n", "name every column in its header, but column 1 of {} has no"),
+        (
+            '"","a","y"\n"1",5,1\n',
+            "name every column in its header, but column 1 of {} has no name",
+        ),
+        ("a,y,\n5,1,\n", "name every column in its header, but column 3 of {} has no name"),
+        ("a,a,y\n5,6,1\n", "give every column a name of its own, but two of {} are called 'a'."),
+        (
+            "0,1,2\n5,6,1\n7,6,2\n",
+            "begin with names or with a point, but the first line of {}, 0, 1,",
+        ),
+    ],
+)
+def test_header_that_names_no_columns_is_refused(text, problem, tmp_path):
+    path = _csv(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(f"`path` must {problem.format(path)}")):
+        load_data(path)
+
+
+def test_first_input_that_counts_the_lines_is_told(tmp_path):
+    path = _csv(tmp_path, "1,0.5,3\n2,0.1,4\n3,0.7,5\n")
+    with pytest.warns(CountingColumnWarning, match="counts its lines and is read as an input"):
+        data = load_data(path, **RAW)
+    np.testing.assert_array_equal(data.x[:, 0], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a,y,b\n1,u,2\n3,v,4\n5,u,7\n", "1,2,u\n3,4,v\n5,7,u\n", '1,2,"u"\n3,4,"v"\n5,7,"u"\n'],
+)
+def test_labels_of_a_table_become_targets_with_their_names(text, tmp_path):
+    data = load_data(_csv(tmp_path, text), n_train=2, n_test=1, labels=True, **RAW)
+    np.testing.assert_array_equal(data.x, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(data.y, [-1, 1])
+    np.testing.assert_array_equal(data.y_test, [-1])
+    assert data.classes == ("u", "v")
+
+
+def test_labels_may_be_integers_and_are_classes_of_the_whole_file(tmp_path):
+    data = load_data(
+        _csv(tmp_path, "0.5,10\n0.1,2\n0.7,9\n"), n_train=2, n_test=1, labels=True, **RAW
+    )
+    assert data.classes == (2, 9, 10)
+    assert data.y_test is not None
+    np.testing.assert_allclose(data.y_test, [[-1 / 3, 2 / 3, -1 / 3]], atol=1e-15)
+    path = _npz(
+        tmp_path,
+        x=np.eye(3),
+        y=np.array(["u", "v", "u"]),
+        x_test=np.eye(3),
+        y_test=np.array(["w", "u", "u"]),
+    )
+    assert load_data(path, labels=True, **RAW).classes == ("u", "v", "w")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a,y\n1,\n2,u\n", "must hold a label in every line, but column 2 in line 2"),
+        ("y1,a,y2\n1,2,3\n", "`labels` must be of one target column, but"),
+        (
+            "0.5,0.1\n0.7,0.3\n",
+            "must be all integers, all words or all truth values, but labels[0]",
+        ),
+    ],
+)
+def test_labels_that_are_none_are_refused(text, sentence, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_data(_csv(tmp_path, text), labels=True)

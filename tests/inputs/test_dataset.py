@@ -45,13 +45,24 @@ def test_test_inputs_may_come_without_targets():
 def test_every_real_type_becomes_the_default_float_type(x64):
     with jax.enable_x64(x64):
         data = Dataset(
-            np.array([[1], [2]], np.uint8),
+            np.array([[1], [2]], np.float16),
             [1, -1],
             np.ones((1, 1), np.longdouble),
             jnp.ones(1, jnp.bfloat16),
         )
         assert {leaf.dtype for leaf in jax.tree.leaves(data)} == {jnp.zeros(()).dtype}
         np.testing.assert_array_equal(data.x, [[1], [2]])
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_inputs_of_integers_stay_integers_if_all_are(x64):
+    with jax.enable_x64(x64):
+        tokens = np.array([[2**24 + 1], [2]], np.uint32)
+        data = Dataset(tokens, [1, -1], tokens[:1])
+        assert data.x.dtype == jnp.zeros((), int).dtype
+        np.testing.assert_array_equal(data.x, tokens)
+        assert data.y.dtype == jnp.zeros(()).dtype
+        assert Dataset(tokens % 7, [1, -1], [[0.5]]).x.dtype == jnp.zeros(()).dtype
 
 
 def test_a_number_too_large_for_float32_is_refused_there():
@@ -115,8 +126,15 @@ BAD = [
     ((X, Y, X * np.inf), "`x_test` must be finite, but x_test[0, 0] is inf in float64."),
     ((X.astype(object), Y), "`x` must be an array of real numbers, but has dtype object."),
     ((X, Y * 1j), "`y` must be an array of real numbers, but has dtype complex128."),
-    ((X, list("abcde")), "`y` must be an array of real numbers, but has dtype <U1."),
-    ((X, Y > 0), "`y` must be an array of real numbers, but has dtype bool."),
+    (
+        (X, list("abcde")),
+        "`y` must be an array of real numbers, but has dtype <U1; `Dataset.labelled` takes labels.",
+    ),
+    (
+        (X, Y > 0),
+        "`y` must be an array of real numbers, but has dtype bool; "
+        "`Dataset.labelled` takes labels.",
+    ),
     (
         ([[1], [1, 2]], Y),
         "`x` must be an array of real numbers, but its rows have unequal lengths.",

@@ -1,0 +1,155 @@
+"""Labels become targets, outputs tell classes, and a loss gets only targets that it can mean."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import nthsim as nth
+
+X = np.arange(10.0).reshape(5, 2) ** 2
+
+
+class Scaled(eqx.Module):
+    """Inputs times a weight each."""
+
+    w: jax.Array
+
+    def __call__(self, x):
+        return self.w * x
+
+
+def ones(k: int) -> Scaled:
+    return Scaled(jnp.ones(k))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["b", "a", "b", "b", "a"], ("a", "b")),
+        (np.array([8, 3, 8, 8, 3], np.uint8), (3, 8)),
+        ([8.0, 3.0, 8.0, 8.0, 3.0], (3, 8)),
+        (np.array([True, False, True, True, False]), (False, True)),
+        (pd.Series(["b", "a", "b", "b", "a"]), ("a", "b")),
+        (pd.Categorical(["x", "z", "x", "x", "z"], categories=["z", "y", "x"]), ("z", "x")),
+    ],
+)
+def test_two_classes_are_minus_and_plus_one_and_keep_their_names(labels, classes):
+    data = nth.Dataset.labelled(X, labels)
+    np.testing.assert_array_equal(data.y, [1, -1, 1, 1, -1])
+    assert data.classes == classes
+    assert data.normalised().classes == classes
+    assert str(data).endswith(f"classes {classes[0]}, {classes[1]}")
+
+
+def test_more_classes_are_centred_one_hot_rows_as_those_of_digits():
+    data = nth.Dataset.labelled(X, ["u", "w", "v", "u", "v"], X[:2], ["w", "v"])
+    np.testing.assert_allclose(data.y, np.eye(3)[[0, 2, 1, 0, 1]] - 1 / 3, atol=1e-15)
+    assert data.y_test is not None
+    np.testing.assert_allclose(data.y_test, np.eye(3)[[2, 1]] - 1 / 3, atol=1e-15)
+    assert nth.digits(3, 8, 5, n_train=6).classes == (3, 8, 5)
+
+
+def test_the_order_of_classes_may_be_given_and_two_of_them_get_columns():
+    data = nth.Dataset.labelled(X, list("abbab"), classes="ba", one_hot=True)
+    np.testing.assert_array_equal(data.y[:2], [[-0.5, 0.5], [0.5, -0.5]])
+    assert data.classes == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (["a", None, "b", "a", "b"], "labels[0] is 'a' and labels[1] is None."),
+        ([1, 2, np.nan, 1, 2], "labels[0] is 1 and labels[2] is nan."),
+        ([1, "a", 2, 1, 2], "labels[0] is 1 and labels[1] is 'a'."),
+        ([0.5, 1.5, 0.5, 0.5, 1.5], "labels[0] is 0.5."),
+        (["a"] * 5, "`classes` must be at least two different labels, but are ('a',)."),
+        ([["a"]] * 5, "`labels` must be all integers"),
+        (np.eye(5), "`labels` must have shape (n,) with n ≥ 1, but has (5, 5)."),
+        (["a", "b"], "`y` must have shape (5,) or (5, k) like `x`, but has shape (2,)."),
+    ],
+)
+def test_labels_that_name_no_class_are_refused(labels, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        nth.Dataset.labelled(X, labels)
+
+
+def test_test_label_that_is_no_class_is_refused():
+    sentence = "`labels_test` must hold labels among the classes, but labels_test[1] is 'c'."
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        nth.Dataset.labelled(X, list("abbab"), X[:2], ["a", "c"])
+
+
+def test_frames_in_two_orders_are_refused_and_in_one_taken():
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    shuffled = frame["a"].sample(frac=1, random_state=0)
+    for made in (
+        lambda: nth.Dataset(frame, shuffled),
+        lambda: nth.Dataset(X, X[:, 0], frame, shuffled),
+        lambda: nth.Dataset.labelled(frame, shuffled.astype(int)),
+    ):
+        with pytest.raises(ValueError, match="must have the index of `x"):
+            made()
+    np.testing.assert_array_equal(nth.Dataset(frame, shuffled.sort_index()).y, X[:, 0])
+    np.testing.assert_array_equal(nth.Dataset(frame, shuffled.to_numpy()).y, shuffled)
+
+
+def test_accuracy_is_the_part_of_the_points_whose_class_the_outputs_tell():
+    x = np.array([[2.0, 1, 0], [0, 2, 1], [1, 1, 0], [0, 0, 3]])  # the third row is a tie
+    data = nth.Dataset.labelled(x, [0, 0, 1, 2], x[3:], [1])
+    run = nth.gradient_flow(ones(3), data, [0.0], progress=False)
+    assert run.accuracy == np.array([0.5])
+    assert run.test_accuracy == np.array([0.0])
+    assert ", accuracy 0.5" in str(run)
+
+
+def test_accuracy_of_a_single_output_is_that_of_its_sign():
+    data = nth.Dataset(np.array([[1.0], [-1], [2], [0]]), [[1.0], [1], [1], [-1]])
+    study = nth.compare(ones(1), data, (2,), [0.0, 0.1], progress=False)
+    assert study.exact.accuracy is not None
+    assert study.exact.accuracy[0] == 0.5
+    assert "acc." in str(study)
+
+
+def test_targets_that_are_no_classes_have_no_accuracy():
+    x = np.ones((3, 1))
+    run = nth.gradient_flow(ones(1), nth.Dataset(x, [[1.0], [-1.0], [0.5]]), [0.0], progress=False)
+    assert run.accuracy is None
+    assert "acc" not in str(run)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "sentence"),
+    [
+        (nth.logistic, [0, 1, 1], "only -1 and +1 for `logistic`, but holds 0; `Dataset.labelled`"),
+        (nth.softmax_cross_entropy, [0, 1, 2], "a row of probabilities per input"),
+        (
+            nth.softmax_cross_entropy,
+            [[1.0, 0, 0], [0, 1, 0], [1, -1, -1]],
+            "rows of probabilities for `softmax_cross_entropy`, up to a number that is added to "
+            "all of a row, but y[2] is array([ 1., -1., -1.]).",
+        ),
+    ],
+)
+def test_targets_that_a_loss_cannot_mean_are_refused(loss, y, sentence):
+    with pytest.raises(ValueError, match=re.escape(f"`y` must hold {sentence}")):
+        nth.gradient_flow(ones(3), nth.Dataset(np.ones((3, 3)), y), [0.0], loss=loss)
+
+
+def test_probabilities_and_centred_rows_are_fine_for_the_cross_entropy():
+    soft = np.array([[0.2, 0.3, 0.5], [1, 0, 0], [0, 0.5, 0.5]])
+    losses = [
+        nth.gradient_flow(
+            ones(3),
+            nth.Dataset(X[:3, :1] * [1, 2, 3], y),
+            [0.0],
+            loss=nth.softmax_cross_entropy,
+            progress=False,
+        ).loss[0]
+        for y in (soft, soft - 1 / 3)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-14)

@@ -1,0 +1,100 @@
+"""Inputs that are whole numbers stay so for a network that takes only those."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import nthsim as nth
+
+TOKENS = np.array([[0, 3, 6], [2, 2, 5], [1, 4, 0], [6, 1, 3]], np.uint8)
+WORDS, FEATURES = 7, 3
+STARTS = nth.Run([0.0, 0.5])
+
+
+class Lookup(eqx.Module):
+    """Looks each token up in a table, and goes on with all of them."""
+
+    table: eqx.nn.Embedding
+    rest: eqx.nn.MLP
+
+    def __call__(self, x):
+        return self.rest(jax.vmap(self.table)(x).reshape(-1))
+
+
+class Product(eqx.Module):
+    """The same network of one-hot rows, as a product with the table."""
+
+    table: jax.Array
+    rest: eqx.nn.MLP
+
+    def __call__(self, x):
+        return self.rest((x @ self.table).reshape(-1))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    rest = eqx.nn.MLP(3 * FEATURES, "scalar", 5, 1, activation=jnp.tanh, key=jr.key(0))
+    table = eqx.nn.Embedding(WORDS, FEATURES, key=jr.key(1))
+    return Lookup(table, rest), Product(table.weight, rest)
+
+
+@pytest.fixture(scope="module")
+def data():
+    y, rows = [1.0, -1.0, 0.5, 0.2], np.eye(WORDS)[TOKENS]
+    return nth.Dataset(TOKENS, y, TOKENS[:1]), nth.Dataset(rows, y, rows[:1])
+
+
+@pytest.mark.parametrize("method", ["nested", "structured"])
+def test_kernels_of_tokens_are_those_of_one_hot_rows(networks, data, method):
+    lookup, product = (
+        nth.kernel(net, each.x, 3, method=method, progress=False)
+        for net, each in zip(networks, data, strict=True)
+    )
+    np.testing.assert_allclose(lookup, product, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["dense", "series"])
+def test_dynamics_on_tokens_are_those_on_one_hot_rows(networks, data, method):
+    curves = (nth.Order(3, method=method), nth.Taylor(2))
+    lookup, product = (
+        nth.compare(net, each, curves, STARTS, certify=False, progress=False)
+        for net, each in zip(networks, data, strict=True)
+    )
+    for one, other in (
+        (lookup.exact, product.exact),
+        *zip(lookup.curves.values(), product.curves.values(), strict=True),
+    ):
+        assert one.f_test is not None
+        assert other.f_test is not None
+        np.testing.assert_allclose(one.f, other.f, rtol=1e-10)
+        np.testing.assert_allclose(one.f_test, other.f_test, rtol=1e-10)
+        for name, values in one.records.items():
+            np.testing.assert_allclose(values, other.records[name], rtol=1e-9, atol=1e-10)
+
+
+def test_tokens_that_half_precision_lacks_stay_themselves():
+    table = eqx.nn.Embedding(300, FEATURES, key=jr.key(1))
+    rest = eqx.nn.MLP(3 * FEATURES, "scalar", 5, 1, activation=jnp.tanh, key=jr.key(0))
+    half = jax.tree.map(
+        lambda a: a.astype(jnp.bfloat16) if eqx.is_inexact_array(a) else a, Lookup(table, rest)
+    )
+    x = jnp.array([[257, 0, 1], [256, 0, 1]])
+    found = nth.kernel(half, x, 2, progress=False)
+    assert found[0, 0] != found[1, 1]
+
+
+def test_whole_numbers_that_the_precision_lacks_are_refused_where_the_network_takes_no_others():
+    single = eqx.nn.Linear(1, "scalar", dtype=jnp.float32, key=jr.key(0))
+    with pytest.raises(ValueError, match="`x` must hold whole numbers that float32 has"):
+        nth.kernel(single, jnp.array([[2**24 + 1], [2]]), 2, progress=False)
+
+
+def test_study_of_tokens_is_saved_with_them(networks, data, tmp_path):
+    study = nth.compare(networks[0], data[0], (2,), STARTS, certify=False, progress=False)
+    study.save(tmp_path / "tokens.nc")
+    again = nth.Comparison.load(tmp_path / "tokens.nc", model=networks[0])
+    assert again.asked.data.x.dtype == data[0].x.dtype
+    np.testing.assert_array_equal(again.asked.data.x, TOKENS)
