@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from nthsim.comparison.asked import EXACT, Asked
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
 from nthsim.comparison.report import bound_notes, error_table, notes, work_table
+from nthsim.comparison.verdict import verdict
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import Errors, Series, drift, errors, floor
 from nthsim.dynamics.hierarchy import Order
@@ -165,6 +167,7 @@ class Comparison(eqx.Module):
             [error_table(found, named, self.floors(), self._broken())],
             [work_table(every, {key: s for key, s in seconds.items() if key in curves})],
             [] if slopes is None else [wrapped(said) for said in slopes.verdicts()],
+            [wrapped(said) for said in verdict(self._orders(found), self.exact, drift)],
             [*notes(every, drift), *self._left_out()],
             [] if self.bounds is None else bound_notes(self.bounds, second, drift),
         ]
@@ -177,6 +180,11 @@ class Comparison(eqx.Module):
         """The finished curves as they were asked for; JAX sorts what it maps."""
         keys = [curve.key for curve in self.asked.curves]
         return {key: self.curves[key] for key in keys if key in self.curves}
+
+    def _orders(self, found: Mapping[str, Errors]) -> dict[int, Errors]:
+        """Those of truncations, by their order."""
+        orders = [curve for curve in self.asked.curves if isinstance(curve, Order)]
+        return {each.p: found[each.key] for each in orders if each.key in found}
 
     def _broken(self) -> dict[str, str]:
         """What is said beside the curves of orders whose slopes are clearly too small."""

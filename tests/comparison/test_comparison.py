@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 import nthsim as nth
 from nthsim.dynamics.recipes import UnknownSolver
+from nthsim.models import FCN
 from nthsim.results.terminal import COLUMNS
 from nthsim.solvers import Stop
 
@@ -198,6 +199,21 @@ def test_comparison_that_was_interrupted_knows_what_was_asked():
         nth.compare(asked.model, asked.data, (2, 3), run, certify=False, progress=False)
     assert caught.value.comparison.curves == {}
     assert caught.value.comparison.asked.curves == (nth.Order(2), nth.Order(3))
+
+
+def test_text_says_where_a_higher_order_stops_helping_and_what_to_change():
+    data = nth.sphere(5, 0, dim=3)
+    far = nth.Dataset(data.x, 3 * data.y)
+
+    def text(width: int, t: float) -> str:
+        net = FCN(3, width, 2, key=jr.key(0))
+        ts = [0.0, t / 2, t]
+        return " ".join(str(nth.compare(net, far, (2, 3), ts, progress=False)).split())
+
+    lost = text(3, 2.0)
+    assert "order 3 is no nearer to exact flow than order 2 from t = 2 on, when the" in lost
+    assert re.search(r"tangent kernel has moved by 2\d% of itself\. .* a larger width", lost)
+    assert "no nearer" not in text(3, 0.01)
 
 
 def test_text_shows_kernel_drift():
