@@ -1,12 +1,14 @@
 """The command `nthsim`: JAX is imported once there is something to compute, never for help."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
@@ -93,8 +95,8 @@ def parsed(args: Sequence[str]) -> Command | None:
     parse = lambda words: tyro.cli(PARSER, prog="nthsim", description=DESCRIPTION, args=words)  # noqa: E731
     command = _quietly(parse, list(args))
     if command is None or isinstance(command, ShowSettings) or command.config is None:
-        return command
-    name, path = name_of(command), command.config
+        return None if command is None else _at_home(command)
+    name, path = name_of(command), Path(os.path.expanduser(command.config))
     words = flags(path, type(command))
     try:
         base = _quietly(parse, [name, *words])
@@ -109,7 +111,18 @@ def parsed(args: Sequence[str]) -> Command | None:
 
     rest = list(args)
     rest.remove(name)
-    return _quietly(again, [name, *rest])
+    told = _quietly(again, [name, *rest])
+    return None if told is None else _at_home(told)
+
+
+def _at_home(command: Command) -> Command:
+    """The same with the own folder in the place of each ~, which shells leave in --out=~/x."""
+    places = {
+        field.name: type(value)(os.path.expanduser(value))
+        for field in dataclasses.fields(command)
+        if isinstance(value := getattr(command, field.name), Path) or field.name == "data"
+    }
+    return dataclasses.replace(command, **places)
 
 
 def _quietly(parse: Callable[[list[str]], T], words: list[str]) -> T | None:

@@ -74,7 +74,7 @@ def folder(path: object) -> Path | None:
         return None
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"`checkpoint` must be the name of a folder, but is {path!r}.")
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 class Run(eqx.Module):

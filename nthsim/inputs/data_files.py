@@ -56,7 +56,7 @@ def load_data(
         nthsim.inputs.table.CountingColumnWarning: A table's first column counts its lines, as its
             index does.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     readers = {".npz": _read_npz, ".csv": read_csv}
     if path.suffix.lower() not in readers:
         raise ValueError(f"`path` must end in .npz or .csv, but is {path}.")

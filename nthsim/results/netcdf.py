@@ -131,7 +131,7 @@ def _is_netcdf(path: str | os.PathLike[str]) -> bool:
         ValueError: When there is no such file.
     """
     try:
-        with Path(path).open("rb") as file:
+        with Path(os.path.expanduser(path)).open("rb") as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
     except OSError as error:
         reason = error.strerror or str(error)
@@ -156,7 +156,7 @@ def _content(path: str | os.PathLike[str]) -> io.BytesIO:
     h5netcdf failed on it and until that is collected, and go by what it read then: damage done in
     between would pass.
     """
-    content = io.BytesIO(Path(path).read_bytes())
+    content = io.BytesIO(Path(os.path.expanduser(path)).read_bytes())
     with h5py.File(content, "r") as root:
         # The first that h5netcdf reads. Should it fail there, what it leaves cannot even be closed,
         # and complains when it is collected.

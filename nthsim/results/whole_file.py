@@ -38,7 +38,7 @@ def replacing(path: str | os.PathLike[str], name: str = "path") -> Iterator[Path
     Raises:
         ValueError: When there is no such folder, or nothing can be written there.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     target = Path(os.path.realpath(path))  # through a link, not in its place
     if target.is_dir():
         raise ValueError(f"`{name}` must be the name of a file, but {path} is a folder.")

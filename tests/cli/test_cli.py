@@ -138,6 +138,19 @@ def test_flow_is_printed_saved_and_shown_again(tmp_path, capsys):
     assert capsys.readouterr().out == printed
 
 
+def test_tilde_is_the_own_folder_where_a_shell_leaves_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.csv").write_text("a,b,y\n1,0,1\n0,2,-1\n3,1,1\n")
+    (tmp_path / "own.toml").write_text('data = "~/own.csv"\nout = "~/from_toml"\nn_train = 3\n')
+    words = ["--width", "3", "--n-test", "0", "--t1", "0.1", "--num-ts", "2"]
+    assert main(["flow", *words, "--data=~/own.csv", "--n-train=3", "--out=~/from_flag"]) == 0
+    assert main(["flow", *words, "--config=~/own.toml"]) == 0
+    assert main(["show", "~/from_flag/flow.nc"]) == 0
+    for name in ("from_flag", "from_toml"):
+        assert nth.Trajectory.load(f"~/{name}/flow.nc").loss.shape == (2,)
+    assert nth.Run([0.0], checkpoint="~/kept").checkpoint == tmp_path / "kept"
+
+
 def test_kernels_are_printed_and_saved(tmp_path, capsys):
     words = ["kernels", *SMALL, "--orders", "2", "3"]
     assert main([*words, "--out", str(tmp_path)]) == 0
