@@ -36,7 +36,7 @@ class Dataset(eqx.Module):
 
     Raises:
         ValueError: an array is not of real, finite numbers, is empty, or does not fit the others;
-            frames of pandas have rows of other names.
+            tables of pandas or xarray have rows of other names.
     """
 
     x: Real[Array, "n ..."]
@@ -236,20 +236,24 @@ def _open(shape: tuple[int, ...]) -> str:
 
 
 def _check_rows(**tables: object) -> None:
-    """Refuse frames of pandas whose rows have other names, as if they were not shuffled alike."""
-    named = {
-        name: table.index  # pyright: ignore[reportAttributeAccessIssue]
-        for name, table in tables.items()
-        if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "index")
-    }
-    if len(named) < 2:
-        return
+    """Refuse labelled tables whose rows have other names, as if they were not shuffled alike."""
+    named = {name: _row_names(table) for name, table in tables.items()}
     one, other = named
+    if any(names is None for names in named.values()):
+        return
     if not np.array_equal(named[one], named[other]):
         raise ValueError(
             f"`{other}` must have the index of `{one}`, but its rows have other names or stand in "
             "another order; bring them into one, or hand in both as arrays by `.to_numpy()`."
         )
+
+
+def _row_names(table: Any) -> Any:
+    """The names of the rows of what pandas or xarray made; None where there are none."""
+    package = type(table).__module__.partition(".")[0]
+    if package == "xarray" and table.ndim:
+        return table.indexes.get(table.dims[0])
+    return getattr(table, "index", None) if package == "pandas" else None
 
 
 def _converted(

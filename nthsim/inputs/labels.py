@@ -51,10 +51,10 @@ def encoded(
 
 def _labels(name: str, labels: Any) -> list[Any]:
     """Labels as integers, truth values or words, all of one kind."""
-    array = labels if hasattr(labels, "dtype") else np.fromiter(labels, dtype=object)
+    array = np.asarray(labels) if hasattr(labels, "dtype") else np.fromiter(labels, dtype=object)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"`{name}` must have shape (n,) with n ≥ 1, but has {array.shape}.")
-    values = np.asarray(array).tolist()
+    values = array.tolist()
     for i, value in enumerate(values):
         if _kind(value) != _kind(values[0]) or not _kind(value):
             first = f"{name}[0] is {values[0]!r} and " if i else ""

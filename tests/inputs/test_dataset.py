@@ -148,6 +148,23 @@ def test_arrays_that_do_not_fit_are_refused(arrays, sentence):
         Dataset(*arrays)
 
 
+@pytest.mark.parametrize("kind", ["memory map", "another byte order", "Fortran's order", "half"])
+def test_arrays_however_they_lie_are_copied_as_they_are(kind, tmp_path):
+    x = _normal(5, 3)
+    np.save(tmp_path / "x.npy", x)
+    given = {
+        "memory map": np.load(tmp_path / "x.npy", mmap_mode="r+"),
+        "another byte order": x.astype(x.dtype.newbyteorder()),
+        "Fortran's order": np.asfortranarray(x),
+        "half": x.astype(np.float16),
+    }[kind]
+    data = Dataset(given, given[:, 0])
+    kept = np.array(given)
+    given[:] = 0
+    np.testing.assert_array_equal(data.x, kept)
+    np.testing.assert_array_equal(data.y, kept[:, 0])
+
+
 def test_normalised_inputs_are_centred_by_the_training_mean():
     data = Dataset([[1.0, 0.0], [3.0, 0.0]], [0.0, 1.0], [[2.0, 5.0], [6.0, 3.0]], [1.0, 2.0])
     normal = data.normalised()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import nthsim as nth
 
@@ -84,18 +85,21 @@ def test_test_label_that_is_no_class_is_refused():
         nth.Dataset.labelled(X, list("abbab"), X[:2], ["a", "c"])
 
 
-def test_frames_in_two_orders_are_refused_and_in_one_taken():
+def test_tables_in_two_orders_are_refused_and_in_one_taken():
     frame = pd.DataFrame(X, columns=["a", "b"])
     shuffled = frame["a"].sample(frac=1, random_state=0)
+    array = xr.DataArray(X, dims=("row", "column"), coords={"row": range(5)})
     for made in (
         lambda: nth.Dataset(frame, shuffled),
         lambda: nth.Dataset(X, X[:, 0], frame, shuffled),
         lambda: nth.Dataset.labelled(frame, shuffled.astype(int)),
+        lambda: nth.Dataset(array, array[::-1, 0]),
     ):
         with pytest.raises(ValueError, match="must have the index of `x"):
             made()
     np.testing.assert_array_equal(nth.Dataset(frame, shuffled.sort_index()).y, X[:, 0])
     np.testing.assert_array_equal(nth.Dataset(frame, shuffled.to_numpy()).y, shuffled)
+    np.testing.assert_array_equal(nth.Dataset(array, array[:, 0]).y, X[:, 0])
 
 
 def test_accuracy_is_the_part_of_the_points_whose_class_the_outputs_tell():
