@@ -29,7 +29,8 @@ def errors(net: FCN, data: nth.Dataset, t1: float) -> np.ndarray:
     exact = nth.gradient_flow(net, data, run)
     frozen = nth.hierarchy(net, data, 2, run, method="dense")
     first = nth.perturbation(net, data, run)
-    found = [distances(one, exact) for one in (frozen, first)]
+    assert exact.kernel is not None
+    found = [distances(one, exact, exact.kernel[0]) for one in (frozen, first)]
     kernels = [e.kernel[-1] for e in found if e.kernel is not None]
     return np.array([[e.train_rms[-1] for e in found], kernels])
 
@@ -58,7 +59,7 @@ def main() -> None:
     figure = Figure(figsize=(8.8, 3.6), layout="constrained")
     title = f"3 points on a sphere, erf networks of one hidden layer: medians of {settings.seeds}"
     figure.suptitle(title, fontsize=10)
-    labels = ("error of $f$ at $t = 6$, rms", "error of $K^{(2)}$ at $t = 6$, relative")
+    labels = ("error of $f$ at $t = 6$, rms", "error of $K^{(2)}$ at $t = 6$, relative to $t = 0$")
     for i, (ax, label) in enumerate(zip(figure.subplots(1, 2), labels, strict=True)):
         for j, name in enumerate(NAMES):
             colour, marker = LOOKS[1 + j]

@@ -50,7 +50,7 @@ def resolve(activation: str | Callable[..., Array]) -> Callable[..., Array]:
         return ACTIVATIONS[activation]
     if isinstance(activation, str) or not callable(activation):
         raise ValueError(
-            f"`activation` must be a callable or one of {', '.join(ACTIVATIONS)}, "
+            f"`activation` must be a callable or one of {', '.join(map(repr, ACTIVATIONS))}, "
             f"but is {activation!r}."
         )
     try:

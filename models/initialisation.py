@@ -37,5 +37,6 @@ def resolve(init: str) -> Callable[[PRNGKeyArray, int, int], Array]:
         ValueError: if the name is not in `INITIALISATIONS`.
     """
     if init not in INITIALISATIONS:
-        raise ValueError(f"`init` must be one of {', '.join(INITIALISATIONS)}, but is {init!r}.")
+        listed = ", ".join(map(repr, INITIALISATIONS))
+        raise ValueError(f"`init` must be one of {listed}, but is {init!r}.")
     return INITIALISATIONS[init]

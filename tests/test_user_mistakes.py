@@ -586,13 +586,13 @@ def test_mistake_in_python_gets_one_sentence(mistake, request):
 COMMAND_MISTAKES = {
     "no command": (
         "",
-        r"`command` must be one of compare, .*, but is missing; see `nthsim --help`\.",
+        r"`command` must be one of 'compare', .*, but is missing; see `nthsim --help`\.",
     ),
     "misspelt command": (
         "compar --width 3",
-        r"`command` must be one of compare, .*, but is 'compar' \(did you mean compare\?\); see",
+        r"`command` must be one of 'compare', .*, but is 'compar' \(did you mean compare\?\); see",
     ),
-    "unknown command": ("train", r"`command` must be one of compare, .*, but is 'train'; see"),
+    "unknown command": ("train", r"`command` must be one of 'compare', .*, but is 'train'; see"),
     "misspelt flag": (
         "compare --widht 3",
         r"`--widht` must be a flag of `nthsim compare`, but is none \(did you mean --width\?\);",
@@ -607,7 +607,10 @@ COMMAND_MISTAKES = {
         r"`--width` must be an integer, but is 'abc'; see `nthsim compare --help`\.",
     ),
     "no time": ("compare --t1 soon", r"`--t1` must be a number, but is 'soon'; see"),
-    "no choice": ("flow --model cnn", r"`--model` must be one of fcn, resnet, but is 'cnn'; see"),
+    "no choice": (
+        "flow --model cnn",
+        r"`--model` must be one of 'fcn', 'resnet', but is 'cnn'; see",
+    ),
     "value missing": (
         "flow --width",
         r"`--width` must be followed by an integer, but is by nothing",
@@ -738,11 +741,11 @@ COMMAND_MISTAKES = {
     "binary TOML": ("flow --config {dir}/corrupt.npz", r"`--config` must be a TOML file, but"),
     "misspelt key": (
         "flow --config {dir}/misspelt.toml",
-        r"`--config` must hold only names of settings, .* n-trian \(did you mean n_train\?\)\.",
+        r"`--config` must hold only names of settings, .* 'n-trian' \(did you mean n_train\?\)\.",
     ),
     "unknown key": (
         "flow --config {dir}/unknown.toml",
-        r"`--config` must hold only activation, atol, .*, widths, but .* holds quux\.",
+        r"`--config` must hold only 'activation', 'atol', .*, 'widths', but .* holds 'quux'\.",
     ),
     "wrong value": (
         "flow --config {dir}/value.toml",
@@ -793,7 +796,7 @@ COMMAND_MISTAKES = {
     ),
     "unknown curve": (
         "compare --curves limit gp",
-        r"`--curves` must be words such as taylor-1, limit, perturbation, but one is 'gp'\.",
+        r"`--curves` must be words such as 'taylor-1', 'limit', 'perturbation', but one is 'gp'\.",
     ),
     "degree 0": (
         "compare --curves taylor-0",
@@ -801,7 +804,7 @@ COMMAND_MISTAKES = {
     ),
     "degree of a curve": (
         "plan --curves taylor",
-        r"`--curves` must be words such as taylor-1, .*, but one is 'taylor'\.",
+        r"`--curves` must be words such as 'taylor-1', .*, but one is 'taylor'\.",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),

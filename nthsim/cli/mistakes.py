@@ -63,7 +63,7 @@ def explained(words: Sequence[str]) -> str | None:
     """The first mistake that is found in the words of one command; None if none is."""
     head, *rest = words or [""]
     if head not in COMMANDS:
-        listed = ", ".join(COMMANDS)
+        listed = ", ".join(map(repr, COMMANDS))
         found = f"is {head!r}{meant(head, COMMANDS)}" if head else "is missing"
         return f"`command` must be one of {listed}, but {found}"
     hints = get_type_hints(COMMANDS[head])
@@ -160,4 +160,4 @@ def _wanted(hint: Any) -> str:
 
 
 def _listed(literal: Any) -> str:
-    return ", ".join(get_args(literal))
+    return ", ".join(map(repr, get_args(literal)))

@@ -42,8 +42,8 @@ def flags(path: Path, command: type) -> list[str]:
         name = key.replace("-", "_")
         if name not in NAMES:
             guess = meant(name, sorted(NAMES))
-            names = "names of settings" if guess else ", ".join(sorted(NAMES))
-            raise ValueError(f"`config` must hold only {names}, but {path} holds {key}{guess}.")
+            names = "names of settings" if guess else ", ".join(map(repr, sorted(NAMES)))
+            raise ValueError(f"`config` must hold only {names}, but {path} holds {key!r}{guess}.")
         if name in known:
             _check(name, value, get_type_hints(command)[name], path)
             words += _flag(name, value)

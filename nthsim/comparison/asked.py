@@ -104,9 +104,10 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
             )
         curve = each if isinstance(each, Curve) else Order(each)
         if curve.key in RESERVED or "/" in curve.key:
+            names = ", ".join(map(repr, RESERVED))
             raise ValueError(
-                f"`curves` must not be called {', '.join(RESERVED)}, nor with a /, but one is "
-                f"called {curve.key!r}."
+                f"`curves` must not be called {names}, nor with a /, but one is called "
+                f"{curve.key!r}."
             )
         if found.setdefault(curve.key, curve) != curve:
             raise ValueError(
@@ -158,7 +159,8 @@ def named_curve(text: str) -> Curve:
     if kind in (None, Order) or numbered != _is_number(number):
         others = {name: other for name, other in CURVES.items() if other is not Order}
         words = [f"{name}-1" if _numbered(other) else name for name, other in others.items()]
-        raise ValueError(f"`curves` must be words such as {', '.join(words)}, but one is {text!r}.")
+        listed = ", ".join(map(repr, words))
+        raise ValueError(f"`curves` must be words such as {listed}, but one is {text!r}.")
     return kind(*([int(number) if number.isdecimal() else float(number)] if numbered else []))
 
 

@@ -113,7 +113,7 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
     if lost:
         raise ValueError(
             "`record` must hold functions to compute this again, but of "
-            f"{', '.join(lost)} a file keeps the numbers only: call `compare` with them."
+            f"{', '.join(map(repr, lost))} a file keeps the numbers only: call `compare` with them."
         )
     afresh = dataclasses.replace(asked.run, checkpoint=None)
     return _compared(dataclasses.replace(asked, run=afresh), progress=progress, throw=False)

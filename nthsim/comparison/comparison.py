@@ -69,13 +69,13 @@ class Comparison(eqx.Module):
             key = which if isinstance(which, str) else f"order {which}"
         found = self.curves.get(key)
         if found is None:
-            listed = ", ".join(self.curves)
+            listed = ", ".join(map(repr, self.curves))
             raise ValueError(f"`which` must be one of {listed}, but is {which!r}.")
         return found
 
     def errors(self, which: int | np.integer | str | Curve) -> Errors:
         """The errors of a curve against exact flow, over time."""
-        return errors(self.curve(which), self.exact)
+        return errors(self.curve(which), self.exact, self.initial_kernel)
 
     @property
     def parameters(self) -> Parameters | None:
@@ -146,6 +146,7 @@ class Comparison(eqx.Module):
             self.exact,
             self._in_order(),
             {curve.key: curve for curve in self.asked.curves},
+            start=self.initial_kernel,
             drift=self.drift(),
             floors=self.floors(),
             bounds=self.bounds,
@@ -157,7 +158,7 @@ class Comparison(eqx.Module):
         """What was compared, and what came out, in tables of at most 100 columns."""
         curves, drift, slopes = self._in_order(), self.drift(), self.certificate
         fits = {} if slopes is None else dict(zip(slopes.orders, slopes.slopes, strict=True))
-        found = {key: errors(curve, self.exact) for key, curve in curves.items()}
+        found = {key: self.errors(key) for key in curves}
         named = {Order(p).key: float(slope) for p, slope in fits.items()}
         every = {EXACT: self.exact, **curves}
         seconds = {key: sum(self.kernel_seconds[: rank - 1]) for key, rank in self.ranks.items()}

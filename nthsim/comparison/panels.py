@@ -6,11 +6,12 @@ from itertools import product
 from types import MappingProxyType
 
 import numpy as np
+from jaxtyping import Float
 
 from nthsim.comparison.asked import EXACT
 from nthsim.comparison.bounds import Bounds
 from nthsim.dynamics.curve import Curve
-from nthsim.dynamics.errors import Errors, Series, errors
+from nthsim.dynamics.errors import RELATIVE, Errors, Series, errors
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.results.figure import Line, Panel
@@ -29,6 +30,7 @@ def panels(
     others: Mapping[str, Trajectory],
     curves: Mapping[str, Curve],
     *,
+    start: Float[np.ndarray, "n ..."] | None = None,
     drift: Series | None = None,
     floors: Mapping[str, Series] = MappingProxyType({}),
     bounds: Bounds | None = None,
@@ -37,9 +39,10 @@ def panels(
     """Losses; errors of f on training and test points, and of the kernel; what else was recorded.
 
     Bounds are dashed lines beside what they bound. `broken` are the orders whose slopes are clearly
-    too small, with what is said of that beside their curves. `curves` say how the others look.
+    too small, with what is said of that beside their curves. `curves` say how the others look, and
+    `start` is the tangent kernel at t = 0, which errors of kernels are relative to, as `drift` is.
     """
-    found = {key: errors(other, exact) for key, other in others.items()}
+    found = {key: errors(other, exact, start) for key, other in others.items()}
     draw = _Lines(curves, list(others))
     chosen = [_losses(draw, {EXACT: exact, **others})]
     for points in ("train", "test")[: 1 + (exact.f_test is not None)]:
@@ -108,7 +111,7 @@ def _kernels(
     if bounds is not None:
         label = "a-priori bound on the drift"
         lines = (*lines, _bound(label, bounds.ts, bounds.drift_bound, look=0))
-    return Panel("error and drift of $K^{(2)}$", "relative Frobenius norm", lines)
+    return Panel("error and drift of $K^{(2)}$", RELATIVE, lines)
 
 
 def _own(draw: _Lines, runs: Mapping[str, Trajectory], name: str, label: Label) -> Panel:

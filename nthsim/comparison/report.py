@@ -11,8 +11,8 @@ from nthsim.results.terminal import fixed, scientific, table, wrapped
 
 CAPTION = (
     "errors against exact flow: the largest over time, and, as `end`, the rms at the last time "
-    "that both\nreached; K^(2) on training points, relative in Frobenius norm; slope of log error "
-    "at small times"
+    "that both\nreached; K^(2) on training points, in Frobenius norm relative to that at t = 0; "
+    "slope of log error\nat small times"
 )
 
 AUDITED = (
@@ -100,7 +100,7 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
     lines = []
     if drift is not None:
         lines.append(
-            "kernel drift of exact flow since t = 0, relative in Frobenius norm: "
+            "kernel drift of exact flow since t = 0, relative in the same way: "
             f"{scientific(_largest(drift))} (end: {scientific(_last(drift))})"
         )
     methods = {label: run.method for label, run in trajectories.items() if run.method is not None}

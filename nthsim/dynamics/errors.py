@@ -13,15 +13,19 @@ from nthsim.dynamics.trajectory import Trajectory, raise_if_interrupted
 
 Series = Float[np.ndarray, " T"]
 
+#: How errors and movement of the tangent kernel are measured, as an axis says it.
+RELATIVE = "Frobenius norm, relative to $K^{(2)}_0$"
+
 
 class Errors(eqx.Module):
     r"""Errors of a truncation against exact flow at the save times that both reached.
 
     `train_rms` and `train_max` are the root mean square and the largest error of f over training
     points and outputs, `test_rms` and `test_max` likewise (None without test points); `loss` and
-    `test_loss` are absolute differences; `kernel` and `kernel_test` are Frobenius norms relative to
-    the exact one, $\|\tilde K^{(2)}_t - K^{(2)}_t\| / \|K^{(2)}_t\|$, at the times `kernel_ts`, of
-    shape (S,) (None if not recorded). All others have shape (T,).
+    `test_loss` are absolute differences. `kernel` and `kernel_test` are root mean squares over
+    entries, relative to that of $K^{(2)}_0$ on the training points, as `drift` is: for `kernel`
+    that is $\|\tilde K^{(2)}_t - K^{(2)}_t\| / \|K^{(2)}_0\|$ in Frobenius norm. They are at the
+    times `kernel_ts`, of shape (S,), None if not recorded. All others have shape (T,).
     """
 
     ts: Series
@@ -36,8 +40,13 @@ class Errors(eqx.Module):
     kernel_ts: Series | None
 
 
-def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
-    """Compare two trajectories at the times that both reached."""
+def errors(
+    truncation: Trajectory, exact: Trajectory, start: Float[np.ndarray, "n ..."] | None = None
+) -> Errors:
+    r"""Compare two trajectories at the times that both reached.
+
+    `start` is $K^{(2)}_0$ on the training points, without which errors of kernels are None.
+    """
     T = min(len(truncation.ts), len(exact.ts))
     pairs = {
         name: (getattr(truncation, name), getattr(exact, name))
@@ -57,9 +66,9 @@ def errors(truncation: Trajectory, exact: Trajectory) -> Errors:
         test_max=_on(_largest, difference["f_test"]),
         loss=np.abs(loss),
         test_loss=_on(np.abs, difference["test_loss"]),
-        kernel=_relative(kernel, exact.kernel),
-        kernel_test=_relative(difference["kernel_test"], exact.kernel_test),
-        kernel_ts=clock,
+        kernel=_relative(kernel, start),
+        kernel_test=_relative(difference["kernel_test"], start),
+        kernel_ts=None if start is None else clock,
     )
 
 
@@ -71,7 +80,7 @@ def drift(exact: Trajectory, start: Float[np.ndarray, "n ..."] | None) -> Series
     """
     if exact.kernel is None or start is None or not len(exact.kernel):
         return None
-    return _norm(exact.kernel - start) / np.linalg.norm(start)
+    return _relative(exact.kernel - start, start)
 
 
 def _difference(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
@@ -91,10 +100,6 @@ def _largest(error: Float[np.ndarray, "T ..."]) -> Series:
     return np.abs(_rows(error)).max(axis=1)
 
 
-def _norm(kernel: Float[np.ndarray, "T ..."]) -> Series:
-    return np.linalg.norm(_rows(kernel), axis=1)
-
-
 def _rows(array: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, "T entries"]:
     # The length of a row is written out, as -1 cannot be resolved when no time was reached.
     return array.reshape(len(array), math.prod(array.shape[1:]))
@@ -104,10 +109,10 @@ def _on(measure, difference: np.ndarray | None) -> Series | None:
     return None if difference is None else measure(difference)
 
 
-def _relative(difference: np.ndarray | None, exact: np.ndarray | None) -> Series | None:
-    if difference is None or exact is None:
+def _relative(difference: np.ndarray | None, start: np.ndarray | None) -> Series | None:
+    if difference is None or start is None:
         return None
-    return _norm(difference) / _norm(exact[: len(difference)])
+    return rms(difference) / rms(start[None])
 
 
 def audited(known: Trajectory, again: Callable[[Run], Trajectory], run: Run) -> Trajectory:

@@ -166,6 +166,6 @@ def _read_npz(path: Path, *, labels: bool) -> dict[str, Any]:
                 f"`path` must be an intact .npz archive, but {path} is corrupt or truncated."
             ) from error
     if not {"x", "y"} <= set(names):
-        listed = ", ".join(names) or "nothing"
+        listed = ", ".join(map(repr, names)) or "nothing"
         raise ValueError(f"`path` must hold the arrays x and y, but {path} holds {listed}.")
     return found

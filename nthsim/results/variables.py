@@ -67,7 +67,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "drift": ((*STUDY, "save_time"), "relative movement of K^(2) in exact gradient flow"),
     "error_f": ((*STUDY, "order", "save_time"), "root mean square error of f, training points"),
     "error_f_test": ((*STUDY, "order", "save_time"), "root mean square error of f, test points"),
-    "error_kernel": ((*STUDY, "order", "save_time"), "relative error of K^(2)"),
+    "error_kernel": ((*STUDY, "order", "save_time"), "error of K^(2), relative to that at time 0"),
     "blown_up": ((*STUDY, "order"), "whether the truncation blew up"),
     "seconds": (("family", "size"), "wall time of all seeds"),
 }

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +18,7 @@ from nthsim.network.network import taken
 from nthsim.network.split import split
 from nthsim.results.record import Record, digest, network_digest
 from nthsim.scaling.population import Population, measured, population
+from nthsim.scaling.predictions import form
 from nthsim.solvers.solver import AbstractSolver
 
 #: Draws a network of a size by a key.
@@ -80,20 +81,21 @@ class Study(eqx.Module):
         seeds = len(cell.seeds)
         # The last chunk may be shorter; filled up with what is dropped again it compiles nothing.
         filled = cell.seeds + cell.seeds[-1:] * (min(self.chunk, len(self.seeds)) - seeds)
-        found = measured(
-            self.population(cell.family, cell.size, filled),
-            self.orders,
-            self.kernels,
-            self.ts,
-            self.solver,
-        )
+        models = self.models(cell.family, cell.size, filled)
+        networks = population(models, self.data, self.loss)
+        found = measured(networks, self.orders, self.kernels, self.ts, self.solver)
         arrays = {name: array[:seeds] for name, array in found.arrays.items()}
-        return Record(arrays, found.facts | {"seconds": time.perf_counter() - clock})
+        facts = found.facts | {"form": self._form(cell, models[:seeds])}
+        return Record(arrays, facts | {"seconds": time.perf_counter() - clock})
 
     def population(self, family: str, size: int, seeds: tuple[int, ...]) -> Population:
-        """The networks of some seeds; each is drawn once."""
+        """The networks of some seeds."""
+        return population(self.models(family, size, seeds), self.data, self.loss)
+
+    def models(self, family: str, size: int, seeds: tuple[int, ...]) -> list[PyTree]:
+        """A network for each of some seeds; each is drawn once."""
         models = {seed: self.model(family, size, seed) for seed in dict.fromkeys(seeds)}
-        return population([models[seed] for seed in seeds], self.data, self.loss)
+        return [models[seed] for seed in seeds]
 
     def model(self, family: str, size: int, seed: int) -> PyTree:
         """One network."""
@@ -126,6 +128,14 @@ class Study(eqx.Module):
     def descriptions(self) -> dict[str, str]:
         """One line on each family's smallest network."""
         return {f: describe(self.model(f, self.sizes[0], self.seeds[0])) for f in self.families}
+
+    def _form(self, cell: Cell, models: Sequence[PyTree]) -> dict[str, Any] | None:
+        """What all networks of a cell were made of, if exponents are predicted for such ones."""
+        if self.axis != "width":
+            return None
+        pairs = zip(models, cell.seeds, strict=True)
+        forms = [form(model, cell.size, jr.key(seed)) for model, seed in pairs]
+        return forms[0] if all(each == forms[0] for each in forms) else None
 
     def _mark(self, family: str, size: int) -> str:
         network, theta = split(self.model(family, size, 0))

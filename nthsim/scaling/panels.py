@@ -5,21 +5,24 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from nthsim.dynamics.errors import RELATIVE
 from nthsim.results.figure import Guide, Line, Panel
-from nthsim.scaling.exponents import Quantity, prefactor
+from nthsim.scaling.exponents import UNKNOWN, prefactor
+from nthsim.scaling.quantity import Quantity
 
 PREDICTED = "predicted power"
+EXCLUDED = "predicted power that the 95% interval excludes"
 
 #: Of each panel the title, and in which norm its quantities are measured.
 TITLES = {
     "kernel": ("kernels at $t = 0$", "root mean square"),
     "f": ("error of $f$ on training points", "root mean square"),
     "f test": ("error of $f$ on test points", "root mean square"),
-    "K^(2)": ("error of $K^{(2)}$", "relative Frobenius norm"),
-    "drift": ("drift of $K^{(2)}$", "relative Frobenius norm"),
+    "K^(2)": ("error of $K^{(2)}$", RELATIVE),
+    "drift": ("drift of $K^{(2)}$", RELATIVE),
 }
 
-#: Of the families, in turn; dots are for what is predicted.
+#: Of the families, in turn; dots are for what is predicted, and grey.
 LINES = ("-", "--", "-.")
 
 #: The points of two families at one width are this factor squared apart.
@@ -92,21 +95,19 @@ def _panel(found: Mapping[str, Mapping[str, Quantity]], axis: str, name: str) ->
 def _drawn(
     each: Quantity, label: str, look: int, *, line: str, powers: bool
 ) -> tuple[Line, list[Guide]]:
-    """Medians with quartiles; over widths the fit through them, and the predicted power."""
+    """Medians with quartiles; over widths the fit through them, and what power is predicted."""
     x, middles = each.sizes.astype(float), each.middles()
-    slope = each.exponent().value if powers else np.nan
-    guides = []
-    if np.isfinite(slope):
-        fit = prefactor(each.sizes, middles, slope) * x**slope
-        power = prefactor(each.sizes, middles, float(each.predicted)) * x**each.predicted
-        guides = [Guide(PREDICTED, x, power, line=":"), Guide("", x, fit, look, line)]
-    curve = Line(
-        label,
-        x,
-        middles,
-        look,
-        line="none" if guides else line,
-        bars=each.spreads(),
-        note=f"{slope:.2f}" if guides else "",
-    )
+    fit = each.exponent() if powers else UNKNOWN
+    guides, note = [], ""
+    if np.isfinite(fit.value):
+        note, power = f"{fit.value:.2f}", each.predicted
+        if power is not None:
+            out = fit.excludes(power)
+            note += f", excludes {power}" if out else ""
+            values = prefactor(each.sizes, middles, power) * x**power
+            guides += [Guide(EXCLUDED if out else PREDICTED, x, values, line="-." if out else ":")]
+        values = prefactor(each.sizes, middles, fit.value) * x**fit.value
+        guides += [Guide("", x, values, look, line)]
+    shown = "none" if guides else line
+    curve = Line(label, x, middles, look, shown, bars=each.spreads(), note=note)
     return curve, guides

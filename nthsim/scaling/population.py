@@ -147,9 +147,9 @@ def measured(
     each of $K^{(2)}, K^{(3)}, \dots$ at t = 0, the last as `moment` says; `drift` (members, T), the
     movement of $K^{(2)}$ along exact flow, relative in Frobenius norm; `error_f`, `error_f_test`
     (where there are test points) and `error_kernel` (members, orders, T), root mean square errors
-    of f and errors of $K^{(2)}$ relative in Frobenius norm. What a member shows after its blow-up
-    is NaN, and `blown_up` (members, orders) is 1. The facts say by which steps each dynamics was
-    integrated, and why it ended.
+    of f and errors of $K^{(2)}$, relative to $K^{(2)}_0$ in the same way. What a member shows after
+    its blow-up is NaN, and `blown_up` (members, orders) is 1. The facts say by which steps each
+    dynamics was integrated, and why it ended.
 
     Raises:
         KeyboardInterrupt: At Ctrl-C; half a cell is none.
@@ -206,10 +206,11 @@ def _errors(
     exact = _padded(flow, "f", levels[0], T)
     f = _padded(run, "f", levels[0], T)
     difference = f - exact
-    kernel, other = (_padded(each, "kernel", levels[1][:, :N], T) for each in (run, flow))
+    start = np.asarray(levels[1][:, :N])
+    kernel, other = (_padded(each, "kernel", start, T) for each in (run, flow))
     found = {
         "error_f": _rms(difference[:, :, :N]),
-        "error_kernel": (_norms(kernel - other) / _norms(other)).T,
+        "error_kernel": (_norms(kernel - other) / _norms(start)[None]).T,
         "blown_up": np.isnan(f[: len(run.ts)][-1:]).any(axis=(0, 2)).astype(np.int8),
     }
     tested = f.shape[2] > N

@@ -16,24 +16,36 @@ from nthsim.dynamics.recipes import (
     store_loss,
     store_solver,
 )
+from nthsim.inputs.arrays import choice
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.loss import Loss, loss_name
+from nthsim.inputs.loss import Loss, loss_name, squared_error
 from nthsim.results.record import Record, arrays_of, origin
 from nthsim.results.terminal import wrapped
-from nthsim.scaling.exponents import (
+from nthsim.scaling.exponents import Estimate
+from nthsim.scaling.predictions import (
     DRIFT_EXPONENT,
-    Estimate,
-    Quantity,
     error_exponent,
     kernel_exponent,
+    unpredicted,
 )
+from nthsim.scaling.quantity import Integers, Quantity
 from nthsim.solvers.solver import AbstractSolver
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What is stored as facts just as it is.
-FACTS = ("axis", "families", "orders", "networks", "steps", "subject", "remarks", "origin")
+FACTS = (
+    "axis",
+    "families",
+    "orders",
+    "networks",
+    "steps",
+    "subject",
+    "predicted",
+    "remarks",
+    "origin",
+)
 
 ErrorArrays = Float[np.ndarray, "families sizes seeds orders T"]
 
@@ -51,13 +63,14 @@ class Scaling(eqx.Module):
 
     `drift` (..., T) is $\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ along exact flow. `error_f`,
     `error_f_test` (None without test points) and `error_kernel` (..., orders, T) are the errors of
-    each truncation against exact flow: root mean squares for f, relative Frobenius norms for
-    $K^{(2)}$; NaN after a blow-up, of which `blown_up` (..., orders) tells. They are None without
-    orders.
+    each truncation against exact flow: root mean squares for f, $\|\tilde K^{(2)}_t - K^{(2)}_t\|
+    / \|K^{(2)}_0\|$ for $K^{(2)}$; NaN after a blow-up, of which `blown_up` (..., orders) tells.
+    They are None without orders.
 
     `seconds` (family, size) is what all seeds took together, compilation included. `subject` tells
-    studies apart, `networks` describes a network of each family, `steps` says how flows were
-    integrated, and `remarks` which of them ended early.
+    studies apart, `networks` describes a network of each family, `predicted` says of which families
+    theory predicts exponents, as `width_scaling` has it, `steps` says how flows were integrated,
+    and `remarks` which of them ended early.
 
     In one that was loaded, a `loss` that the file cannot restore is its name.
     """
@@ -81,6 +94,7 @@ class Scaling(eqx.Module):
     networks: tuple[str, ...]
     steps: str
     subject: Mapping[str, Any]
+    predicted: tuple[bool, ...]
     error_f: ErrorArrays | None = None
     error_f_test: ErrorArrays | None = None
     error_kernel: ErrorArrays | None = None
@@ -96,13 +110,12 @@ class Scaling(eqx.Module):
         Raises:
             ValueError: When there is no such family.
         """
-        if family is not None and family not in self.families:
-            listed = ", ".join(self.families)
-            raise ValueError(f"`family` must be one of {listed}, but is {family!r}.")
-        at = 0 if family is None else self.families.index(family)
+        at = 0 if family is None else self.families.index(choice("family", family, self.families))
         found, sizes = {}, self.sizes
+        known = self.predicted[at]
+        trained = known and self.loss is squared_error
         for i in range(self.kernel_rms.shape[-1]):
-            r, exponent = i + 2, kernel_exponent(i + 2)
+            r, exponent = i + 2, kernel_exponent(i + 2) if known else None
             rms, largest, mean = (
                 array[at, ..., i] for array in (self.kernel_rms, self.kernel_max, self.kernel_mean)
             )
@@ -112,11 +125,12 @@ class Scaling(eqx.Module):
             name = f"E K^({r}) f" if r % 2 else f"E K^({r})"
             found[name] = Quantity(sizes, mean, exponent, signed=True)
         if self.ts[-1] > 0:
-            worst = self.drift[at].max(axis=-1)
-            found["drift"] = Quantity(sizes, worst, DRIFT_EXPONENT, panel="drift", label="drift")
+            worst, exponent = self.drift[at].max(axis=-1), DRIFT_EXPONENT if trained else None
+            found["drift"] = Quantity(sizes, worst, exponent, panel="drift", label="drift")
         for name, errors in self.errors().items():
             for i, p in enumerate(self.orders):
-                worst, exponent = errors[at, ..., i, :].max(axis=-1), error_exponent(p)
+                exponent = error_exponent(p) if trained else None
+                worst = errors[at, ..., i, :].max(axis=-1)
                 each = Quantity(sizes, worst, exponent, panel=name, label=f"order {p}")
                 found[f"{name}, p = {p}"] = each
         return found
@@ -126,16 +140,32 @@ class Scaling(eqx.Module):
         named = {"f": self.error_f, "f test": self.error_f_test, "K^(2)": self.error_kernel}
         return {name: errors for name, errors in named.items() if errors is not None}
 
-    def exponent(self, name: str, family: str | None = None) -> Estimate:
+    def exponent(
+        self, name: str, family: str | None = None, *, sizes: Integers | None = None
+    ) -> Estimate:
         """The fitted power of the size by which a quantity changes, with its 95% interval.
 
         Least squares through the logarithms of medians over seeds, of means for E K; the interval
-        comes from drawing the seeds of each size again, with replacement.
+        comes from drawing the seeds of each size again, with replacement. NaN where it has no
+        meaning: where a median is zero, or means are of both signs or may be zero.
+
+        Args:
+            name: The quantity, by its name in the table.
+            family: Its family, the first by default.
+            sizes: The sizes to fit to, at least two; all by default.
+
+        Raises:
+            ValueError: When there is no such quantity or family, or `sizes` are not as above.
+        """
+        return self._quantity(name, family).exponent(sizes)
+
+    def slopes(self, name: str, family: str | None = None) -> Float[np.ndarray, " gaps"]:
+        """The power of the size from each size to the next, NaN where it has no meaning.
 
         Raises:
             ValueError: When there is no such quantity or family.
         """
-        return self._quantity(name, family).exponent()
+        return self._quantity(name, family).slopes()
 
     def growth(self, name: str, family: str | None = None) -> Estimate:
         """The factor by which a quantity grows from the first to the last size, likewise.
@@ -188,7 +218,8 @@ class Scaling(eqx.Module):
     def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draw medians and quartiles over the size, with fitted power laws and predicted slopes.
 
-        Over depth, where no power law is predicted, without these.
+        Those slopes stand where theory predicts them, and look another way where the fit's interval
+        excludes them. Over depth, where power laws mean nothing, there are neither.
 
         Args:
             path: Where to write the figure too, if anywhere: a .png, .pdf or .svg.
@@ -200,8 +231,8 @@ class Scaling(eqx.Module):
         from nthsim.scaling.panels import panels
 
         middles = f"medians and quartiles over {self._seeds()}"
-        title = "\n".join([*self.heading()[:-1], f"{middles}; {self._span()}"])
-        return plotted(panels(self._by_family(), self.axis), title=title, path=path)
+        lines = [*self.heading()[:-1], f"{middles}; {self._span()}", *self._unpredicted()]
+        return plotted(panels(self._by_family(), self.axis), title="\n".join(lines), path=path)
 
     def __str__(self) -> str:
         """What was measured, and what came out."""
@@ -216,7 +247,8 @@ class Scaling(eqx.Module):
                 *lines,
             ]
         lines += [wrapped(remark) for remark in self.remarks]
-        return report(self.heading(), self._by_family(), lines, self.axis)
+        found, others = self._by_family(), self._unpredicted()
+        return report(self.heading(), found, lines, self.axis, unpredicted=others)
 
     def __repr__(self) -> str:
         sizes = ", ".join(map(str, self.sizes))
@@ -245,6 +277,10 @@ class Scaling(eqx.Module):
 
     def _quantity(self, name: str, family: str | None) -> Quantity:
         found = self.quantities(family)
-        if name not in found:
-            raise ValueError(f"`name` must be one of {', '.join(found)}, but is {name!r}.")
-        return found[name]
+        return found[choice("name", name, tuple(found))]
+
+    def _unpredicted(self) -> list[str]:
+        if self.axis != "width" or len(self.sizes) < 2:
+            return []
+        known = dict(zip(self.families, self.predicted, strict=True))
+        return unpredicted(known, self.loss, trained=bool(self.ts[-1] > 0))

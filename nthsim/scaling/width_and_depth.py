@@ -54,7 +54,11 @@ def width_scaling(
     In a network of width m, $K^{(3)}$ and $K^{(4)}$ at t = 0 are of size 1/m, $K^{(5)}$ and
     $K^{(6)}$ of size 1/m², and so on; at fixed times the tangent kernel moves by 1/m, and order p
     errs by $m^{-\lfloor p/2 \rfloor}$ (Huang & Yau 2019, arXiv 1909.08156; Dyer & Gur-Ari 2019,
-    arXiv 1909.11304). The result holds these exponents beside the fitted ones.
+    arXiv 1909.11304). That is derived for FCN and ResNet in ntk parametrisation, trained with
+    squared error. The result holds these exponents beside the fitted ones for families of FCN or
+    ResNet that `make_model` draws from the very key that it is given, Gaussian, with a smooth
+    activation of `nthsim.models` and with nothing but the width changing with the width. For all
+    others it has fits alone.
 
     All seeds of a width, or chunks of them that fit into memory, are one batch: one kernel
     computation, one integration whose steps all share, compiled once. Truncations are integrated as
@@ -263,8 +267,19 @@ def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scalin
         networks=tuple(study.descriptions().values()),
         steps=records[0].facts["solver"],
         subject=study.subject(),
+        predicted=_predicted(study, cells, records),
         remarks=_remarks(study, cells, records),
         **arrays,
+    )
+
+
+def _predicted(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> tuple[bool, ...]:
+    """Of which families exponents are predicted: their networks differ in width and key alone."""
+    pairs = list(zip(cells, records, strict=True))
+    forms = [[r.facts.get("form") for cell, r in pairs if cell.family == f] for f in study.families]
+    several = len(study.sizes) > 1  # what depends on a single one cannot be told
+    return tuple(
+        several and each[0] is not None and each.count(each[0]) == len(each) for each in forms
     )
 
 

@@ -27,7 +27,9 @@ def test_truncation_is_found_by_its_order():
     ]
     chosen = (nth.Order(3), "order 3", 3, np.int64(3))
     assert len({id(study.curve(which)) for which in chosen}) == 1
-    with pytest.raises(ValueError, match=r"^`which` must be one of order 2, order 3, but is 4\.$"):
+    with pytest.raises(
+        ValueError, match=r"^`which` must be one of 'order 2', 'order 3', but is 4\.$"
+    ):
         study.curve(4)
 
 
@@ -53,13 +55,12 @@ def test_everything_starts_from_the_same_outputs_and_kernel():
 
 def test_order_two_keeps_its_kernel_so_that_its_error_is_the_drift():
     study = studies.scalar()
-    kernel, drift, error = study.exact.kernel, study.drift(), study.errors(2).kernel
-    assert kernel is not None
+    drift, error = study.drift(), study.errors(2).kernel
     assert drift is not None
     assert error is not None
-    norms = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
+    assert drift.max() > 1e-3
     # The exact flow's own kernels are rounded in another order.
-    np.testing.assert_allclose(error, drift * norms[0] / norms, atol=1e-13)
+    np.testing.assert_allclose(error, drift, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["scalar", "vector", "blow_up"])

@@ -55,17 +55,24 @@ def test_errors_of_losses_are_absolute_differences():
 
 @pytest.mark.parametrize("out", [(), (K,)])
 @pytest.mark.parametrize("name", ["kernel", "kernel_test"])
-def test_errors_of_kernels_are_relative_to_the_exact_one(out, name):
+def test_errors_of_kernels_are_relative_to_the_one_at_the_start_of_training(out, name):
     one, exact = _trajectory(0, out=out), _trajectory(1, out=out)
+    start = np.random.default_rng(2).standard_normal((N, *out, N, *out))
     a, b = getattr(one, name), getattr(exact, name)
-    expected = [np.sqrt(np.sum((a[i] - b[i]) ** 2) / np.sum(b[i] ** 2)) for i in range(T)]
-    np.testing.assert_allclose(getattr(errors(one, exact), name), expected, rtol=1e-14)
+    expected = [np.sqrt(np.mean((a[i] - b[i]) ** 2) / np.mean(start**2)) for i in range(T)]
+    np.testing.assert_allclose(getattr(errors(one, exact, start), name), expected, rtol=1e-14)
+
+
+def test_error_of_a_kernel_is_unknown_without_that_of_the_start():
+    found = errors(_trajectory(0), _trajectory(1))
+    assert (found.kernel, found.kernel_test, found.kernel_ts) == (None, None, None)
 
 
 @pytest.mark.parametrize(("first", "second"), [(3, T), (T, 3), (0, T)])
 def test_errors_end_where_the_shorter_trajectory_does(first, second):
-    found = errors(_trajectory(0, first), _trajectory(1, second))
-    whole = errors(_trajectory(0), _trajectory(1))
+    start = np.ones((N, N))
+    found = errors(_trajectory(0, first), _trajectory(1, second), start)
+    whole = errors(_trajectory(0), _trajectory(1), start)
     shorter = min(first, second)
     for name in ("ts", "train_rms", "train_max", "test_rms", "loss", "kernel", "kernel_test"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name)[:shorter])
@@ -73,14 +80,14 @@ def test_errors_end_where_the_shorter_trajectory_does(first, second):
 
 def test_error_of_what_was_not_recorded_is_none():
     nothing = dict.fromkeys(("f_test", "test_loss", "kernel", "kernel_test"))
-    found = errors(_trajectory(0, **nothing), _trajectory(1))
+    found = errors(_trajectory(0, **nothing), _trajectory(1), np.ones((N, N)))
     for name in ("test_rms", "test_max", "test_loss", "kernel", "kernel_test"):
         assert getattr(found, name) is None
 
 
 def test_trajectory_has_no_error_against_itself():
     one = _trajectory(0)
-    found = errors(one, one)
+    found = errors(one, one, np.ones((N, N)))
     for name in ("train_rms", "train_max", "test_rms", "test_max", "loss", "kernel"):
         np.testing.assert_array_equal(getattr(found, name), np.zeros(T))
 

@@ -205,7 +205,7 @@ def test_a_pickled_array_is_refused_and_never_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "listed"), [(("x",), "x"), (("y", "x_test"), "y, x_test"), ((), "nothing")]
+    ("names", "listed"), [(("x",), "'x'"), (("y", "x_test"), "'y', 'x_test'"), ((), "nothing")]
 )
 def test_missing_arrays_are_named(names, listed, tmp_path, arrays):
     path = _npz(tmp_path, **{name: arrays[name] for name in names})

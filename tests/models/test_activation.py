@@ -101,7 +101,7 @@ def test_auto_is_the_normalisation_and_a_number_is_itself():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    names = "erf, gelu, identity, relu, sigmoid, silu, sin, softplus, tanh"
+    names = "'erf', 'gelu', 'identity', 'relu', 'sigmoid', 'silu', 'sin', 'softplus', 'tanh'"
     sentence = f"`activation` must be a callable or one of {names}, but is 'foo'."
     with pytest.raises(ValueError, match=re.escape(sentence)):
         resolve("foo")

@@ -78,6 +78,6 @@ def test_no_two_layers_share_their_weights(network):
 
 
 def test_an_unknown_initialisation_is_answered_with_the_known_ones():
-    sentence = "`init` must be one of gaussian, orthogonal, but is 'haar'."
+    sentence = "`init` must be one of 'gaussian', 'orthogonal', but is 'haar'."
     with pytest.raises(ValueError, match=sentence):
         resolve("haar")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nthsim.scaling.exponents import error_exponent, growth, kernel_exponent, power_law
+from nthsim.scaling.exponents import Estimate, growth, power_law
+from nthsim.scaling.quantity import Quantity
 
 SIZES = np.array([16, 32, 64, 128])
 
@@ -38,7 +39,72 @@ def test_intervals_are_no_wider_than_the_scatter_of_exponents():
 
 def test_means_may_be_negative():
     values = -_drawn(-1.0, 0, seeds=400)
-    assert -1.0 in power_law(SIZES, values, statistic=np.mean)
+    assert -1.0 in power_law(SIZES, values, signed=True)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_means_that_may_be_zero_have_neither_exponent_nor_growth(at):
+    values = _drawn(-1.0, 0, seeds=21)
+    values[at] -= values[at].mean()
+    values[at] += 2.5 * values[at].std(ddof=1) / np.sqrt(21)  # of a t-test at 99%, 2.85 are sure
+    assert np.isnan(power_law(SIZES, values, signed=True).value)
+    known = growth(values, signed=True).value
+    assert np.isnan(known) if at in (0, 3) else known > 0
+
+
+def test_means_of_both_signs_have_neither_exponent_nor_growth():
+    values = _drawn(-1.0, 0, seeds=21)
+    values[3] *= -1
+    assert np.isnan(power_law(SIZES, values, signed=True).value)
+    assert np.isnan(growth(values, signed=True).value)
+
+
+def test_growth_of_means_is_never_of_both_signs():
+    for seed in range(40):
+        # Heavy tails, and means about two standard errors from zero.
+        values = np.random.default_rng(seed).standard_t(3, (2, 12)) + 1.0
+        found = growth(values, signed=True)
+        assert np.isnan(found.value) or 0 < found.low <= found.high < np.inf, seed
+
+
+def test_mean_of_one_seed_has_no_exponent():
+    assert np.isnan(power_law(SIZES, 1.0 / SIZES[:, None], signed=True).value)
+
+
+def test_growth_from_zero_or_from_infinity_is_none():
+    for first in (0.0, np.nan):
+        assert np.isnan(growth(np.array([[first] * 3, [1.0] * 3])).value)
+
+
+def test_slopes_are_those_between_neighbouring_sizes():
+    values = np.array([8.0, 4.0, 1.0, 1.0])[:, None] * np.ones((4, 3))
+    np.testing.assert_allclose(Quantity(SIZES, values, -1).slopes(), [-1.0, -2.0, 0.0], atol=1e-14)
+    values[2] = np.nan  # blown up
+    np.testing.assert_allclose(Quantity(SIZES, values, -1).slopes(), [-1.0, np.nan, np.nan])
+
+
+def test_fit_to_some_sizes_is_that_of_them_alone():
+    values = _drawn(-1.0, 0)
+    found = Quantity(SIZES, values, -1).exponent((128, 32, 64))
+    alone = power_law(SIZES[1:], values[1:])
+    assert (found.value, found.low, found.high) == (alone.value, alone.low, alone.high)
+    assert found.value != power_law(SIZES, values).value
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [((16,), "16"), ((16, 16), "16"), ((16, 48), "16, 48")],
+)
+def test_sizes_of_a_fit_are_two_or_more_of_those_that_were_measured(sizes, said):
+    sentence = f"^`sizes` must be two or more of 16, 32, 64, 128, but is {said}\\.$"
+    with pytest.raises(ValueError, match=sentence):
+        Quantity(SIZES, _drawn(-1.0, 0), -1).exponent(sizes)
+
+
+def test_interval_excludes_what_is_outside_and_nothing_if_unknown():
+    found = Estimate(-1.38, -1.80, -1.02)
+    assert [found.excludes(power) for power in (-2, -1.5, -1)] == [True, False, True]
+    assert not Estimate(-1.38, np.nan, np.nan).excludes(-2)
 
 
 def test_growth_is_the_factor_from_first_to_last():
@@ -70,8 +136,3 @@ def test_zeros_have_no_exponent():
 def test_intervals_are_the_same_each_time():
     one, other = (power_law(SIZES, _drawn(-1.0, 3)) for _ in range(2))
     assert (one.low, one.high) == (other.low, other.high)
-
-
-def test_predicted_exponents_are_those_of_the_theory():
-    assert [kernel_exponent(r) for r in range(2, 7)] == [0, -1, -1, -2, -2]
-    assert [error_exponent(p) for p in range(2, 6)] == [-1, -1, -2, -2]

@@ -21,7 +21,10 @@ SIZES, SEEDS = np.array([8, 16, 32]), np.arange(30)
 
 
 def _made_up(**changes) -> nth.Scaling:
-    """Pure power laws with the predicted exponents, times a factor of median one by seed."""
+    """Pure power laws with the predicted exponents, times a factor of median one by seed.
+
+    Both families are predicted; here that is a fact like any other.
+    """
     factor = np.exp(np.random.default_rng(0).normal(0, 0.3, (2, 3, 30)))
     ranks, orders = np.array([0.0, -1, -1, -2]), np.array([-1.0, -1, -2])
     m = SIZES[None, :, None, None]
@@ -47,6 +50,7 @@ def _made_up(**changes) -> nth.Scaling:
         "networks": ("a network", "another"),
         "steps": "some steps",
         "subject": {"data": "of no study"},
+        "predicted": (True, True),
         "error_f": errors,
         "error_f_test": errors,
         "error_kernel": errors,
@@ -128,13 +132,89 @@ def test_growth_is_from_the_first_size_to_the_last():
 def test_table_has_two_rows_for_each_quantity_of_each_family():
     study = _made_up()
     lines = str(study).splitlines()
-    for name in study.quantities():
-        assert sum(line.startswith(f"{name}  ") for line in lines) == 2, name
+    for name, each in study.quantities().items():
+        rows = [line for line in lines if line.startswith(f"{name}  ")]
+        assert len(rows) == (4 if each.panel else 2), name  # slopes of what is drawn
     [row, spread] = lines[lines.index(next(li for li in lines if li.startswith("rms K^(3)"))) :][:2]
     assert row.split()[-1] == "-1"
     assert spread.count("-") == 3  # three quartile ranges
     assert len([line for line in lines if line.lstrip().startswith("±")]) == 8
     assert max(map(len, lines)) <= 100
+
+
+def test_table_and_figure_say_where_an_interval_excludes_the_prediction():
+    study = _made_up()
+    assert "excludes" not in str(study)
+    drift = study.drift.copy()
+    drift[1] *= SIZES[:, None, None] ** 0.5
+    study = dataclasses.replace(study, drift=drift)
+    rows = [line for line in str(study).splitlines() if line.startswith("drift")]
+    assert [row.split()[-2:] == ["excludes", "-1"] for row in rows[:2]] == [False, True]
+    figure = study.plot()
+    excluding = "predicted power that the 95% interval excludes"
+    assert _said(figure.legends[0])[-2:] == ["predicted power", excluding]
+    [note] = [text.get_text() for text in figure.axes[4].texts if "excludes" in text.get_text()]
+    assert note == f"{study.exponent('drift', 'orthogonal').value:.2f}, excludes -1"
+
+
+def test_table_has_the_slopes_between_neighbouring_widths():
+    study = _made_up()
+    lines = str(study).splitlines()
+    at = lines.index("orthogonal, width to width  8 to 16  16 to 32")
+    drawn = {name: each for name, each in study.quantities("orthogonal").items() if each.panel}
+    for name, line in zip(drawn, lines[at + 1 :], strict=False):
+        slopes = [f"{slope:.2f}" for slope in study.slopes(name, "orthogonal")]
+        assert line.startswith(f"{name} ")
+        assert line.split()[-2:] == slopes
+
+
+def test_what_is_not_predicted_is_fitted_and_one_line_says_so(tmp_path):
+    study = _made_up(predicted=(True, False))
+    study.save(tmp_path / "a.nc")
+    assert str(nth.Scaling.load(tmp_path / "a.nc")) == str(study)
+    lines = str(study).splitlines()
+    [at] = [i for i, line in enumerate(lines) if line.startswith("no prediction for ")]
+    sentence = "no prediction for orthogonal: predictions are known for FCN and ResNet alone, "
+    assert lines[at].startswith(sentence)
+    heads = [line for line in lines if line.endswith("95%") or line.endswith("predicted")]
+    assert [head.split()[0] for head in heads] == ["gaussian", "orthogonal"]
+    assert [head.endswith("predicted") for head in heads] == [True, False]
+    for name, each in study.quantities("orthogonal").items():
+        assert each.predicted is None, name
+        assert np.isfinite(study.exponent(name, "orthogonal").value), name
+    figure = study.plot()
+    assert sentence.rstrip() in figure.get_suptitle().replace("\n", " ")
+    dotted = [line for line in figure.axes[4].get_lines() if line.get_linestyle() == ":"]
+    assert len(dotted) == 1
+    none = _made_up(predicted=(False, False)).plot()
+    assert _said(none.legends[0]) == ["gaussian", "orthogonal"]
+
+
+def test_drift_and_errors_are_predicted_for_squared_error_alone():
+    study = _made_up(loss=absolute_quartic)
+    predicted = {name: each.predicted for name, each in study.quantities().items()}
+    assert predicted["rms K^(3)"] == -1
+    assert predicted["drift"] is None
+    assert predicted["f, p = 4"] is None
+    assert "no prediction for drift and errors: they are known for squared error alone" in str(
+        study
+    )
+
+
+def test_sizes_of_a_fit_may_be_chosen():
+    study = _made_up()
+    sizes = slice(1, None)
+    later = {
+        field.name: getattr(study, field.name)[:, sizes]
+        for field in dataclasses.fields(study)
+        if np.ndim(getattr(study, field.name)) > 1
+    }
+    cut = dataclasses.replace(study, sizes=SIZES[sizes], **later)
+    found, wanted = study.exponent("f, p = 4", sizes=[32, 16]), cut.exponent("f, p = 4")
+    assert (found.value, found.low, found.high) == (wanted.value, wanted.low, wanted.high)
+    sentence = r"^`sizes` must be two or more of 8, 16, 32, but is 16, 64\.$"
+    with pytest.raises(ValueError, match=sentence):
+        study.exponent("f, p = 4", sizes=(16, 64))
 
 
 def test_table_of_depths_has_growth_and_nothing_predicted():
@@ -152,7 +232,7 @@ def test_table_tells_how_many_blew_up():
 
 
 def test_table_of_one_seed_has_no_spread():
-    study = _made_up(axis="width", families=("FCN",), networks=("a network",))
+    study = _made_up(axis="width", families=("FCN",), networks=("a network",), predicted=(True,))
     one = {
         field.name: getattr(study, field.name)[:1, :, :1]
         for field in dataclasses.fields(study)
@@ -237,7 +317,7 @@ def test_one_family_needs_no_legend_but_the_one_below():
         for field in dataclasses.fields(nth.Scaling)
         if np.ndim(getattr(_made_up(), field.name)) > 1
     }
-    figure = _made_up(families=("FCN",), networks=("a network",), **one).plot()
+    figure = _made_up(families=("FCN",), networks=("a network",), predicted=(True,), **one).plot()
     assert [ax.get_legend() for ax in figure.axes] == [None] * 5
     orders = [f"order {p}" for p in (2, 3, 4)]
     kernels = [f"$K^{{({r})}}$" for r in (2, 3, 4, 5)]
@@ -279,7 +359,9 @@ def test_figure_survives_what_blew_up(tmp_path):
 
 def test_quantity_and_family_must_be_known():
     study = _made_up()
-    with pytest.raises(ValueError, match=r"^`family` must be one of gaussian, orthogonal, but is"):
+    sentence = r"^`family` must be one of 'gaussian', 'orthogonal', but is 'FCN'\.$"
+    with pytest.raises(ValueError, match=sentence):
         study.quantities("FCN")
-    with pytest.raises(ValueError, match=r"^`name` must be one of rms K.*, but is 'K3'"):
-        study.exponent("K3")
+    sentence = r"^`name` must be one of 'rms K.*, 'f, p = 4', .*, but is 'f, p=4'\.$"
+    with pytest.raises(ValueError, match=sentence):
+        study.exponent("f, p=4")
