@@ -9,13 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nthsim.solvers.compiled import compiled
-from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.step_controller import FLOOR, SLIDING_FLOOR, LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.traced_once import TracedOnce
-from nthsim.solvers.until import limits_met
-
-Limits = dict[str, Float[Array, ""]]
+from nthsim.solvers.until import Limits
 
 
 class Scheme(eqx.Module):
@@ -27,12 +24,14 @@ class Scheme(eqx.Module):
     limits: Limits
 
     def controller(
-        self, system: AbstractSystem, limit: Int[Array, ""], first_step: Float[Array, ""] | None
+        self, system: AbstractSystem, limit: Int[Array, ""], first_end: Float[Array, ""] | None
     ) -> LevelController:
         """For at most so many steps."""
         kinks = isinstance(self.solver, dfx.AbstractERK)
         floor = SLIDING_FLOOR if system.roughness() else FLOOR
-        return LevelController(system.sizes, self.rtol, self.atol, limit, first_step, kinks, floor)
+        return LevelController(
+            system.sizes, self.rtol, self.atol, limit, first_end, self.limits, kinks, floor
+        )
 
 
 class Carry(eqx.Module):
@@ -45,12 +44,13 @@ class Carry(eqx.Module):
 
 
 class Outcome(eqx.Module):
-    """How a compiled call ended: steps, the events that ended it, and whether steps ran out."""
+    """How a compiled call ended: its steps, and whether a limit was found, or all is lost."""
 
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
     forced: Int[Array, ""]
-    events: dict[str, Bool[Array, ""]]
+    found: Bool[Array, ""]
+    escaped: Bool[Array, ""]
     exhausted: Bool[Array, ""]
 
 
@@ -62,23 +62,16 @@ def outputs(system: AbstractSystem, state: PyTree[Array]) -> dict[str, Array]:
 
 
 @compiled
-def loss(system: AbstractDrivenSystem, state: PyTree[Array]) -> Float[Array, ""]:
-    """The loss that drives a system."""
-    with jax.default_matmul_precision("highest"):
-        return system.loss(state)
-
-
-@compiled
 def start(
     system: AbstractSystem,
     scheme: Scheme,
     carry: Carry,
     t1: Float[Array, ""],
-    first_step: Float[Array, ""] | None,
+    first_end: Float[Array, ""] | None,
 ) -> tuple[Carry, Bool[Array, ""]]:
     """Initial solver and controller states, and whether the first right-hand sides are finite."""
     with jax.default_matmul_precision("highest"):
-        term, controller = _term(), scheme.controller(system, jnp.array(1), first_step)
+        term, controller = _term(), scheme.controller(system, jnp.array(1), first_end)
         solver = scheme.solver
         tnext, controller_state = controller.init(
             term,
@@ -107,13 +100,13 @@ def advance(
     t1: Float[Array, ""],
     limit: Int[Array, ""],
 ) -> tuple[Carry, Outcome]:
-    """At most `limit` steps towards `t1`."""
-    conditions = {"escaped": lambda t, y, args, **_: args.escaped(y)}
-    for name in scheme.limits:
-        conditions[name] = lambda t, y, args, name=name, **_: limits_met(scheme.limits, args, y)[
-            name
-        ]
+    """At most `limit` steps towards `t1`, up to where a limit begins or ends to be located."""
     controller_state = restarted(carry.controller_state)
+    bracket = controller_state.bracket
+    planned_end = carry.t + controller_state.planned
+    first_end = jnp.where(bracket.is_open, bracket.trial, planned_end)
+    # Diffrax moves what ends close before t1, which must not happen to a trial.
+    t1 = jnp.where(bracket.is_open, 2 * bracket.high, t1)
     with jax.default_matmul_precision("highest"):
         solution = dfx.diffeqsolve(
             _term(),
@@ -123,11 +116,11 @@ def advance(
             dt0=None,
             y0=carry.state,
             args=system,
-            stepsize_controller=scheme.controller(system, limit, controller_state.planned),
+            stepsize_controller=scheme.controller(system, limit, first_end),
             saveat=dfx.SaveAt(t1=True, solver_state=True, controller_state=True),
             solver_state=carry.solver_state,
             controller_state=controller_state,
-            event=dfx.Event(conditions),
+            event=dfx.Event(lambda t, y, args, **_: args.escaped(y)),
             max_steps=None,
             throw=False,
         )
@@ -138,6 +131,7 @@ def advance(
         solution.stats["num_steps"],
         solution.stats["num_rejected_steps"],
         solution.controller_state.forced,
+        solution.controller_state.found,
         solution.event_mask,
         solution.result == dfx.RESULTS.dt_min_reached,
     )

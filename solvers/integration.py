@@ -46,8 +46,9 @@ def integrate(
 ) -> Solution:
     """Integrate `system` from t = 0 and record its outputs at each of `ts`.
 
-    Every save time is the end of a step, so nothing recorded is interpolated. A second call with a
-    system of the same shapes compiles nothing: times, tolerances and limits are data.
+    Every save time, and that of a stop, is the end of a step, so nothing recorded is interpolated.
+    A second call with a system of the same shapes compiles nothing: times, tolerances and limits
+    are data.
 
     Args:
         system: What to integrate.
@@ -83,7 +84,7 @@ def integrate(
             record(float(t))
         else:
             run.stop = run.stop or Stop("horizon", horizon, f"reached t = {horizon:g}")
-        if run.stop.asked and run.stop.t not in history.reached[-1:]:
+        if run.stop.asked and not any(run.at(t) for t in history.reached[-1:]):
             record(run.stop.t)
     except Unrecorded as error:
         t = float(run.carry.t)

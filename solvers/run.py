@@ -1,6 +1,6 @@
 """One integration in progress."""
 
-import math
+import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, loss, start
+from nthsim.solvers.bracket import closed
+from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, start
 from nthsim.solvers.solution import Stats
 from nthsim.solvers.solver import AbstractSolver, Method
-from nthsim.solvers.stop import Stop
+from nthsim.solvers.stop import Reason, Stop
 from nthsim.solvers.system import AbstractSystem
-from nthsim.solvers.until import Until
+from nthsim.solvers.until import Until, gaps
 
 #: A compiled call is kept near this long, so that progress shows and Ctrl-C is heard.
 CALL_SECONDS = 0.5
@@ -42,7 +43,7 @@ class Integration:
         if system.roughness():
             self.choice += f"; as {system.roughness()}, errors may exceed the tolerance"
         self.carry = Carry(self._number(0.0), state, None, None)
-        self.started = self.fell_back = False
+        self.started = self.fell_back = self.looked = False
         self.earlier = 0.0
         self.steps = self.rejected = self.forced = self.evaluations = 0
         self.limit = 4
@@ -66,6 +67,16 @@ class Integration:
         if fell_back and self.method.fallback is not None:
             self.method, self.fell_back = self.method.fallback, True
 
+    def watch_anew(self) -> None:
+        """Nothing is being located: what an earlier run began to has another limit."""
+        if self.started:
+            state = dataclasses.replace(self.carry.controller_state, bracket=closed(self.dtype))
+            self.carry = dataclasses.replace(self.carry, controller_state=state)
+
+    def at(self, t: float) -> bool:
+        """Whether the run is at a time, told in its own precision."""
+        return bool(self.carry.t == self._number(t))
+
     def blank(self) -> Carry:
         """The shapes of a carry once started."""
         return eqx.filter_eval_shape(self._started)[0]
@@ -76,6 +87,9 @@ class Integration:
         while self.stop is None and self.carry.t < target:
             if not self.started:
                 self._begin()
+                continue
+            if not self.looked:
+                self._look()
                 continue
             clock = time.perf_counter()
             limit = max(1, min(self.limit, self.max_steps - self.steps))
@@ -98,21 +112,34 @@ class Integration:
             knots = knots[[0, -1]]
         parts = [float(np.interp(t, knots, np.linspace(0, 1, len(knots))))]
         if self.until.loss is not None:
-            parts.append(self._fallen(self.until.loss))
+            parts.append(self._fallen())
         return max(parts)
 
     def stats(self) -> Stats:
         """The work so far."""
         return Stats(self.steps, self.rejected, self.forced, self.evaluations, self.seconds)
 
-    def _fallen(self, least: float) -> float:
-        """How far the loss has come on its way down to `least`."""
-        first, now = (
-            float(loss(self.system, state)) for state in (self.system.initial(), self.carry.state)
-        )
-        if not (first > least and now > least):
-            return 1.0
-        return max(0.0, math.log(first / now) / math.log(first / least))
+    def _fallen(self) -> float:
+        """How far the loss has come on its way down to its limit."""
+        first, now = (self._gaps(y)["loss"] for y in (self.system.initial(), self.carry.state))
+        return float(np.clip(1 - now / first, 0, 1)) if first < 0 else 1.0
+
+    def _gaps(self, state: PyTree[Array]) -> dict[Reason, float]:
+        """How far below each limit a state is."""
+        found = gaps(self.until.limits(self.dtype), self.system, state)
+        return {name: float(gap) for name, gap in found.items()}
+
+    def _look(self) -> None:
+        """End a run that is below a limit where it starts, or goes on from."""
+        self.looked = True
+        if self.until.watched:
+            reason, gap = self._furthest()
+            if gap > 0:
+                self.stop = self.until.stop(reason, float(self.carry.t))
+
+    def _furthest(self) -> tuple[Reason, float]:
+        """The limit that the state is furthest below, and how far."""
+        return max(self._gaps(self.carry.state).items(), key=lambda item: item[1])
 
     def _begin(self) -> None:
         self.carry, finite = self._started()
@@ -125,9 +152,9 @@ class Integration:
     def _started(self) -> tuple[Carry, Bool[Array, ""]]:
         horizon = self._number(self.horizon)
         # Of one step to the end, an end in between would not be seen.
-        whole = self.method.whole and not self.until.limits(self.dtype)
-        first_step = horizon if whole else None
-        return start(self.system, self._scheme(), self.carry, horizon, first_step)
+        whole = self.method.whole and not self.until.watched
+        first_end = horizon if whole else None
+        return start(self.system, self._scheme(), self.carry, horizon, first_end)
 
     def _scheme(self) -> Scheme:
         tolerances = self.method.tolerances
@@ -155,13 +182,12 @@ class Integration:
 
     def _reason(self, outcome: Outcome) -> Stop | None:
         t, carry = float(self.carry.t), self.carry
-        met = [name for name, value in outcome.events.items() if value]
-        if "escaped" in met:
+        if outcome.escaped:
             sudden = float(carry.controller_state.planned) < 1e-3 * t
             growth = "blow-up at" if sudden else "diverged (exponentially) by"
             return Stop("blow-up", t, f"{growth} t = {t:.6g}: the solution has left every bound")
-        if met:
-            return self.until.stop(met[0], t)
+        if outcome.found:
+            return self.until.stop(self._furthest()[0], t)
         if outcome.exhausted and _growth(self.system, carry.state) > GROWN:
             # In float32 the step size reaches the rounding of t before `escaped` can see it.
             words = "the solution grows faster than steps in t can follow"

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
+from nthsim.solvers.bracket import Bracket, closed, opened
+from nthsim.solvers.until import Limits, largest_gap
+
 #: Steps at a jump of the right-hand side, against the largest step so far; and where solutions may
 #: slide along a jump, to and fro across it: what they are off by is in proportion to these steps.
 FLOOR, SLIDING_FLOOR = 0.1, 0.01
@@ -26,7 +29,8 @@ class LevelState(eqx.Module):
 
     `planned` is the step size now planned, `largest` the largest step that met the tolerance;
     `refused_step` and `refused_error` are the last attempt's if it was rejected, else zero; `steps`
-    and `forced` count the steps tried and those taken although they missed the tolerance.
+    and `forced` count the steps tried and those taken although they missed the tolerance. `bracket`
+    is of the limit that is being located, and `found` tells that the last step ends at one.
     """
 
     inner: Any
@@ -36,6 +40,8 @@ class LevelState(eqx.Module):
     refused_error: Float[Scalar, ""]
     steps: Int[Scalar, ""]
     forced: Int[Scalar, ""]
+    bracket: Bracket
+    found: Bool[Scalar, ""]
 
 
 class LevelController(dfx.AbstractStepSizeController):
@@ -46,7 +52,7 @@ class LevelController(dfx.AbstractStepSizeController):
     one norm per level, and the largest ratio decides; how the step then changes is left to
     Diffrax's `PIDController`.
 
-    Four more things it does. A step cut short to land on a save time leaves the planned step size
+    Five more things it does. A step cut short to land on a save time leaves the planned step size
     as it was. A step size at the rounding of t ends the run (`dt_min_reached`). After `limit` steps
     it hands control back (`max_steps_reached`), a number that may change from call to call without
     compiling anew. And a jump of the right-hand side, as at the kinks of relu, is crossed by a step
@@ -56,16 +62,19 @@ class LevelController(dfx.AbstractStepSizeController):
     makes it fall like the step size to the method's `error_order`. Only methods whose order is at
     least `TELLING` keep the two apart, and only explicit ones (`kinks`), as errors of others fall
     more slowly where the system is stiff; with the rest no step is ever forced, and a jump may end
-    the run.
+    the run. And a step at the end of which some of `limits` is met is tried again with other ends,
+    from the same start, until its end is where that limit is met; a save time is no reason to go on
+    (`max_steps_reached` before the first trial, and at the end).
 
-    `first_step` is tried first; without one, a step by how fast the right-hand side changes.
+    The first step is tried up to `first_end`; without one, by how fast the right-hand side changes.
     """
 
     sizes: Callable[[PyTree], Float[Array, " levels"]]
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
     limit: Int[Array, ""]
-    first_step: Float[Array, ""] | None
+    first_end: Float[Array, ""] | None
+    limits: Limits
     kinks: bool = eqx.field(static=True)
     floor: float = eqx.field(static=True, default=FLOOR)
 
@@ -75,20 +84,23 @@ class LevelController(dfx.AbstractStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """Start from `first_step`; Diffrax's own `dt0` would bring in a check by a callback."""
+        """Start by `first_end`; Diffrax's own `dt0` would bring in a check by a callback."""
         assert dt0 is None
-        dt0 = self.first_step
-        if dt0 is None:
+        if self.first_end is None:
             dt0 = self._estimate(terms, t0, t1, y0, args, func, error_order)
+            tnext = t0 + dt0
+        else:
+            dt0, tnext = self.first_end - t0, self.first_end
         # The inner controller is shown the worst ratio alone, so that its y is a scalar; a given
         # first step keeps it from estimating one from that.
-        tnext, inner = self._unit_pid().init(
+        _, inner = self._unit_pid().init(
             terms, t0, t1, jnp.zeros_like(dt0), dt0, args, func, error_order
         )
         # Arrays throughout, so that the second call finds the types of the first one's result.
         inner = jax.tree.map(jnp.asarray, inner)
         none, zero = jnp.array(0), jnp.zeros_like(dt0)
-        return tnext, LevelState(inner, dt0, zero, zero, zero, none, none)
+        bracket, found = closed(dt0.dtype), jnp.array(False)
+        return tnext, LevelState(inner, dt0, zero, zero, zero, none, none, bracket, found)
 
     def _estimate(self, terms, t0, t1, y0, args, func, error_order) -> Float[Array, ""]:
         r"""$\tau\, \mathrm{rtol}^{1/q}$ with $\tau = \|F\| / \|\dot F\|$, in which F changes.
@@ -112,9 +124,18 @@ class LevelController(dfx.AbstractStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
+        """Accept or reject by the worst level, and by whether a limit is to be located."""
+        adapted = self._adapted(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+        )
+        if not self.limits:
+            return adapted
+        return self._located(adapted, t0, t1, y0, y1_candidate, args, controller_state)
+
+    def _adapted(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state: LevelState):
         """Accept or reject by the worst level; keep the plan when the step was cut short."""
         error = self._error(y0, y1_candidate, y_error)
-        step, state = t1 - t0, controller_state
+        step = t1 - t0
         forced = (error >= 1) & (step <= self.floor * state.largest) & _jumps(step, error, state)
         forced &= self.kinks and error_order >= TELLING
         taken = jnp.where(forced, 0.99, error)
@@ -134,11 +155,39 @@ class LevelController(dfx.AbstractStepSizeController):
             refused_error=jnp.where(keep, zero, error),
             steps=state.steps + 1,
             forced=jnp.where(forced, state.forced + 1, state.forced),
+            bracket=state.bracket,
+            found=jnp.array(False),
         )
         result = dfx.RESULTS.where(after.steps >= self.limit, dfx.RESULTS.max_steps_reached, result)
         smallest = 10 * jnp.finfo(planned.dtype).eps * t1
         result = dfx.RESULTS.where(planned < smallest, dfx.RESULTS.dt_min_reached, result)
         return keep, next_t0, next_t0 + planned, jump, after, result
+
+    def _located(self, adapted, t0, t1, y0, y1, args, state: LevelState) -> tuple:
+        """What was decided of an attempt, unless there is a limit to be located in it."""
+        keep, next_t0, next_t1, jump, after, result = adapted
+        before, none = state.bracket, closed(t1.dtype)
+        gap = largest_gap(self.limits, args, y1)
+        crossed = keep & ~before.is_open & (gap > 0)
+        # At the start none is met, whatever rounding says.
+        start = lambda: jnp.minimum(largest_gap(self.limits, args, y0), jnp.zeros_like(gap))  # noqa: E731
+        gaps = jnp.stack([jax.lax.cond(crossed, start, lambda: jnp.zeros_like(gap)), gap])
+        bracket = _where(crossed, opened(jnp.stack([t0, t1]), gaps, self.rtol), none)
+        going_on = keep & before.is_open
+        bracket = _where(going_on, before.narrowed(t1, gap, self.rtol), bracket)
+        located = crossed | going_on
+        found = located & (gap > 0) & (t1 - bracket.low <= self.rtol * t1)
+        bracket = _where(found, none, bracket)
+        forced = jnp.where(found, after.forced, state.forced)
+        tried = dataclasses.replace(
+            state, steps=after.steps, forced=forced, bracket=bracket, found=found
+        )
+        after = _where(located, tried, dataclasses.replace(after, bracket=bracket))
+        again = located & ~found
+        next_t0, next_t1 = jnp.where(again, t0, next_t0), jnp.where(again, bracket.trial, next_t1)
+        hand_back = found | (bracket.is_open != before.is_open)
+        result = dfx.RESULTS.where(hand_back, dfx.RESULTS.max_steps_reached, result)
+        return keep & ~again, next_t0, next_t1, jump, after, result
 
     def _error(self, y0: PyTree, y1: PyTree, y_error: PyTree) -> Float[Array, ""]:
         size = jnp.maximum(self.sizes(y0), self.sizes(y1))
@@ -147,6 +196,10 @@ class LevelController(dfx.AbstractStepSizeController):
 
     def _unit_pid(self) -> dfx.PIDController:
         return dfx.PIDController(rtol=0.0, atol=1.0, norm=jnp.abs, pcoeff=0.3, icoeff=0.4)
+
+
+def _where(chosen: Bool[Array, ""], one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), one, other)
 
 
 def _difference(pair: Array) -> Array:
@@ -162,4 +215,4 @@ def _jumps(step: Array, error: Array, state: LevelState) -> Bool[Array, ""]:
 def restarted(state: LevelState) -> LevelState:
     """The same plan with the counts at zero, for the next call."""
     none = jnp.zeros_like(state.steps)
-    return dataclasses.replace(state, steps=none, forced=none)
+    return dataclasses.replace(state, steps=none, forced=none, found=jnp.array(False))

@@ -5,8 +5,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, PyTree
+from jaxtyping import Array, DTypeLike, Float, PyTree
 
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.stop import Reason, Stop
 from nthsim.solvers.tolerances import positive
@@ -19,16 +20,30 @@ WORDS: dict[Reason, str] = {
     "seconds": "the wall time exceeded",
 }
 
+Limits = dict[Reason, Float[Array, ""]]
+
+#: Gaps are logarithms; those of numbers that are zero, infinite or none are this.
+WIDE = 2000.0
+
 
 class Until(eqx.Module):
     r"""Stop where the first of these is met; without any, at the last save time.
 
     `loss` is the mean per-sample loss on the training points. `gradient` is the norm of its
     gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
-    $|dL/dt| / L$: the loss changes by less than this part of itself per unit of time. Each
-    stops a run once it is below its value at the end of a step, however far below; the state there
-    is the last one recorded, and more save times make shorter steps. `seconds` of wall time,
-    compilation included, end a run likewise; one that goes on from a checkpoint has them anew.
+    $|dL/dt| / L$: the loss changes by less than this part of itself per unit of time. Each ends a
+    run at the time at which it falls below its value, which does not depend on the save times: the
+    step in which that happens is tried again, shorter and shorter, until its end is past that time
+    by no more than the solver's `rtol` of it. Trials count among the rejected steps. The state at
+    that end is the last one recorded. A run that is below at its start ends there, and so does one
+    that goes on from a checkpoint. What falls below within a step and is above again at its end is
+    not seen, and where something crosses its value several times within a step, one of these times
+    is found. The time is as good as the solution: where the solver's error changes a quantity
+    visibly, it changes this too. Networks that share steps, as the seeds of a study over sizes,
+    have no time in common, so that such studies take none of these.
+
+    `seconds` of wall time, compilation included, end a run at the end of a step; one that goes on
+    from a checkpoint has them anew.
 
     Raises:
         ValueError: When one is not a positive number.
@@ -39,10 +54,16 @@ class Until(eqx.Module):
     stalled: float | None = eqx.field(default=None, converter=lambda v: positive("stalled", v))
     seconds: float | None = eqx.field(default=None, converter=lambda v: positive("seconds", v))
 
-    def limits(self, dtype: DTypeLike) -> dict[str, Float[Array, ""]]:
-        """Those that are watched step by step, as numbers that may change without compiling."""
-        given = {name: getattr(self, name) for name in ("loss", "gradient", "stalled")}
-        return {name: jnp.asarray(v, dtype) for name, v in given.items() if v is not None}
+    @property
+    def watched(self) -> dict[Reason, float]:
+        """Those that are watched step by step."""
+        given: dict[Reason, float | None]
+        given = {"loss": self.loss, "gradient": self.gradient, "stalled": self.stalled}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def limits(self, dtype: DTypeLike) -> Limits:
+        """These as numbers that may change without compiling."""
+        return {name: jnp.asarray(value, dtype) for name, value in self.watched.items()}
 
     def stop(self, reason: Reason, t: float) -> Stop:
         """The end of a run that met one of these."""
@@ -62,18 +83,31 @@ def checked_until(until: object) -> Until:
     return until
 
 
-def limits_met(
-    limits: dict[str, Float[Array, ""]], system: Any, state: PyTree[Array]
-) -> dict[str, Bool[Array, ""]]:
-    """Which limits a state is below; nothing that is not asked for is computed."""
-    if not limits:
-        return {}
+@compiled
+def gaps(limits: Limits, system: Any, state: PyTree[Array]) -> Limits:
+    r"""How far below each limit a state is, $\log(\mathrm{limit} / \mathrm{value})$.
+
+    Nothing that is not asked for is computed. Compiled, so that it is traced once for all programs
+    that it is part of.
+    """
     assert isinstance(system, AbstractDrivenSystem)
-    loss, values = system.loss(state), {}
-    values["loss"] = loss
-    if "gradient" in limits or "stalled" in limits:
-        residual = system.residual(system.predictions(state)).reshape(-1)
-        descent = -jnp.vdot(residual, system.push(state, system.field(state)))
-        values["gradient"] = jnp.sqrt(jnp.abs(descent))
-        values["stalled"] = jnp.where(loss > 0, jnp.abs(descent) / loss, jnp.zeros_like(loss))
-    return jax.tree.map(lambda limit, value: value < limit, limits, {k: values[k] for k in limits})
+    with jax.default_matmul_precision("highest"):
+        loss = system.loss(state)
+        values: Limits = {"loss": loss}
+        if "gradient" in limits or "stalled" in limits:
+            residual = system.residual(system.predictions(state)).reshape(-1)
+            descent = -jnp.vdot(residual, system.push(state, system.field(state)))
+            values["gradient"] = jnp.sqrt(jnp.abs(descent))
+            values["stalled"] = jnp.where(loss > 0, jnp.abs(descent) / loss, jnp.zeros_like(loss))
+    return {name: _below(values[name], limit) for name, limit in limits.items()}
+
+
+def largest_gap(limits: Limits, system: Any, state: PyTree[Array]) -> Float[Array, ""]:
+    """Positive where a limit is met: of the one that is met by most."""
+    return jnp.max(jnp.stack(list(gaps(limits, system, state).values())))
+
+
+def _below(value: Float[Array, ""], limit: Float[Array, ""]) -> Float[Array, ""]:
+    least = jnp.finfo(value.dtype).tiny
+    gap = jnp.log(limit) - jnp.log(jnp.maximum(value, least))
+    return jnp.clip(jnp.where(jnp.isnan(gap), -WIDE, gap), -WIDE, WIDE)

@@ -141,7 +141,10 @@ class Checkpoint(AbstractKeeper):
         run.carry, run.started = carry, head["started"]
         history = History.unstacked(head["reached"], head["rows"], arrays)
         stop = None if head["stop"] is None else Stop(**head["stop"])
-        same = Until(**head["until"]) == run.until
+        until = Until(**head["until"])
+        same = until == run.until
+        if until.watched != run.until.watched:
+            run.watch_anew()
         asked = stop is not None and stop.asked and stop.reason != "seconds"
         if stop is not None and (stop.reason in FINAL or (asked and same)):
             run.stop = stop

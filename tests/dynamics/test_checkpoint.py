@@ -78,6 +78,21 @@ def test_finished_run_is_read_and_not_computed(data, tmp_path):
     assert eqx.tree_equal(again.model, first.model)
 
 
+@pytest.mark.parametrize("run", [flow, dense])
+def test_run_that_is_stopped_while_it_locates_a_limit_comes_to_the_same_time(data, run, tmp_path):
+    until = Until(loss=0.3 * run(data).loss[0])
+    whole = run(data, until=until)
+    assert whole.stats.rejected > 1
+    for before_the_end in (3, 2, 1):
+        steps = whole.stats.steps - before_the_end
+        limited = dataclasses.replace(SOLVERS[run], max_steps=steps)
+        with pytest.raises(nth.SolveError, match=f"step limit of {steps} reached"):
+            run(data, tmp_path, solver=limited, until=until)
+    resumed = run(data, tmp_path, until=until)
+    assert (resumed.stop, resumed.stats.steps) == (whole.stop, whole.stats.steps)
+    np.testing.assert_array_equal(resumed.f, whole.f)
+
+
 def test_limit_on_the_loss_may_be_lowered_in_between(data, tmp_path):
     whole = flow(data)
     first = flow(data, tmp_path, until=Until(loss=0.5 * whole.loss[0]))
