@@ -36,7 +36,7 @@ class Integration:
         self.clock = time.perf_counter()
         state = system.initial()
         self.dtype = jnp.result_type(*jax.tree.leaves(state))
-        self.system, self.horizon, self.until = system, horizon, until
+        self.system, self.horizon, self.until, self.solver = system, horizon, until, solver
         self.max_steps = solver.max_steps
         self.method = solver.resolve(system, horizon, self.dtype)
         self.choice = self.method.choice
@@ -59,8 +59,12 @@ class Integration:
         names = ("steps", "rejected", "forced", "evaluations", "seconds")
         return {name: getattr(self, name) for name in names}
 
-    def restore(self, counts: dict[str, int | float], choice: str, *, fell_back: bool) -> None:
-        """Take over the work of an earlier run of the same system."""
+    def restore(
+        self, counts: dict[str, int | float], choice: str, *, horizon: float, fell_back: bool
+    ) -> None:
+        """Take over the work of an earlier run of the same system, and the method it chose."""
+        if horizon != self.horizon:
+            self.method = self.solver.resolve(self.system, horizon, self.dtype)
         self.steps, self.rejected = int(counts["steps"]), int(counts["rejected"])
         self.forced, self.evaluations = int(counts["forced"]), int(counts["evaluations"])
         self.earlier, self.choice = counts["seconds"], choice

@@ -25,7 +25,7 @@ from nthsim.solvers.stop import Stop
 from nthsim.solvers.until import Until
 
 #: The first words of a checkpoint; raised whenever an older nthsim would misread a newer one's.
-FORMAT = "nthsim checkpoint 1"
+FORMAT = "nthsim checkpoint 2"
 
 #: Writing takes at most this part of the time, and happens at most once a second.
 PART, LEAST_SECONDS = 0.05, 1.0
@@ -45,9 +45,12 @@ class Checkpoint(AbstractKeeper):
     nothing is pickled. A file that is cut, damaged or of another run is refused.
     """
 
-    def __init__(self, path: Path, subject: dict[str, Any]) -> None:
-        """What would be computed is told by `subject`, a value of JSON for each part of it."""
-        self.path, self.subject = path, subject
+    def __init__(self, path: Path, subject: dict[str, Any], times: dict[str, list[float]]) -> None:
+        """What would be computed is told by `subject`, a value of JSON for each part of it.
+
+        `times` are save times and such of records, which may be others where a run has not been.
+        """
+        self.path, self.subject, self.times = path, subject, times
         self.written, self.took, self.broken = time.perf_counter(), 0.0, False
 
     def restore(self, run: Integration) -> History:
@@ -65,10 +68,21 @@ class Checkpoint(AbstractKeeper):
                     f"`checkpoint` must be a folder of the same run, but {self.path} is not: "
                     f"another {part}."
                 )
+        self._check_times(head)
         try:
             return self._restored(run, head, payload)
         except Exception as error:  # whatever Equinox and NumPy meet in foreign bytes
             raise self._damaged(error) from error
+
+    def _check_times(self, head: dict[str, Any]) -> None:
+        """Refuse other times than those up to which a run has come."""
+        t = head["t"]
+        for name, times in head["times"].items():
+            if [s for s in times if s <= t] != [s for s in self.times[name] if s <= t]:
+                raise ValueError(
+                    f"`checkpoint` must be a folder of the same run, but {self.path} is not: other "
+                    f"{name} up to t = {t:g}, where it is; those after that may be others."
+                )
 
     def keep(self, run: Integration, history: History, *, now: bool = False) -> None:
         """Write where a run is, unless that was done a moment ago and need not be `now`."""
@@ -94,6 +108,9 @@ class Checkpoint(AbstractKeeper):
         body = payload.getvalue()
         head = {
             "subject": self.subject,
+            "times": self.times,
+            "t": float(run.carry.t),
+            "horizon": run.horizon,
             "counts": run.counts(),
             "started": run.started,
             "fell_back": run.fell_back,
@@ -134,7 +151,8 @@ class Checkpoint(AbstractKeeper):
         return head, body
 
     def _restored(self, run: Integration, head: dict[str, Any], payload: bytes) -> History:
-        run.restore(head["counts"], head["choice"], fell_back=head["fell_back"])
+        horizon, fell_back = head["horizon"], head["fell_back"]
+        run.restore(head["counts"], head["choice"], horizon=horizon, fell_back=fell_back)
         blank = run.blank() if head["started"] else run.carry
         like = {name: np.empty(shape, dtype) for name, (shape, dtype) in head["records"].items()}
         carry, arrays = eqx.tree_deserialise_leaves(io.BytesIO(payload), (blank, like))
@@ -146,7 +164,9 @@ class Checkpoint(AbstractKeeper):
         if until.watched != run.until.watched:
             run.watch_anew()
         asked = stop is not None and stop.asked and stop.reason != "seconds"
-        if stop is not None and (stop.reason in FINAL or (asked and same)):
+        final = stop is not None and stop.reason in FINAL
+        prolonged = final and stop.reason == "horizon" and run.horizon > stop.t
+        if (final and not prolonged) or (asked and same):
             run.stop = stop
         elif stop is not None and not stop.failed:
             history.forget_after(stop.t)
@@ -159,9 +179,7 @@ class Checkpoint(AbstractKeeper):
         )
 
 
-def subject_of(
-    problem: Problem, solver: AbstractSolver, ts: np.ndarray, record_ts: np.ndarray
-) -> dict[str, Any]:
+def subject_of(problem: Problem, solver: AbstractSolver) -> dict[str, Any]:
     """What tells one run from another, in parts that a sentence can name."""
     stored = store_solver(solver)
     settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
@@ -171,5 +189,4 @@ def subject_of(
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
         "solver": {"class": stored["class"], **settings},
-        "save times": digest((ts, record_ts)),
     }

@@ -94,7 +94,8 @@ class Run(eqx.Module):
             Left out, comparisons record the kernel, and single runs nothing.
         record_ts: At which of `ts` to record that, shape (S,); at all if left out.
         checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
-            again goes on from there; `until` and the step limit may change in between.
+            again goes on from there; `until`, the step limit and the times after that which it has
+            come to may change in between.
         label: A word for the names of the files there.
 
     Raises:
@@ -240,10 +241,10 @@ class Run(eqx.Module):
         if self.checkpoint is None:
             return None
         subject = {"record": [each.mark(problem) for each in chosen]}
-        subject |= subject_of(problem, self.solver, self.ts, self.recorded_ts)
-        subject |= {"dynamics": name, "method": method}
+        subject |= subject_of(problem, self.solver) | {"dynamics": name, "method": method}
+        times = {"save times": self.ts.tolist(), "record times": self.recorded_ts.tolist()}
         words = " ".join(word for word in (name, method, self.label) if word)
-        return Checkpoint(self.checkpoint / f"{words.replace(' ', '-')}.ckpt", subject)
+        return Checkpoint(self.checkpoint / f"{words.replace(' ', '-')}.ckpt", subject, times)
 
 
 def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = (), *, begins: bool = True) -> Run:

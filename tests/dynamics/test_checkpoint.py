@@ -112,7 +112,7 @@ def test_limit_on_the_loss_may_be_lowered_in_between(data, tmp_path):
         ("loss", {"loss": lambda f, y: (f - y) ** 4}),
         ("solver", {"solver": Explicit(rtol=1e-9)}),
         ("save times", {"ts": TS[:-1]}),
-        ("save times", {"record_ts": TS[:2]}),
+        ("record times", {"record_ts": TS[:2]}),
         ("record", {"record": ("kernel", nth.Observable.of("norm", lambda net: 1.0))}),
     ],
 )
@@ -125,8 +125,27 @@ def test_checkpoint_of_another_run_is_refused_by_what_differs(data, part, change
     others = {name: one for name, one in change.items() if name not in trained}
     run = nth.Run(**(settings | others), checkpoint=tmp_path)
     trained |= {name: one for name, one in change.items() if name in trained}
-    with pytest.raises(ValueError, match=f"must be a folder of the same run, .* another {part}"):
+    with pytest.raises(ValueError, match=f"must be a folder of the same run, .*other {part}"):
         nth.gradient_flow(**trained, run=run)
+
+
+@pytest.mark.parametrize("run", [flow, dense])
+def test_finished_run_is_prolonged_to_the_end_of_a_whole_one(data, run, tmp_path):
+    def prolonged(ts, folder=None):
+        settings = {"solver": SOLVERS[run], "record": ("kernel",), "checkpoint": folder}
+        if run is flow:
+            return nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(ts, **settings))
+        return nth.hierarchy(NETWORKS["fcn"], data, 3, nth.Run(ts, **settings), method="dense")
+
+    longer = TS[:8]
+    prolonged(TS[:6], tmp_path)
+    whole, resumed = prolonged(longer), prolonged(longer, tmp_path)
+    np.testing.assert_array_equal(resumed.ts, longer)
+    for name in ("f", "kernel"):
+        one, other = getattr(resumed, name), getattr(whole, name)
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert resumed.stats.steps == whole.stats.steps
+    assert resumed.stop == whole.stop
 
 
 def test_losses_of_one_name_are_told_apart(data, tmp_path):
@@ -143,7 +162,7 @@ def test_file_cut_anywhere_is_refused(data, tmp_path):
     for cut in np.linspace(0, len(whole) - 1, 50).astype(int):
         path.write_bytes(whole[:cut])
         with pytest.raises(ValueError, match=r"must hold whole files, but .*delete it"):
-            Checkpoint(path, {}).read()
+            Checkpoint(path, {}, {}).read()
     with pytest.raises(ValueError, match="must hold whole files"):
         flow(data, tmp_path)
 
@@ -157,7 +176,7 @@ def test_damaged_byte_is_noticed(data, tmp_path):
         damaged[place] ^= 4
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="`checkpoint` must hold whole files"):
-            Checkpoint(path, {}).read()
+            Checkpoint(path, {}, {}).read()
 
 
 def test_disk_that_fills_up_costs_no_result(data, tmp_path):
