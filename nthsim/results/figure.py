@@ -104,9 +104,9 @@ def draw(panels: Sequence[Panel], *, title: str = "") -> Figure:
         _panel(ax, panel)
     for ax in axes[len(panels) :]:
         ax.remove()
-    last = [guide.label for panel in panels for guide in panel.guides if guide.label]
+    last = dict.fromkeys(g.label for panel in panels for g in panel.guides if g.label)
     drawn = list(axes[: len(panels)])
-    shared_legend(figure, drawn, last, width=4.4 * columns, most=2 * columns + 1)
+    shared_legend(figure, drawn, list(last), width=4.4 * columns, most=2 * columns + 1)
     return figure
 
 

@@ -18,9 +18,7 @@ CAPTION = (
 FITTED = "exponent of width: fitted, with 95% of samples of the seeds"
 FACTOR = "growth: from first to last depth, with 95% of samples of the seeds"
 SURE = "; of E K where its sign is sure"
-PREDICTED = (
-    "predicted: at large widths, in ntk parametrisation; of twenty right ones the 95% exclude one"
-)
+PREDICTED = "predicted: for large widths; one in twenty intervals misses what is right"
 
 
 def report(
