@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import PyTree
 
 from nthsim.comparison.asked import Asked, curve_of, facts_of
@@ -28,8 +29,9 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
 from nthsim.network.network import taken
 from nthsim.network.split import split
+from nthsim.results.labelled import labelled
 from nthsim.results.netcdf import decoding, read, write
-from nthsim.results.record import Record, arrays_of, fingerprint
+from nthsim.results.record import Record, arrays_of
 from nthsim.solvers.until import Until
 
 #: What is stored as facts just as it is.
@@ -44,10 +46,23 @@ def save(study: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             "`model` must be known to save this again, but is None: copy the file that it "
             "was loaded from, or load that with `model=`."
         )
+    write(path, "Comparison", *_parts(study))
+
+
+def tree(study: Mapping[str, Any]) -> xr.DataTree:
+    """What `save` writes, of a comparison without its model too."""
+    return xr.DataTree.from_dict(labelled("Comparison", *_parts(study)))
+
+
+def _parts(study: Mapping[str, Any]) -> tuple[Record, dict[str, Record]]:
+    """The fields of a comparison: data and kernel, and every run as a group."""
+    asked: Asked = study["asked"]
     facts = {name: study[name] for name in FACTS}
     facts |= {"asked": _facts(asked), "curves": list(study["curves"])}
     exact, slopes = study["exact"], study["certificate"]
-    groups = {"exact": exact.record(), "parameters": store(asked.model)}
+    groups = {"exact": exact.record()}
+    if asked.model is not None:
+        groups["parameters"] = store(asked.model)
     if exact.model is not None:
         groups["trained_parameters"] = store(exact.model)
     for name, found in study["curves"].items():
@@ -55,11 +70,13 @@ def save(study: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     if study["bounds"] is not None:
         groups["bounds"] = study["bounds"].record()
     if slopes is not None:
-        groups["certificate"] = Record(arrays_of(slopes), {"orders": slopes.orders})
-    arrays = arrays_of(asked.data) | {"ts": asked.run.ts}
+        axes = {"order": np.array(slopes.orders), "bound": np.array(["first", "last"])}
+        kept = {"orders": slopes.orders}
+        groups["certificate"] = Record(arrays_of(slopes), kept, coordinates=axes)
+    arrays = arrays_of(asked.data) | {"save_time": asked.run.ts}
     if study["initial_kernel"] is not None:
         arrays["initial_kernel"] = study["initial_kernel"]
-    write(path, "Comparison", Record(arrays, facts), groups)
+    return Record(arrays, facts), groups
 
 
 def load(path: str | os.PathLike[str], model: PyTree, loss: Loss | None) -> dict[str, Any]:
@@ -161,10 +178,7 @@ def _group(name: str) -> str:
 def _decoded(root: Record, groups: dict[str, Record]) -> dict[str, Any]:
     """The fields of a file, its models still missing."""
     facts, data = root.facts, dict(root.arrays)
-    ts, initial_kernel = data.pop("ts"), data.pop("initial_kernel", None)
-    for name in ("parameters", "trained_parameters"):
-        if name in groups and fingerprint(groups[name].arrays) != groups[name].facts["sha256"]:
-            raise ValueError(f"the {name} are not those that were saved")
+    ts, initial_kernel = data.pop("save_time"), data.pop("initial_kernel", None)
     slopes, bounds = groups.get("certificate"), groups.get("bounds")
     certificate = None
     if slopes is not None:

@@ -25,6 +25,8 @@ from nthsim.results.record import origin
 from nthsim.results.terminal import wrapped
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
 
 
@@ -109,6 +111,27 @@ class Comparison(eqx.Module):
         from nthsim.comparison.archive import save  # here, as xarray is slow to import
 
         save({field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, path)
+
+    def to_xarray(self) -> "xr.DataTree":
+        """Everything as the labelled tree that a file holds, with the groups that `save` tells."""
+        from nthsim.comparison.archive import tree
+
+        return tree({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each curve, exact flow first, and each time that it reached.
+
+        The columns: `curve`, its key; `t`; `loss`, `test_loss` and `solver_error`; the errors
+        against exact flow, `error_f` (root mean square) and `error_f_max` over training points,
+        `error_f_test` and `error_f_test_max` over test points, `error_loss` and `error_test_loss`
+        (absolute), `error_kernel` and `error_kernel_test` (relative, where kernels were recorded);
+        the `drift` of exact flow; and what else was recorded that is a single number. What a curve
+        does not have is NaN, and what none has is no column. Outputs are in the frames of curves.
+        """
+        from nthsim.comparison.frame import frame  # here, as pandas is slow to import
+
+        found = {key: self.errors(key) for key in self._in_order()}
+        return frame(self.exact, self._in_order(), found, self.drift())
 
     @staticmethod
     def load(

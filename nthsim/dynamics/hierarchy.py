@@ -18,10 +18,11 @@ from nthsim.budget.work import (
 )
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import rms
+from nthsim.dynamics.ladder import Ladder
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
 from nthsim.dynamics.start import Start
-from nthsim.dynamics.trajectory import Ladder, SolveError, Trajectory
+from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.dynamics.truncations import integrated_dense, integrated_series
 from nthsim.inputs.arrays import choice, concrete, real
 from nthsim.inputs.dataset import Dataset

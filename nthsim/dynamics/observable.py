@@ -17,11 +17,11 @@ from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.failures import first_line
 from nthsim.results.record import Label
-from nthsim.results.variables import VARIABLES
+from nthsim.results.variables import AXES, VARIABLES
 from nthsim.solvers.integration import Unrecorded
 
 #: What a recording may not be called, as a run or a file has it already.
-TAKEN = frozenset(VARIABLES) | {axis for axes, _ in VARIABLES.values() for axis in axes}
+TAKEN = frozenset(VARIABLES) | frozenset(AXES)
 TAKEN |= {"ts", "record_ts", "contributions", "records", "labels"}
 
 

@@ -19,7 +19,7 @@ from nthsim.inputs.loss import LOSSES, Loss, loss_name
 from nthsim.models import MODELS
 from nthsim.network.network import parameter_count, precision
 from nthsim.network.trained import trained
-from nthsim.results.record import Record, fingerprint
+from nthsim.results.record import Record
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.exponential import Exponential
@@ -42,7 +42,6 @@ def store(model: PyTree) -> Record:
         "class": type(model).__name__,
         "settings": _settings(model),
         "description": describe(model),
-        "sha256": fingerprint(arrays),
     }
     return Record(arrays, facts)
 

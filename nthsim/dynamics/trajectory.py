@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.dynamics.ladder import Ladder
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import restore, store
 from nthsim.inputs.labels import accuracy, are_classes
@@ -16,40 +17,9 @@ from nthsim.results.record import Label, Record, arrays_of, origin
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 
-
-class Ladder(eqx.Module):
-    """The orders that were tried, and how far each was from the one before it.
-
-    `differences` holds, for each order after the first, the largest over time of the root mean
-    square difference of f (training and test points apart, the larger one counts); infinite where
-    a truncation did not reach the end. `reached` says whether the last is at most `tol`, and
-    `ended` why no higher order was tried, if it was not `tol` or the cap.
-    """
-
-    orders: tuple[int, ...]
-    differences: tuple[float, ...]
-    tol: float
-    reached: bool
-    ended: str = ""
-
-    def __str__(self) -> str:
-        """What was found, in a sentence."""
-        steps = ", ".join(
-            f"{p}: {difference:.2g}"
-            for p, difference in zip(self.orders[1:], self.differences, strict=True)
-        )
-        verdict = "within" if self.reached else "NOT within"
-        return (
-            f"order {self.orders[-1]} of orders {self.orders[0]} to {self.orders[-1]} tried, "
-            f"{verdict} tol {self.tol:g} of the one below it (differences from it, {steps})"
-            + (f"; {self.ended}" if self.ended else "")
-        )
-
-    @staticmethod
-    def from_facts(facts: dict[str, Any]) -> "Ladder":
-        """The ladder whose fields JSON has kept."""
-        orders, differences = tuple(facts["orders"]), tuple(map(float, facts["differences"]))
-        return Ladder(orders, differences, facts["tol"], facts["reached"], facts["ended"])
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 
 class Trajectory(eqx.Module):
@@ -148,10 +118,22 @@ class Trajectory(eqx.Module):
         """
         from nthsim.results.netcdf import write  # here, as xarray is slow to import
 
-        groups = {"trajectory": self.record()}
-        if self.model is not None:
-            groups["trained_parameters"] = store(self.model)
-        write(path, "Trajectory", Record({}, {"origin": origin()}), groups)
+        write(path, "Trajectory", *self._parts())
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Everything but the model as the labelled dataset that a file holds."""
+        from nthsim.results.labelled import labelled
+
+        return labelled("Trajectory", *self._parts())["/"]
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """All numbers but kernels: a row for each time, and one for each time and point.
+
+        As in `nthsim.Scaling.to_dataframe`; what was recorded at other times has its own in `t`.
+        """
+        from nthsim.results.frame import frame
+
+        return frame(self.to_xarray())
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, model: PyTree = None) -> "Trajectory":
@@ -167,9 +149,9 @@ class Trajectory(eqx.Module):
         """
         from nthsim.results.netcdf import decoding, read
 
-        _, groups = read(path, "Trajectory")
+        root, groups = read(path, "Trajectory")
         with decoding(path):
-            trajectory = from_record(groups["trajectory"])
+            trajectory = from_record(root)
         trained = groups.get("trained_parameters")
         restored = None if trained is None else restore(trained, model)
         return dataclasses.replace(trajectory, model=restored)
@@ -187,6 +169,12 @@ class Trajectory(eqx.Module):
             "labels": {name: label.facts() for name, label in self.labels.items()},
         }
         return Record(arrays_of(self) | self.records, facts, self.labels)
+
+    def _parts(self) -> tuple[Record, dict[str, Record]]:
+        """What a file of this run alone holds."""
+        mine = self.record()
+        groups = {} if self.model is None else {"trained_parameters": store(self.model)}
+        return dataclasses.replace(mine, facts=mine.facts | {"origin": origin()}), groups
 
 
 class SolveError(RuntimeError):

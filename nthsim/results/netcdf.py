@@ -13,15 +13,9 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from nthsim.results.labelled import ATTRIBUTE, DIGEST, VERSION, digest_of, labelled, unlabelled
 from nthsim.results.record import Record
-from nthsim.results.variables import LABELS, PARAMETERS, VARIABLES
 from nthsim.results.whole_file import replacing
-
-#: Raised whenever one nthsim would misread a file of another.
-VERSION = 2
-
-#: The one attribute of each group that holds its facts, as JSON.
-ATTRIBUTE = "nthsim"
 
 #: What netCDF-4 files begin with, those of nthsim at their first byte.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -45,23 +39,16 @@ def write(
     Raises:
         ValueError: When the file cannot be written; one that was there before stays as it was.
     """
-    stamp = {"format": "nthsim", "version": VERSION, "kind": kind}
-    tree = xr.DataTree.from_dict(
-        {
-            "/": _dataset("/", Record(root.arrays, stamp | root.facts)),
-            **{f"/{name}": _dataset(name, record) for name, record in groups.items()},
-        }
-    )
-    encoding = {
-        node.path: {
-            str(name): _encoding(str(name), variable)
-            for name, variable in node.to_dataset(inherit=False).variables.items()
-        }
-        for node in tree.subtree
-    }
     # By way of memory: HDF5 takes the whole process down when the disk fills up under it.
-    whole = io.BytesIO()
-    tree.to_netcdf(whole, engine="h5netcdf", encoding=encoding)
+    whole, mode = io.BytesIO(), "w"
+    # The root last: else groups would share its axes, and R misses labels of axes that are shared.
+    for group, dataset in reversed(labelled(kind, root, groups).items()):
+        encoding = {key: _encoding(str(key), each) for key, each in dataset.variables.items()}
+        dataset.to_netcdf(whole, mode=mode, group=group, engine="h5netcdf", encoding=encoding)
+        mode = "a"
+    with h5py.File(whole, "r+") as file:
+        _fix_texts("/", file)
+        file.visititems(_fix_texts)
     # No view of it: an error's traceback would hold that, and keep `whole` from being closed.
     content = whole.getvalue()
     with replacing(path, name) as part:
@@ -77,9 +64,9 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
     """
     if not _is_netcdf(path):
         raise ValueError(f"`path` must be a netCDF-4 file, but {path} is of another format.")
-    with decoding(path), _opened(path) as tree:
-        tree.load()
-        stamp = json.loads(tree.attrs.get(ATTRIBUTE, "{}"))
+    with decoding(path):
+        parts = _parts(path)
+        stamp = json.loads(parts["/"].attrs.get(ATTRIBUTE, "{}"))
         version = int(stamp.get("version", VERSION))
     if stamp.get("format") != "nthsim":
         raise ValueError(f"`path` must be a results file of nthsim, but {path} is none.")
@@ -92,7 +79,11 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Rec
     if stamp.get("kind") != kind:
         raise ValueError(f"`path` must hold a {kind}, but {path} holds a {stamp.get('kind')}.")
     with decoding(path):
-        return _record(tree), {name: _record(node) for name, node in tree.children.items()}
+        if parts["/"].attrs[DIGEST] != digest_of(parts):
+            raise ValueError("it is not what was written")
+        names = {group: group.strip("/") for group in parts}
+        records = {name: unlabelled(name, parts[group]) for group, name in names.items()}
+        return records.pop(""), records
 
 
 def kind_of(path: str | os.PathLike[str]) -> str | None:
@@ -138,15 +129,16 @@ def _is_netcdf(path: str | os.PathLike[str]) -> bool:
         raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
 
 
-def _opened(path: str | os.PathLike[str]) -> xr.DataTree:
-    # Nothing is decoded, so that no number changes: there are no dates and no missing values.
-    return xr.open_datatree(
-        _content(path),
-        engine="h5netcdf",
-        decode_times=False,
-        mask_and_scale=False,
-        decode_coords=False,
+def _parts(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
+    # No number is decoded, so that none changes: there are no dates and no missing values.
+    parts = xr.open_groups(
+        _content(path), engine="h5netcdf", decode_times=False, mask_and_scale=False
     )
+    try:
+        return {group: dataset.load() for group, dataset in parts.items()}
+    finally:
+        for dataset in parts.values():
+            dataset.close()
 
 
 def _content(path: str | os.PathLike[str]) -> io.BytesIO:
@@ -164,68 +156,20 @@ def _content(path: str | os.PathLike[str]) -> io.BytesIO:
     return content
 
 
-def _dataset(name: str, record: Record) -> xr.Dataset:
-    """Name the arrays after what they are, except where names are a stranger's."""
-    labels, clock = LABELS.get(name, VARIABLES), {}
-    if name not in LABELS:
-        clock = {"ts": "save_time" if name == "/" else "time", "record_ts": "record_time"}
-    arrays = {clock.get(key, key): array for key, array in record.arrays.items()}
-    what = "parameter " if name in PARAMETERS else ""
-    own = {key: label for key, label in record.labels.items() if key in arrays}
-    known = {key: array for key, array in arrays.items() if key not in own}
-    variables = {key: _variable(key, array, labels, what) for key, array in known.items()}
-    for key, label in own.items():  # an observable: no name of nthsim's has a dot
-        axes = ("record_time", *(f"{key}.{axis}" for axis in label.axes))
-        attrs = {"long_name": key, "units": label.unit}
-        variables[key] = xr.Variable(axes, arrays[key], attrs)
-        for axis, values in label.coordinates.items():
-            name = f"{key}.{axis}"
-            variables[name] = xr.Variable((name,), values, {"long_name": axis, "units": "1"})
-    attributes = {ATTRIBUTE: json.dumps(record.facts, default=as_python)}
-    return xr.Dataset(variables, attrs=attributes)
-
-
-def _record(node: xr.DataTree) -> Record:
-    dataset = node.to_dataset(inherit=False)
-    facts = json.loads(dataset.attrs[ATTRIBUTE])
-    known = {
-        f"{key}.{axis}" for key, label in facts.get("labels", {}).items() for axis in label["axes"]
-    }
-    clocks = {"save_time": "ts", "time": "ts", "record_time": "record_ts"}
-    clock = {} if node.name in LABELS else clocks
-    arrays = {
-        clock.get(str(key), str(key)): variable.to_numpy()
-        for key, variable in dataset.variables.items()
-        if key not in known
-    }
-    return Record(arrays, facts)
-
-
-def _variable(
-    name: str,
-    array: np.ndarray,
-    labels: Mapping[str, tuple[tuple[str, ...], str]],
-    what: str,
-) -> xr.Variable:
-    axes, long_name = labels.get(name, ((), f"{what}{name}"))
-    if not axes:
-        axes = tuple(f"{name}-{i}" for i in range(array.ndim))
-    elif array.ndim < len(axes):
-        axes = tuple(axis for axis in axes if axis not in ("output", "other_output"))
-    elif array.ndim > len(axes):
-        axes = (axes[0], *(f"input-{i}" for i in range(array.ndim - 1)))
-    return xr.Variable(axes, array, {"long_name": long_name, "units": "1"})
-
-
 def _encoding(name: str, variable: xr.Variable) -> dict[str, Any]:
     encoding: dict[str, Any] = {"_FillValue": None}
-    if variable.ndim and variable.size and variable.dtype.kind not in "UO":
-        encoding["fletcher32"] = True  # checksums, so that damage does not pass for a result
-        if name in COMPRESSED:
-            encoding |= {"zlib": True, "complevel": 1, "shuffle": True}
+    if variable.dtype.kind in "UO":
+        encoding["dtype"] = "S1"  # characters, which every reader knows
+    elif variable.ndim and variable.size and name in COMPRESSED:
+        encoding |= {"zlib": True, "complevel": 1, "shuffle": True}
     return encoding
 
 
-def as_python(value: Any) -> Any:
-    """A NumPy or JAX scalar as a number of Python's."""
-    return value.item()
+def _fix_texts(name: str, node: h5py.Group | h5py.Dataset) -> None:
+    """Make attributes text of fixed length, as Octave reads no other."""
+    del name
+    for key, value in list(node.attrs.items()):
+        if isinstance(value, str):
+            text = value.encode()
+            dtype = h5py.string_dtype("utf-8", max(len(text), 1))
+            node.attrs.create(key, np.array(text, dtype=dtype))

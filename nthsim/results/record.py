@@ -48,12 +48,15 @@ class Label(eqx.Module):
 class Record(eqx.Module):
     """One part of a result: arrays by name, and facts that JSON can hold.
 
-    `labels` are those of arrays whose names say nothing by themselves.
+    `labels` are those of arrays whose names say nothing by themselves. `coordinates` are what the
+    places along an axis stand for, by its name, or a single value for all of it; they follow from
+    arrays and facts, and are no part of what comes back from a file.
     """
 
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
     labels: dict[str, Label] = eqx.field(default_factory=dict)
+    coordinates: dict[str, np.ndarray] = eqx.field(default_factory=dict)
 
 
 def arrays_of(module: eqx.Module) -> dict[str, np.ndarray]:
@@ -64,6 +67,11 @@ def arrays_of(module: eqx.Module) -> dict[str, np.ndarray]:
         for name, value in fields.items()
         if isinstance(value, jax.Array | np.ndarray)
     }
+
+
+def as_python(value: Any) -> Any:
+    """A NumPy or JAX scalar as a number of Python's; what JSON asks when it does not know one."""
+    return value.item()
 
 
 def origin() -> dict[str, Any]:

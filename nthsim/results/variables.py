@@ -1,38 +1,76 @@
-"""The axes of all variables in files, and what they are called for people."""
+"""The axes of all variables of results, and what they are called for people."""
 
 from collections.abc import Mapping
 
 #: Groups whose variables are a network's parameters.
 PARAMETERS = ("parameters", "trained_parameters")
 
+#: What a file of each kind is about.
+TITLES: Mapping[str, str] = {
+    "Trajectory": "A network's outputs, losses and kernels along one dynamics",
+    "Comparison": "Exact gradient flow of a network, and curves beside it",
+    "Scaling": "Kernels, drift and errors of networks, over their width or depth",
+    "Cell": "Networks of one family and one size, a part of a study over sizes",
+}
+
 #: The first axes of what a study over sizes measures.
 STUDY = ("family", "size", "seed")
 
-#: The axes of each variable, and its name for people. A scalar output has no axis "output"; all
-#: numbers are dimensionless, time in the unit that the factor 1/n in the loss sets.
+#: Fields of a result that are the coordinates of an axis, by which a variable must be called.
+FIELDS: Mapping[str, str] = {
+    "ts": "t",
+    "save_time": "save_time",
+    "record_ts": "record_time",
+    "sizes": "size",
+    "seeds": "seed",
+}
+
+#: Axes by what their coordinates are for people; all others count from 0.
+AXES: Mapping[str, str] = {
+    "t": "gradient-flow time",
+    "save_time": "gradient-flow times that were asked for",
+    "record_time": "gradient-flow times at which more was recorded",
+    "family": "family of networks",
+    "size": "width or depth",
+    "seed": "seed of the network",
+    "order": "order p of the truncation",
+    "rank": "r of the kernel K^(r)",
+    "power": "power of the hierarchy's formal parameter",
+    "bound": "which end of a fit",
+    "sample": "training point",
+    "test_sample": "test point",
+    "other_sample": "training point in the last slot of a kernel",
+    "input": "input",
+    "output": "output",
+    "other_output": "output in the last slot of a kernel",
+    "entry": "output of a training point, one point after the other",
+    "other_entry": "likewise, in the last slot of a kernel",
+}
+
+#: Units where they are not "1": time counts in the one that the factor 1/n in the loss sets.
+UNITS: Mapping[str, str] = {"seconds": "s"}
+
+#: The axes of each variable, and its name for people. A scalar output has no axis "output".
 VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "x": (("sample", "input"), "training inputs"),
     "y": (("sample", "output"), "training targets"),
     "x_test": (("test_sample", "input"), "test inputs"),
     "y_test": (("test_sample", "output"), "test targets"),
-    "save_time": (("save_time",), "gradient-flow times that were asked for"),
-    "time": (("time",), "gradient-flow time"),
-    "f": (("time", "sample", "output"), "network outputs on training inputs"),
-    "f_test": (("time", "test_sample", "output"), "network outputs on test inputs"),
-    "loss": (("time",), "mean loss over training points"),
-    "test_loss": (("time",), "mean loss over test points"),
-    "accuracy": (("time",), "part of the training points whose class the outputs tell"),
-    "test_accuracy": (("time",), "part of the test points whose class the outputs tell"),
-    "solver_error": (("time",), "what solving ten times as tightly changes in f, rms"),
+    "f": (("t", "sample", "output"), "network outputs on training inputs"),
+    "f_test": (("t", "test_sample", "output"), "network outputs on test inputs"),
+    "loss": (("t",), "mean loss over training points"),
+    "test_loss": (("t",), "mean loss over test points"),
+    "accuracy": (("t",), "part of the training points whose class the outputs tell"),
+    "test_accuracy": (("t",), "part of the test points whose class the outputs tell"),
+    "solver_error": (("t",), "what solving ten times as tightly changes in f, rms"),
     "contributions": (
-        ("time", "power", "sample", "output"),
+        ("t", "power", "sample", "output"),
         "coefficients of f in the hierarchy's formal parameter, which sum to f",
     ),
     "contributions_test": (
-        ("time", "power", "test_sample", "output"),
+        ("t", "power", "test_sample", "output"),
         "coefficients of f_test in the hierarchy's formal parameter, which sum to f_test",
     ),
-    "record_time": (("record_time",), "gradient-flow times at which more was recorded"),
     "kernel": (
         ("record_time", "sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) among training points",
@@ -45,14 +83,12 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("record_time", "test_sample", "output", "other_sample", "other_output"),
         "tangent kernel K^(2) of test against training points",
     ),
-    "f_bound": (("time",), "a-priori bound on the error of f at order 2, rms over training points"),
-    "kernel_bound": (("time",), "a-priori bound on the movement of each entry of K^(2)"),
-    "drift_bound": (("time",), "the same, relative in Frobenius norm"),
-    "errors": (("order", "time"), "root mean square error of f at small times"),
+    "f_bound": (("t",), "a-priori bound on the error of f at order 2, rms over training points"),
+    "kernel_bound": (("t",), "a-priori bound on the movement of each entry of K^(2)"),
+    "drift_bound": (("t",), "the same, relative in Frobenius norm"),
+    "errors": (("order", "t"), "root mean square error of f at small times"),
     "slopes": (("order",), "fitted slope of log error against log time"),
     "windows": (("order", "bound"), "first and last time of each fit"),
-    "sizes": (("size",), "widths or depths"),
-    "seeds": (("seed",), "seeds of the networks"),
     "initial_f": ((*STUDY, "entry"), "network outputs on training inputs at time 0"),
     "initial_kernels": (
         (*STUDY, "entry", "other_entry"),
@@ -64,10 +100,10 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
         (*STUDY, "rank"),
         "mean entry of K^(r) at time 0 for even r, of K^(r) times f in its last slot for odd r",
     ),
-    "drift": ((*STUDY, "save_time"), "relative movement of K^(2) in exact gradient flow"),
-    "error_f": ((*STUDY, "order", "save_time"), "root mean square error of f, training points"),
-    "error_f_test": ((*STUDY, "order", "save_time"), "root mean square error of f, test points"),
-    "error_kernel": ((*STUDY, "order", "save_time"), "error of K^(2), relative to that at time 0"),
+    "drift": ((*STUDY, "t"), "relative movement of K^(2) in exact gradient flow"),
+    "error_f": ((*STUDY, "order", "t"), "root mean square error of f, training points"),
+    "error_f_test": ((*STUDY, "order", "t"), "root mean square error of f, test points"),
+    "error_kernel": ((*STUDY, "order", "t"), "error of K^(2), relative to that at time 0"),
     "blown_up": ((*STUDY, "order"), "whether the truncation blew up"),
     "seconds": (("family", "size"), "wall time of all seeds"),
 }

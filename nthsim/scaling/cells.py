@@ -86,7 +86,19 @@ class Study(eqx.Module):
         found = measured(networks, self.orders, self.kernels, self.ts, self.solver)
         arrays = {name: array[:seeds] for name, array in found.arrays.items()}
         facts = found.facts | {"form": self._form(cell, models[:seeds])}
-        return Record(arrays, facts | {"seconds": time.perf_counter() - clock})
+        facts |= {"seconds": time.perf_counter() - clock}
+        return Record(arrays, facts, coordinates=self._places(cell))
+
+    def _places(self, cell: Cell) -> dict[str, np.ndarray]:
+        """What the places along each axis of a cell's arrays stand for."""
+        return {
+            "family": np.array(cell.family),
+            "size": np.array(cell.size),
+            "seed": np.array(cell.seeds),
+            "rank": np.arange(2, self.kernels + 1),
+            "order": np.array(self.orders, int),
+            "t": self.ts,
+        }
 
     def population(self, family: str, size: int, seeds: tuple[int, ...]) -> Population:
         """The networks of some seeds."""

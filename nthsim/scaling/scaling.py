@@ -9,17 +9,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int, Int8
 
-from nthsim.dynamics.recipes import (
-    restore_data,
-    restore_loss,
-    restore_solver,
-    store_loss,
-    store_solver,
-)
 from nthsim.inputs.arrays import choice
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, loss_name, squared_error
-from nthsim.results.record import Record, arrays_of, origin
+from nthsim.results.record import Record, origin
 from nthsim.results.terminal import wrapped
 from nthsim.scaling.exponents import Estimate
 from nthsim.scaling.predictions import (
@@ -32,20 +25,9 @@ from nthsim.scaling.quantity import Integers, Quantity
 from nthsim.solvers.solver import AbstractSolver
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
-
-#: What is stored as facts just as it is.
-FACTS = (
-    "axis",
-    "families",
-    "orders",
-    "networks",
-    "steps",
-    "subject",
-    "predicted",
-    "remarks",
-    "origin",
-)
 
 ErrorArrays = Float[np.ndarray, "families sizes seeds orders T"]
 
@@ -183,10 +165,29 @@ class Scaling(eqx.Module):
         """
         from nthsim.results.netcdf import write  # here, as xarray is slow to import
 
-        facts = {name: getattr(self, name) for name in FACTS}
-        facts |= {"loss": store_loss(self.loss), "solver": store_solver(self.solver)}
-        facts["classes"] = list(self.data.classes)
-        write(path, "Scaling", Record(arrays_of(self) | arrays_of(self.data), facts), {})
+        write(path, "Scaling", self._record(), {})
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Everything as the labelled dataset that a file holds.
+
+        Its axes are `family`, `size`, `seed`, `rank` (r of $K^{(r)}$), `order` and `t`, so that
+        `error_f.sel(order=3, seed=0)` means what it says.
+        """
+        from nthsim.results.labelled import labelled
+
+        return labelled("Scaling", self._record(), {})["/"]
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """All numbers but data and tangent kernels, each of them once.
+
+        Columns `family`, `width` or `depth`, `seed`, `rank`, `order`, `entry` and `t` tell what a
+        row is of: a kernel at t = 0 (`kernel_rms`, `kernel_max`, `kernel_mean`), exact flow at a
+        time (`drift`), a truncation at a time (`error_f` and so on). What does not concern it is
+        missing, so that no average counts a number twice.
+        """
+        from nthsim.results.frame import frame
+
+        return frame(self.to_xarray(), {"size": self.axis})
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, loss: Loss | None = None) -> "Scaling":
@@ -199,21 +200,9 @@ class Scaling(eqx.Module):
         Raises:
             ValueError: When the file cannot be read, is damaged, or does not fit `loss`.
         """
-        from nthsim.results.netcdf import decoding, read
+        from nthsim.scaling.archive import load
 
-        root, _ = read(path, "Scaling")
-        with decoding(path):
-            facts, arrays = root.facts, dict(root.arrays)
-            names = ("x", "y", "x_test", "y_test")
-            given = {name: arrays.pop(name) for name in names if name in arrays}
-            data = restore_data(given, facts["classes"])
-            kept = {name: facts[name] for name in FACTS}
-            kept = {name: tuple(f) if isinstance(f, list) else f for name, f in kept.items()}
-            named: dict[str, Any] = kept | arrays
-            named |= {"data": data, "solver": restore_solver(facts["solver"])}
-            named |= {"loss": facts["loss"]["name"]}
-            study = Scaling(**named)
-        return dataclasses.replace(study, loss=restore_loss(facts["loss"], loss))
+        return Scaling(**load(path, loss))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draw medians and quartiles over the size, with fitted power laws and predicted slopes.
@@ -263,6 +252,12 @@ class Scaling(eqx.Module):
         sizes = f"{self.axis} {self.sizes[0]} to {self.sizes[-1]}, {self._seeds()}"
         lines += [f"{sizes}; {self._span()}; {self.steps}"]
         return [wrapped(line) for line in lines]
+
+    def _record(self) -> Record:
+        from nthsim.scaling.archive import described  # here, as xarray is slow to import
+
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return described(named)
 
     def _by_family(self) -> dict[str, dict[str, Quantity]]:
         return {family: self.quantities(family) for family in self.families}

@@ -204,7 +204,8 @@ class _Sweep:
 
     def _keep(self, name: str, record: Record) -> None:
         arrays = {key: np.asarray(array) for key, array in record.arrays.items()}
-        self.records[name] = Record(arrays, plain(record.facts))
+        facts, axes = plain(record.facts), record.coordinates
+        self.records[name] = Record(arrays, facts, coordinates=axes)
         if self.store is not None:
             self.unwritten.add(name)
             self._write()

@@ -11,7 +11,7 @@ from networks import NETWORKS, Recurrent
 from oracles import Product
 
 import nthsim as nth
-from nthsim.dynamics.trajectory import Ladder
+from nthsim.dynamics.ladder import Ladder
 from nthsim.solvers import Explicit
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiled]

@@ -21,7 +21,7 @@ from oracles import Product
 
 import nthsim as nth
 from nthsim.results import netcdf
-from nthsim.results.record import Record, fingerprint
+from nthsim.results.record import Label, Record, fingerprint
 
 LOAD = {
     "scalar": {},
@@ -101,24 +101,84 @@ def test_file_is_plain_labelled_netcdf(saved):
             "exact", "order_2", "order_3", "certificate", "parameters", "trained_parameters",
         }  # fmt: skip
         assert tree["exact/kernel"].dims == ("record_time", "sample", "other_sample")
-        assert tree["exact/f_test"].dims == ("time", "test_sample")
+        assert tree["exact/f_test"].dims == ("t", "test_sample")
         assert tree["x"].dims == ("sample", "input")
-        np.testing.assert_array_equal(tree["exact/time"], studies.TS)
+        np.testing.assert_array_equal(tree["exact/t"], studies.TS)
         np.testing.assert_array_equal(tree["save_time"], studies.TS)
         np.testing.assert_array_equal(tree["order_3/f"], study.curve(3).f)
         np.testing.assert_array_equal(
             tree["parameters/readout.weight"], study.asked.model.readout.weight
         )
+        assert list(tree.attrs) == ["Conventions", "title", "history", "nthsim", "nthsim_sha256"]
+        assert tree.attrs["Conventions"] == "CF-1.8"
+        assert tree.attrs["history"].startswith(study.origin["created"])
         for node in tree.subtree:
-            assert list(node.attrs) == ["nthsim"]
-            for variable in node.to_dataset(inherit=False).variables.values():
+            for name, variable in node.to_dataset(inherit=False).variables.items():
                 assert variable.attrs["long_name"]
-                assert variable.attrs["units"] == "1"
+                assert variable.attrs.get("units") == (None if name == "bound" else "1")
+
+
+def _texts(file: h5py.File):
+    """The types of all attributes that are text."""
+    found = []
+
+    def look(_, node):
+        kinds = [h5py.check_string_dtype(node.attrs.get_id(key).dtype) for key in node.attrs]
+        found.extend(kind for kind in kinds if kind is not None)
+
+    look("/", file)
+    file.visititems(look)
+    return found
+
+
+def test_texts_are_of_fixed_length_and_numbers_without_filters_that_readers_lack(saved):
+    with h5py.File(saved["scalar"]) as file:
+        kinds = _texts(file)
+        assert len(kinds) > 50
+        assert all(kind.length is not None for kind in kinds)
+        arrays = [file["exact/f"], file["exact/kernel"], file["order_3/loss"]]
+        assert not any(array.fletcher32 for array in arrays)
+
+
+@pytest.mark.parametrize("name", [*LOAD, "predicted"])
+def test_every_axis_has_coordinates_but_those_of_parameters(name, tmp_path):
+    getattr(studies, name)().save(tmp_path / "a.nc")
+    for group, part in xr.open_groups(tmp_path / "a.nc", engine="h5netcdf").items():
+        bare = set(part.dims) - set(part.coords)
+        assert bare == (set(part.dims) if "parameters" in group else set())
+        part.close()
+
+
+def test_places_are_found_by_their_labels(saved):
+    study = studies.scalar()
+    with xr.open_datatree(saved["scalar"], engine="h5netcdf") as tree:
+        slopes = tree["certificate"]
+        assert slopes["slopes"].sel(order=2) == study.certificate.slopes[0]
+        assert slopes["windows"].sel(order=2, bound="last") == study.certificate.windows[0, 1]
+        np.testing.assert_array_equal(
+            tree["order_3"]["f"].sel(t=studies.TS[4], sample=2), study.curve(3).f[4, 2]
+        )
+
+
+def test_xarray_of_a_comparison_is_what_its_file_holds(saved):
+    for name in LOAD:
+        with xr.open_datatree(saved[name], engine="h5netcdf") as tree:
+            xr.testing.assert_identical(getattr(studies, name)().to_xarray(), tree.load())
+    loaded = nth.Comparison.load(saved["vector"])  # without its model
+    np.testing.assert_array_equal(loaded.to_xarray()["exact/f"], studies.vector().exact.f)
+
+
+def test_xarray_of_a_run_is_what_its_file_holds(tmp_path):
+    run = studies.scalar().curve(3)
+    run.save(tmp_path / "run.nc")
+    with xr.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as dataset:
+        xr.testing.assert_equal(run.to_xarray(), dataset.load())
+        np.testing.assert_array_equal(dataset.f.sel(t=studies.TS[1]), run.f[1])
 
 
 def test_vector_outputs_have_axes_of_their_own(saved):
     with xr.open_datatree(saved["vector"], engine="h5netcdf") as tree:
-        assert tree["exact/f"].dims == ("time", "sample", "output")
+        assert tree["exact/f"].dims == ("t", "sample", "output")
         assert tree["exact/kernel"].dims == (
             "record_time", "sample", "output", "other_sample", "other_output",
         )  # fmt: skip
@@ -128,7 +188,7 @@ def test_vector_outputs_have_axes_of_their_own(saved):
 
 def test_truncation_that_ended_early_has_its_own_times(saved):
     with xr.open_datatree(saved["blow_up"], engine="h5netcdf") as tree:
-        assert tree["order_3"].sizes["time"] < tree["exact"].sizes["time"] == 16
+        assert tree["order_3"].sizes["t"] < tree["exact"].sizes["t"] == 16
         assert json.loads(tree["order_3"].attrs["nthsim"])["stop"]["reason"] == "blow-up"
 
 
@@ -137,7 +197,7 @@ def test_facts_say_how_it_was_computed(saved):
         facts = json.loads(tree.attrs["nthsim"])
         model = json.loads(tree["parameters"].attrs["nthsim"])
         stats = json.loads(tree["exact"].attrs["nthsim"])["stats"]
-    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 2, "Comparison")
+    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 3, "Comparison")
     facts |= facts["asked"]
     assert facts["curves"] == [{"curve": "order", "p": 2, "method": "auto"}]
     assert facts["loss"] == {"name": "absolute_quartic", "own": False}
@@ -234,12 +294,12 @@ def test_parameters_that_are_not_those_saved_are_refused(copy):
 
 
 @pytest.mark.parametrize(
-    ("version", "cure"), [(1, "only an older nthsim reads it"), (3, "update nthsim")]
+    ("version", "cure"), [(2, "only an older nthsim reads it"), (4, "update nthsim")]
 )
 def test_file_of_another_version_is_refused_and_names_both(copy, version, cure):
-    _rewrite(copy, "", lambda facts: facts.replace('"version": 2', f'"version": {version}'))
+    _rewrite(copy, "", lambda facts: facts.replace('"version": 3', f'"version": {version}'))
     _refused(
-        copy, f"`path` must be of format version 2, but {copy} is of version {version}: {cure}."
+        copy, f"`path` must be of format version 3, but {copy} is of version {version}: {cure}."
     )
 
 
@@ -287,6 +347,26 @@ def test_every_kind_of_number_comes_back_bit_by_bit(tmp_path):
     _, groups = netcdf.read(tmp_path / "a.nc", "Test")
     assert fingerprint(groups["run"].arrays) == fingerprint(arrays)
     assert fingerprint(groups["parameters"].arrays) == fingerprint(parameters)
+
+
+def test_axes_of_a_users_own_are_called_after_themselves_unless_that_is_taken(tmp_path):
+    rows = {"even": [0, 2], "odd": [1, 3], "t": [5.0, 7.0]}
+    places = {name: np.array(row) for name, row in rows.items()}
+    labels = {
+        "a": Label(("mode", "t"), "1", {"mode": places["even"], "t": places["t"]}),
+        "b": Label(("mode",), "µm", {"mode": places["even"]}),
+        "c": Label(("mode",), "1", {"mode": places["odd"]}),
+    }
+    arrays = {"a": np.arange(4.0).reshape(1, 2, 2), "b": np.ones((1, 2)), "c": np.ones((1, 2))}
+    record = Record(arrays | {"record_ts": np.zeros(1)}, {}, labels)
+    netcdf.write(tmp_path / "a.nc", "Test", record, {})
+    root, _ = netcdf.read(tmp_path / "a.nc", "Test")
+    assert fingerprint(root.arrays) == fingerprint(record.arrays)
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as found:
+        dims = {name: found[name].dims[1:] for name in labels}
+        assert dims == {"a": ("mode", "a_t"), "b": ("mode",), "c": ("c_mode",)}
+        assert found.a.sel(mode=2, a_t=7.0) == 3.0
+        assert found.b.attrs["units"] == "µm"
 
 
 def test_images_may_be_inputs(tmp_path):

@@ -69,8 +69,14 @@ def test_axes_of_a_batch_are_labelled(folder):
     import xarray as xr
 
     with xr.open_datatree(folder / "fcn-4-seeds-0-1.nc", engine="h5netcdf") as tree:
-        assert tree["cell"]["drift"].dims == ("seed", "save_time")
-        assert tree["cell"]["initial_kernels"].dims == ("seed", "entry", "other_entry")
+        cell = tree["cell"].to_dataset()
+        assert cell["drift"].dims == ("seed", "t")
+        assert cell["initial_kernels"].dims == ("seed", "entry", "other_entry")
+        assert (cell.family, cell.size) == ("FCN", 4)
+        labels = {"seed": [0, 1], "rank": [2], "t": [0.0], "entry": [0, 1], "other_entry": [0, 1]}
+        assert set(cell.dims) == set(labels)
+        for axis, values in labels.items():
+            np.testing.assert_array_equal(cell[axis], values)
     _, groups = read(folder / "fcn-4-seeds-0-1.nc", "Cell")
     assert groups["cell"].facts["stops"] == {
         "exact gradient flow": {"reason": "horizon", "message": "reached t = 0"}

@@ -8,6 +8,7 @@ import threading
 import time
 
 import disks
+import h5py
 import numpy as np
 import pytest
 from sweeping import SUBJECT, Piece, Sleeper, contents, pieces, same, started
@@ -162,14 +163,21 @@ def test_cell_under_another_name_is_refused(study, tmp_path):
         computed(study, pieces(2), folder=tmp_path / "a")
 
 
-def test_changed_number_is_noticed_behind_whole_checksums(study, tmp_path):
-    (record,) = computed(study, pieces(1), folder=tmp_path / "a")
-    store = Store(tmp_path / "a", SUBJECT)
-    forged = Record(record.arrays | {"powers": record.arrays["powers"] + 1e-9}, record.facts)
-    facts = {"cell": "number-0", "subject": SUBJECT, "sha256": "of others"}
-    write(tmp_path / "a" / "number-0.nc", "Cell", Record({}, facts), {"cell": forged})
-    with pytest.raises(ValueError, match="its numbers are not what was written"):
-        store.found("number-0")
+@pytest.mark.parametrize("variable", ["powers", "powers-0"])
+def test_changed_number_or_label_is_noticed(variable, study, tmp_path):
+    computed(study, pieces(1), folder=tmp_path / "a")
+    with h5py.File(tmp_path / "a" / "number-0.nc", "a") as file:
+        file["cell"][variable][1] += 1
+    with pytest.raises(ValueError, match="is cut short or damaged; delete it to compute"):
+        Store(tmp_path / "a", SUBJECT).found("number-0")
+
+
+def test_file_without_a_cell_is_refused(study, tmp_path):
+    computed(study, pieces(1), folder=tmp_path / "a")
+    facts = {"cell": "number-0", "subject": SUBJECT}
+    write(tmp_path / "a" / "number-0.nc", "Cell", Record({}, facts), {})
+    with pytest.raises(ValueError, match="it holds no numbers; delete it"):
+        Store(tmp_path / "a", SUBJECT).found("number-0")
 
 
 @pytest.mark.parametrize(
