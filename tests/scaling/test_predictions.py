@@ -60,7 +60,7 @@ class Wider(FCN):
         _fcn(activation=lambda z: z**2),
         _fcn(init="orthogonal"),
         _fcn(readout_scale=0.0),
-        Wider(4, 5, 2, key=KEY),
+        Wider(4, 5, 2, key=KEY),  # pyright: ignore[reportCallIssue]
         _changed(lambda net: net.readout.weight, lambda w: w / np.sqrt(5)),
         _changed(lambda net: net.layers[1].weight, lambda w: w.at[0, 0].add(1e-6)),
         _changed(lambda net: net.layers[1], lambda layer: eqx.nn.Linear(5, 5, key=KEY)),

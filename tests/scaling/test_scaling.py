@@ -119,6 +119,7 @@ def test_fitted_exponents_stand_beside_the_predicted_ones():
     study = _made_up()
     for family in study.families:
         for name, quantity in study.quantities(family).items():
+            assert quantity.predicted is not None, name
             assert quantity.predicted in study.exponent(name, family), name
 
 
