@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Python compiles what it imports, a small part of what is installed.
 export PIP_NO_COMPILE = 1
 
-.PHONY: help demo test lint test-checkout test-compiled test-wheel bench canaries foreign clean
+.PHONY: help demo test lint test-checkout test-compiled test-wheel bench canaries foreign slurm clean
 
 help:
 	@echo "make demo           draw the first figure, into results/"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench          time and memory, side by side with other roads; takes long"
 	@echo "make canaries       search for programs that XLA compiles wrongly; goes on for hours"
 	@echo "make foreign        modules that others wrote, into docs/modules.md; takes long"
+	@echo "make slurm          a sweep on a Slurm of this machine alone; needs root and slurm-wlm"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
 demo: .venv/.package
@@ -100,6 +101,10 @@ canaries: .venv/.package
 foreign: benchmarks/.venv-modules/.package
 	benchmarks/.venv-modules/bin/python benchmarks/modules/run.py --workers $(WORKERS) --out docs/modules.md
 
+# A Slurm of one node is started and ended: apt-get install slurm-wlm munge
+slurm: benchmarks/.venv-slurm/.package
+	benchmarks/.venv-slurm/bin/python benchmarks/slurm.py --quick
+
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
 	rm -rf .jax_cache .pytest_cache .ruff_cache benchmarks/.venv-*
@@ -135,4 +140,10 @@ benchmarks/.venv-modules/.package: pyproject.toml benchmarks/modules/requirement
 	@echo "Installing packages with Equinox modules into benchmarks/.venv-modules; this happens once"
 	@benchmarks/.venv-modules/bin/python -m pip install -q --upgrade "pip>=25.1"
 	@benchmarks/.venv-modules/bin/python -m pip install -q -r benchmarks/modules/requirements.txt --editable .
+	@touch $@
+
+benchmarks/.venv-slurm/.package: pyproject.toml | benchmarks/.venv-slurm/bin/pip
+	@echo "Installing nthsim and dask-jobqueue into benchmarks/.venv-slurm; this happens once"
+	@benchmarks/.venv-slurm/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@benchmarks/.venv-slurm/bin/python -m pip install -q "dask-jobqueue==0.9.0" --editable ".[cluster]"
 	@touch $@

@@ -13,11 +13,7 @@ from nthsim.network.failures import first_line, kind_and_line
 from nthsim.results.record import Record
 from nthsim.results.terminal import Progress
 from nthsim.scaling.store import Claim, Store, opened, plain
-from nthsim.scaling.workers import AbstractWorkers, ThisProcess
-
-
-class SweepWarning(UserWarning):
-    """Finished cells could not be written; they are held in memory, and the sweep goes on."""
+from nthsim.scaling.workers import AbstractWorkers, SweepWarning, ThisProcess, WorkersError
 
 
 class SweepError(RuntimeError):
@@ -59,7 +55,8 @@ class Sweep(eqx.Module):
         chunk: How many seeds make a batch; as many as fit into the memory of this process, at most
             64, if left out, or as in the folder that the study is kept in.
         cluster: A Dask scheduler that hands batches to its workers, which need not see that folder:
-            its address, its file or a `distributed.Client`. They work in this process's precision.
+            its address, its file, a `distributed.Client` or a cluster such as `LocalCluster` and
+            `SLURMCluster`. They work in this process's precision and must share its versions.
     """
 
     chunk: int | None = None
@@ -79,16 +76,17 @@ def computed(
     With a folder, a cell is written as soon as it is finished, and never computed again: a sweep
     that was killed goes on, one with further cells takes up those that are there, and processes
     that work on one folder at the same time share its cells. Cells of the folder that are not
-    asked for stay as they are. The warning `SweepWarning` says when one cannot be written.
+    asked for stay as they are. The warning `SweepWarning` says when one cannot be written, and when
+    a sweep waits for workers of a cluster or begins a cell anew.
 
     Args:
         study: Knows how to compute a cell, and what all numbers follow from.
         cells: What to compute, each of another name.
         folder: Where cells are kept, made if need be.
         cluster: A scheduler of Dask that hands cells to its workers: its address, such as
-            tcp://host:8786, its scheduler file or a `distributed.Client`. By default cells are
-            computed in this process, one after the other. Workers are set to the precision of this
-            process: they should do nothing else meanwhile.
+            tcp://host:8786, its scheduler file, a `distributed.Client` or a cluster such as
+            `LocalCluster`. By default cells are computed in this process, one after the other.
+            Workers are set to the precision of this process: they should do nothing else meanwhile.
         progress: Whether to show a progress bar when on a terminal.
 
     Returns:
@@ -96,8 +94,9 @@ def computed(
 
     Raises:
         ValueError: When the folder is of another study, holds a damaged cell or cannot be written
-            to, or the cluster does not answer.
-        SweepError: When a cell fails, or at Ctrl-C; its `.records` hold the cells that are done.
+            to, or the cluster does not answer or has other versions than this process.
+        SweepError: When a cell fails, the scheduler is gone, or at Ctrl-C; its `.records` hold the
+            cells that are done.
     """
     names = [cell.name for cell in cells]
     store = None if folder is None else opened(folder, study.subject(), names)
@@ -241,7 +240,7 @@ class _Failed(Exception):
 def _workers(study: AnyStudy, cluster: Any) -> AbstractWorkers:
     if cluster is None:
         return ThisProcess(study)
-    from nthsim.scaling.workers import Cluster  # the import of Dask takes a second
+    from nthsim.scaling.cluster import Cluster  # the import of Dask takes a second
 
     return Cluster(study, cluster)
 
@@ -255,10 +254,13 @@ def _interruptible(sweep: _Sweep) -> Iterator[None]:
         raise sweep.ended("interrupted") from interrupt
     except _Failed as failed:
         cause = failed.__cause__ or failed
-        raise sweep.ended(f"cell {failed} failed: {kind_and_line(cause)}") from cause
+        words = first_line(cause) if isinstance(cause, WorkersError) else kind_and_line(cause)
+        raise sweep.ended(f"cell {failed} failed: {words}") from cause
     except SweepError:
         raise
-    except Exception as error:  # a scheduler that is gone, say
+    except WorkersError as error:
+        raise sweep.ended(first_line(error)) from error
+    except Exception as error:  # a warning that the caller made an error, say
         if isinstance(error, ValueError) and not sweep.unkept:
             raise
         raise sweep.ended(kind_and_line(error)) from error

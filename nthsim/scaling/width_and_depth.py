@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,7 +22,7 @@ from nthsim.inputs.integers import checked_integers, count, highest_rank
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.inputs.memory import available
 from nthsim.kernels.work import check_kernels
-from nthsim.results.record import Record
+from nthsim.results.record import Record, origin
 from nthsim.scaling.cells import Cell, Maker, Study, slug
 from nthsim.scaling.scaling import Scaling
 from nthsim.scaling.store import stored_subject
@@ -269,6 +270,7 @@ def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scalin
         subject=study.subject(),
         predicted=_predicted(study, cells, records),
         remarks=_remarks(study, cells, records),
+        origin=origin() | {"workers": _workers(records)},
         **arrays,
     )
 
@@ -291,3 +293,12 @@ def _remarks(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> 
         for name, stop in record.facts["stops"].items()
         if stop["reason"] != "horizon"
     )
+
+
+def _workers(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The processes that computed cells, by what tells one from another."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        if record.facts["worker"] not in found:
+            found.append(record.facts["worker"])
+    return found

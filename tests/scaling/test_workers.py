@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sweeping import Sleeper, contents, pieces, same
 
-from nthsim.scaling.sweep import SweepError, computed
+from nthsim.scaling.sweep import SweepError, SweepWarning, computed
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -40,7 +40,8 @@ def test_cluster_writes_the_same_files_as_this_process(cluster, study, tmp_path)
 
 def test_cell_of_a_worker_that_is_killed_is_computed_by_another(cluster, study, tmp_path):
     fatal = Sleeper(study.log, fatal=("number-1",))
-    computed(fatal, pieces(5), folder=tmp_path / "there", cluster=cluster.scheduler_address)
+    with pytest.warns(SweepWarning, match=r"worker \S+ is gone, and with it cell number-1, to be"):
+        computed(fatal, pieces(5), folder=tmp_path / "there", cluster=cluster)
     assert sorted(fatal.told("begins")).count("number-1") == 2
     assert sorted(fatal.told("ends")) == [cell.name for cell in pieces(5)]
     computed(study, pieces(5), folder=tmp_path / "here")
