@@ -296,9 +296,6 @@ def _remarks(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> 
 
 
 def _workers(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The processes that computed cells, by what tells one from another."""
-    found: list[dict[str, Any]] = []
-    for record in records:
-        if record.facts["worker"] not in found:
-            found.append(record.facts["worker"])
-    return found
+    """The processes that computed cells, each once."""
+    workers = [record.facts["worker"] for record in records]
+    return [worker for i, worker in enumerate(workers) if worker not in workers[:i]]
