@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Python compiles what it imports, a small part of what is installed.
 export PIP_NO_COMPILE = 1
 
-.PHONY: help demo test lint test-checkout test-compiled test-wheel bench canaries foreign slurm clean
+.PHONY: help demo test lint test-checkout test-compiled test-wheel bench canaries foreign readers slurm clean
 
 help:
 	@echo "make demo           draw the first figure, into results/"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench          time and memory, side by side with other roads; takes long"
 	@echo "make canaries       search for programs that XLA compiles wrongly; goes on for hours"
 	@echo "make foreign        modules that others wrote, into docs/modules.md; takes long"
+	@echo "make readers        files through readers by others, into docs/readers.md"
 	@echo "make slurm          a sweep on a Slurm of this machine alone; needs root and slurm-wlm"
 	@echo "make clean          remove environments, builds and caches; results/ stays"
 
@@ -101,6 +102,11 @@ canaries: .venv/.package
 foreign: benchmarks/.venv-modules/.package
 	benchmarks/.venv-modules/bin/python benchmarks/modules/run.py --workers $(WORKERS) --out docs/modules.md
 
+# Fails where a reader has another number or label. Readers of other languages come from the machine:
+# apt-get install netcdf-bin nco r-cran-ncdf4 octave-netcdf; those that it lacks are not run.
+readers: benchmarks/.venv-readers/.package
+	benchmarks/.venv-readers/bin/python benchmarks/readers/run.py --out docs/readers.md
+
 # A Slurm of one node is started and ended: apt-get install slurm-wlm munge
 slurm: benchmarks/.venv-slurm/.package
 	benchmarks/.venv-slurm/bin/python benchmarks/slurm.py --quick
@@ -146,4 +152,10 @@ benchmarks/.venv-slurm/.package: pyproject.toml | benchmarks/.venv-slurm/bin/pip
 	@echo "Installing nthsim and dask-jobqueue into benchmarks/.venv-slurm; this happens once"
 	@benchmarks/.venv-slurm/bin/python -m pip install -q --upgrade "pip>=25.1"
 	@benchmarks/.venv-slurm/bin/python -m pip install -q "dask-jobqueue==0.9.0" --editable ".[cluster]"
+	@touch $@
+
+benchmarks/.venv-readers/.package: pyproject.toml benchmarks/readers/requirements.txt | benchmarks/.venv-readers/bin/pip
+	@echo "Installing readers of netCDF into benchmarks/.venv-readers; this happens once"
+	@benchmarks/.venv-readers/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@benchmarks/.venv-readers/bin/python -m pip install -q -r benchmarks/readers/requirements.txt --editable .
 	@touch $@

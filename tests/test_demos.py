@@ -41,7 +41,7 @@ def test_compare_orders_prints_its_table_and_writes_figure_and_results(run, tmp_
 def test_blocks_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = list(Document.parse(str(ROOT / "README.md"), PythonCodeBlockParser()).examples())
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         example.evaluate()
     assert {path.name for path in tmp_path.iterdir()} == {"orders.png", "orders.nc", "widths.png"}

@@ -40,7 +40,7 @@ def netcdf4(path: str) -> Found:
 
 
 def xarray(engine: str) -> Callable[[str], Found]:
-    """Xarray by one of its engines; each number is looked up by its labels."""
+    """By xarray and one of its engines; each number is looked up by its labels."""
 
     def read(path: str) -> Found:
         import xarray as xr

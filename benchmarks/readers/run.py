@@ -74,6 +74,21 @@ def by_lines(*words: str | Path) -> Callable[[Path], Found]:
     return read
 
 
+def listed_once(read: Callable[[Path], Found]) -> Callable[[Path], Found]:
+    """By a reader that lists the labels which groups repeat from the root there alone."""
+
+    def again(path: Path) -> Found:
+        found = read(path)
+        for name in [name for name in found if "@" in name and "/" in name]:
+            variable, axis = name.split("@")
+            group = variable.rpartition("/")[0]
+            if axis in found and f"{group}/{axis}" not in found:
+                found |= {f"{group}/{axis}": found[axis], f"{group}/{axis}@{axis}": found[name]}
+        return found
+
+    return again
+
+
 def _number(word: str) -> Any:
     try:
         return float(word)
@@ -129,7 +144,8 @@ def cfchecks(path: Path) -> str:
         last = (done.stderr.strip() or done.stdout.strip() or "no report").splitlines()[-1]
         return f"**{last[:100]}**"
     told = ", ".join(f"{count} {name.lower()}" for name, count in counts)
-    return f"**{told}**" if any(int(count) for _, count in counts) else told
+    grave = any(int(count) for name, count in counts if "ERROR" in name)
+    return f"**{told}**" if grave else told
 
 
 def readers() -> dict[str, tuple[str, Callable[[Path], Found]]]:
@@ -140,7 +156,7 @@ def readers() -> dict[str, tuple[str, Callable[[Path], Found]]]:
         ),
         f"NCO, ncks {_told('ncks', '--version')}": ("ncks", by_copy("ncks -O -h IN OUT")),
         f"R, ncdf4 {_told('Rscript', '-e', TELL_R)}": (
-            "Rscript", by_lines("Rscript", HERE / "read.R"),
+            "Rscript", listed_once(by_lines("Rscript", HERE / "read.R")),
         ),
         f"Octave, netcdf {_told('octave-cli', '--eval', TELL_OCTAVE)}": (
             "octave-cli", by_lines("octave-cli", "--no-gui", "--quiet", HERE / "read.m"),

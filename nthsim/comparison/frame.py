@@ -41,7 +41,7 @@ def frame(
     names = dict.fromkeys(name for part in parts for name in part.columns)
     last = [name for name in names if name == "drift" or name in exact.records]
     whole = pd.concat(parts, ignore_index=True)
-    return whole[[name for name in names if name not in last] + last]
+    return whole.loc[:, [*(name for name in names if name not in last), *last]]
 
 
 def _series(curve: Trajectory) -> dict[str, pd.Series]:

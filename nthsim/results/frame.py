@@ -35,7 +35,7 @@ def frame(dataset: xr.Dataset, names: Mapping[str, str] | None = None) -> pd.Dat
     axes = list(dict.fromkeys(column for columns in blocks for column in columns))
     whole = pd.concat([_nullable(rows) for rows in blocks.values()], ignore_index=True)
     others = [name for name in whole.columns if name not in axes]
-    return whole[[*_in_order(axes, dataset, names), *others]]
+    return whole.loc[:, [*_in_order(axes, dataset, names), *others]]
 
 
 def _nullable(rows: pd.DataFrame) -> pd.DataFrame:

@@ -83,10 +83,8 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
     if name not in PARAMETERS:  # whose axes mean nothing but to the module
         lengths = {axis: n for each in variables.values() for axis, n in each.sizes.items()}
         places = {axis: np.arange(n) for axis, n in lengths.items()}
-        scalars = {axis: value for axis, value in record.coordinates.items() if not value.ndim}
-        known = {axis: record.coordinates.get(axis, places[axis]) for axis in places}
-        for axis, values in (known | scalars).items():
-            if axis not in coordinates:
+        for axis, values in (places | record.coordinates).items():
+            if axis not in coordinates and (axis in lengths or not values.ndim):
                 coordinates[axis] = _coordinate(axis, values)
     attributes = {ATTRIBUTE: json.dumps(record.facts, default=as_python)}
     return xr.Dataset(variables, coordinates, attributes)

@@ -40,12 +40,12 @@ def write(
         ValueError: When the file cannot be written; one that was there before stays as it was.
     """
     # By way of memory: HDF5 takes the whole process down when the disk fills up under it.
-    whole, mode = io.BytesIO(), "w"
-    # The root last: else groups would share its axes, and R misses labels of axes that are shared.
-    for group, dataset in reversed(labelled(kind, root, groups).items()):
+    whole = io.BytesIO()
+    # The root first: CDO crashes where a file's first axes are those of a group.
+    for group, dataset in labelled(kind, root, groups).items():
         encoding = {key: _encoding(str(key), each) for key, each in dataset.variables.items()}
+        mode = "w" if group == "/" else "a"
         dataset.to_netcdf(whole, mode=mode, group=group, engine="h5netcdf", encoding=encoding)
-        mode = "a"
     with h5py.File(whole, "r+") as file:
         _fix_texts("/", file)
         file.visititems(_fix_texts)

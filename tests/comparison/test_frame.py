@@ -15,7 +15,7 @@ def test_table_of_a_comparison_has_a_row_for_each_curve_and_time():
     assert isinstance(table.index, pd.RangeIndex)
     assert list(table.curve.unique()) == ["exact flow", "order 2", "order 3"]
     for key, rows in table.groupby("curve"):
-        run = study.exact if key == "exact flow" else study.curve(key)
+        run = study.exact if key == "exact flow" else study.curve(str(key))
         np.testing.assert_array_equal(rows.t, run.ts)
         np.testing.assert_array_equal(rows.loss, run.loss)
         np.testing.assert_array_equal(rows.test_loss, run.test_loss)
