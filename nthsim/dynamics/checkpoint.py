@@ -163,12 +163,13 @@ class Checkpoint(AbstractKeeper):
         same = until == run.until
         if until.watched != run.until.watched:
             run.watch_anew()
-        asked = stop is not None and stop.asked and stop.reason != "seconds"
-        final = stop is not None and stop.reason in FINAL
-        prolonged = final and stop.reason == "horizon" and run.horizon > stop.t
-        if (final and not prolonged) or (asked and same):
+        if stop is None:
+            return history
+        asked = stop.asked and stop.reason != "seconds"
+        prolonged = stop.reason == "horizon" and run.horizon > stop.t
+        if (stop.reason in FINAL and not prolonged) or (asked and same):
             run.stop = stop
-        elif stop is not None and not stop.failed:
+        elif not stop.failed:
             history.forget_after(stop.t)
         return history
 

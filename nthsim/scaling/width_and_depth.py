@@ -180,9 +180,8 @@ def _study(
         chunk=1,
     )
     fits = min(_fitting(study, run, f, size) for f in study.families for size in sizes)
-    return eqx.tree_at(
-        lambda s: s.chunk, study, _chunk(chunk, fits, len(study.seeds), _begun(run.checkpoint))
-    )
+    found = _chunk(chunk, fits, len(study.seeds), _begun(run.checkpoint))
+    return eqx.tree_at(lambda s: s.chunk, study, found)
 
 
 def _chunk(wanted: object, fits: int, seeds: int, begun: int | None) -> int:

@@ -1,6 +1,7 @@
 """Who computes cells: this process, or others."""
 
 import abc
+import dataclasses
 import platform
 import time
 from typing import Any
@@ -84,4 +85,5 @@ def signed(record: Record) -> Record:
     It is what `origin` says, but for the time, and the name of the machine as `host`.
     """
     worker = {name: fact for name, fact in origin().items() if name != "created"}
-    return Record(record.arrays, record.facts | {"worker": worker | {"host": platform.node()}})
+    facts = record.facts | {"worker": worker | {"host": platform.node()}}
+    return dataclasses.replace(record, facts=facts)
