@@ -16,7 +16,7 @@ from nthsim.dynamics.start import Start
 from nthsim.models import FCN
 from nthsim.solvers import Explicit
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+pytestmark = pytest.mark.slow
 
 TS = np.array([0.0, 1.0, 60.0])
 TS_WIDE = [0.0, 6.0]

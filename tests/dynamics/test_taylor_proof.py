@@ -16,7 +16,7 @@ from nthsim.dynamics.problem import pose
 from nthsim.dynamics.taylor_proof import proven
 from nthsim.inputs.loss import squared_error
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+pytestmark = pytest.mark.slow
 
 
 class Through(eqx.Module):

@@ -15,8 +15,6 @@ import nthsim as nth
 from nthsim.kernels.derivatives import BackwardPassWarning
 from nthsim.solvers import Auto, Explicit, Exponential, Implicit
 
-pytestmark = pytest.mark.compiled
-
 X = jr.normal(jr.key(0), (3, 4))
 DATA = nth.Dataset(X, jnp.array([1.0, -1.0, 0.5]))
 

@@ -199,8 +199,8 @@ def test_an_ensemble_is_a_vmap_over_keys(network):
         ("weight_scale", math.inf, "a finite positive number"),
         ("readout_scale", -1.0, "a finite non-negative number"),
         ("c_sigma", math.nan, "a finite positive number"),
-        ("activation", "foo", "a callable or one of erf, .*, tanh"),
-        ("init", "foo", "one of gaussian, orthogonal"),
+        ("activation", "foo", "a callable or one of 'erf', .*, 'tanh'"),
+        ("init", "foo", "one of 'gaussian', 'orthogonal'"),
     ],
 )
 def test_a_mistaken_argument_is_answered_in_a_sentence(network, name, value, demand):

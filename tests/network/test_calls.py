@@ -12,8 +12,6 @@ import nthsim as nth
 from nthsim.network.calls import Obstacle, calls_of
 from nthsim.network.split import split
 
-pytestmark = pytest.mark.compiled
-
 X = jr.normal(jr.key(0), (3, 4))
 
 

@@ -56,13 +56,17 @@ def test_kernels_of_tokens_are_those_of_one_hot_rows(networks, data, method):
     np.testing.assert_allclose(lookup, product, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["dense", "series"])
-def test_dynamics_on_tokens_are_those_on_one_hot_rows(networks, data, method):
-    curves = (nth.Order(3, method=method), nth.Taylor(2))
-    lookup, product = (
+@pytest.fixture(scope="module")
+def studies(networks, data):
+    curves = (nth.Order(3, method="dense"), nth.Order(2, method="series"), nth.Taylor(2))
+    return [
         nth.compare(net, each, curves, STARTS, certify=False, progress=False)
         for net, each in zip(networks, data, strict=True)
-    )
+    ]
+
+
+def test_dynamics_on_tokens_are_those_on_one_hot_rows(studies):
+    lookup, product = studies
     for one, other in (
         (lookup.exact, product.exact),
         *zip(lookup.curves.values(), product.curves.values(), strict=True),
@@ -92,9 +96,8 @@ def test_whole_numbers_that_the_precision_lacks_are_refused_where_the_network_ta
         nth.kernel(single, jnp.array([[2**24 + 1], [2]]), 2, progress=False)
 
 
-def test_study_of_tokens_is_saved_with_them(networks, data, tmp_path):
-    study = nth.compare(networks[0], data[0], (2,), STARTS, certify=False, progress=False)
-    study.save(tmp_path / "tokens.nc")
+def test_study_of_tokens_is_saved_with_them(studies, networks, tmp_path):
+    studies[0].save(tmp_path / "tokens.nc")
     again = nth.Comparison.load(tmp_path / "tokens.nc", model=networks[0])
-    assert again.asked.data.x.dtype == data[0].x.dtype
+    assert again.asked.data.x.dtype == studies[0].asked.data.x.dtype
     np.testing.assert_array_equal(again.asked.data.x, TOKENS)
