@@ -121,7 +121,8 @@ class Integration:
 
     def stats(self) -> Stats:
         """The work so far."""
-        return Stats(self.steps, self.rejected, self.forced, self.evaluations, self.seconds)
+        steps = (0, 0, 0) if self.method.whole else (self.steps, self.rejected, self.forced)
+        return Stats(*steps, self.evaluations, self.seconds)
 
     def _fallen(self) -> float:
         """How far the loss has come on its way down to its limit."""

@@ -89,7 +89,8 @@ def work_table(trajectories: Mapping[str, Trajectory], kernels: Mapping[str, flo
             parts = [fixed(_last(part), 3) for part in (run.accuracy, run.test_accuracy)]
             losses = [losses[0], parts[0], losses[1], parts[1]]
         s = run.stats
-        work = [str(s.steps), str(s.rejected), str(s.evaluations), fixed(s.seconds, 2)]
+        steps = [str(s.steps), str(s.rejected)] if s.steps else ["-", "-"]
+        work = [*steps, str(s.evaluations), fixed(s.seconds, 2)]
         work.append(fixed(kernels.get(label), 2))
         rows.append([label, reached, *losses, *work])
     return table(rows)
@@ -111,7 +112,9 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
     held = [label for label, run in trajectories.items() if _held(run)]
     if held:
         lines.append(
-            wrapped(f"steps set by the save times, each of which ends one: {', '.join(held)}")
+            wrapped(
+                f"stepped from save time to save time, longer steps would do: {', '.join(held)}"
+            )
         )
     for label, run in trajectories.items():
         if run.stats.forced:

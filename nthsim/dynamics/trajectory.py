@@ -77,10 +77,11 @@ class Trajectory(eqx.Module):
         """What happened, in a few lines."""
         s = self.stats
         missed = f", {s.forced} forced at kinks" if s.forced else ""
+        steps = f", {s.steps} steps ({s.rejected} rejected{missed})" if s.steps else ""
         lines = [
             f"{self.name}: {self.stop}{self._change('loss')}{self._change('accuracy')}",
-            f"{len(self.ts)} save times, {s.steps} steps ({s.rejected} rejected{missed}), "
-            f"{s.evaluations} right-hand sides, {s.seconds:.2f} s, {self.solver}",
+            f"{len(self.ts)} save times{steps}, {s.evaluations} right-hand sides, "
+            f"{s.seconds:.2f} s, {self.solver}",
         ]
         lines += [] if self.method is None else [f"method {self.method}"]
         lines += [] if self.ladder is None else [str(self.ladder)]
