@@ -69,7 +69,8 @@ def error_table(
 def work_table(trajectories: Mapping[str, Trajectory], kernels: Mapping[str, float]) -> str:
     """A row per dynamics: the last save time, the losses there, and the work it took.
 
-    `kernels` holds the seconds spent on the kernels that a dynamics starts from, outside `seconds`.
+    `kernels` holds the seconds spent on the kernels that a dynamics starts from, outside `seconds`;
+    `rhs` are right-hand sides.
     """
     told = any(run.accuracy is not None for run in trajectories.values())
     heads = (
@@ -77,7 +78,7 @@ def work_table(trajectories: Mapping[str, Trajectory], kernels: Mapping[str, flo
         *(("train loss", "acc.", "test loss", "acc.") if told else ("train loss", "test loss")),
         "steps",
         "rejected",
-        "right-hand sides",
+        "rhs",
         "run s",
         "kernels s",
     )
