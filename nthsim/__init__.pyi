@@ -44,6 +44,7 @@ from .scaling.sweep import Sweep as Sweep
 from .scaling.sweep import SweepError as SweepError
 from .scaling.width_and_depth import depth_scaling as depth_scaling
 from .scaling.width_and_depth import width_scaling as width_scaling
+from .scaling.workers import SweepWarning as SweepWarning
 from .solvers import Until as Until
 from .solvers.xla import MiscompilationWarning as MiscompilationWarning
 from .solvers.xla import guard_process as guard_process

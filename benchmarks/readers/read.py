@@ -1,6 +1,6 @@
 """Reads all variables of a file with one Python package, and prints numbers and labels as JSON.
 
-Called with the name of the reader and the file; prints its version and what `written.py` describes.
+Called with the name of the reader and the file; prints what `written.py` describes.
 """
 
 import json

@@ -121,7 +121,8 @@ class Comparison(eqx.Module):
     def to_dataframe(self) -> "pd.DataFrame":
         """A row for each curve, exact flow first, and each time that it reached.
 
-        The columns: `curve`, its key; `t`; `loss`, `test_loss` and `solver_error`; the errors
+        The columns: `curve`, its key; `t`; `loss`, `test_loss`, `accuracy`, `test_accuracy` and
+        `solver_error`; the errors
         against exact flow, `error_f` (root mean square) and `error_f_max` over training points,
         `error_f_test` and `error_f_test_max` over test points, `error_loss` and `error_test_loss`
         (absolute), `error_kernel` and `error_kernel_test` (relative, where kernels were recorded);

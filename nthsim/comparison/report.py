@@ -114,7 +114,7 @@ def notes(trajectories: Mapping[str, Trajectory], drift: Series | None) -> Seque
     if held:
         lines.append(
             wrapped(
-                f"stepped from save time to save time, longer steps would do: {', '.join(held)}"
+                f"stepped from save time to save time though longer steps do: {', '.join(held)}"
             )
         )
     for label, run in trajectories.items():

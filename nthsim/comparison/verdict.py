@@ -11,6 +11,7 @@ from nthsim.dynamics.trajectory import Trajectory
 #: Errors below this part of the outputs are as good as none, and no order is judged by them.
 SOLVED = 1e-5
 
+#: What to change.
 CURE = (
     "shorter times, a larger width, targets nearer to the first outputs or, in a network of your "
     "own, weights scaled by 1/sqrt(width) keep it near that"

@@ -48,7 +48,8 @@ class Checkpoint(AbstractKeeper):
     def __init__(self, path: Path, subject: dict[str, Any], times: dict[str, list[float]]) -> None:
         """What would be computed is told by `subject`, a value of JSON for each part of it.
 
-        `times` are save times and such of records, which may be others where a run has not been.
+        `times` are the save times and those of records, of which later ones than a run has come to
+        may change.
         """
         self.path, self.subject, self.times = path, subject, times
         self.written, self.took, self.broken = time.perf_counter(), 0.0, False
@@ -81,7 +82,7 @@ class Checkpoint(AbstractKeeper):
             if [s for s in times if s <= t] != [s for s in self.times[name] if s <= t]:
                 raise ValueError(
                     f"`checkpoint` must be a folder of the same run, but {self.path} is not: other "
-                    f"{name} up to t = {t:g}, where it is; those after that may be others."
+                    f"{name} up to t = {t:g}, where it is; later ones may change."
                 )
 
     def keep(self, run: Integration, history: History, *, now: bool = False) -> None:

@@ -94,8 +94,8 @@ class Run(eqx.Module):
             Left out, comparisons record the kernel, and single runs nothing.
         record_ts: At which of `ts` to record that, shape (S,); at all if left out.
         checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
-            again goes on from there; `until`, the step limit and the times after that which it has
-            come to may change in between.
+            again goes on from there; `until`, the step limit and save times later than where it is
+            may change in between.
         label: A word for the names of the files there.
 
     Raises:

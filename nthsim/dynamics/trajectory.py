@@ -128,9 +128,9 @@ class Trajectory(eqx.Module):
         return labelled("Trajectory", *self._parts())["/"]
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """All numbers but kernels: a row for each time, and one for each time and point.
+        """All numbers but kernels: a row for each time, and for each time, point, output and power.
 
-        As in `nthsim.Scaling.to_dataframe`; what was recorded at other times has its own in `t`.
+        As in `nthsim.Scaling.to_dataframe`; what was recorded at other times has rows of its own.
         """
         from nthsim.results.frame import frame
 

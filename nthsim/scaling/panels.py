@@ -22,7 +22,7 @@ TITLES = {
     "drift": ("drift of $K^{(2)}$", RELATIVE),
 }
 
-#: Of the families, in turn; dots are for what is predicted, and grey.
+#: Of the families, in turn. What is predicted is grey: dots, or dots and dashes where excluded.
 LINES = ("-", "--", "-.")
 
 #: The points of two families at one width are this factor squared apart.

@@ -130,9 +130,9 @@ def test_text_says_where_save_times_set_the_steps():
     few, more = (dataclasses.replace(study.exact, stats=s) for s in stats)
     # TS has five intervals, so that 7 steps are at most 1.5 per interval and 8 are more.
     text = str(dataclasses.replace(study, exact=few, curves={"order 2": more}))
-    assert "stepped from save time to save time, longer steps would do: exact flow\n" in text + "\n"
+    assert "stepped from save time to save time though longer steps do: exact flow\n" in text + "\n"
     text = str(dataclasses.replace(study, exact=more, curves={"order 2": few}))
-    assert "stepped from save time to save time, longer steps would do: order 2\n" in text + "\n"
+    assert "stepped from save time to save time though longer steps do: order 2\n" in text + "\n"
 
 
 def wanting(study, **changes):

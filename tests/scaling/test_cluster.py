@@ -96,7 +96,6 @@ def test_sweep_whose_workers_are_all_paused_says_so_and_goes_on(cluster, study):
         told = "no worker takes further cells (2 paused at their memory limit)"
         with after(told, lambda: paused(client, False)):
             same(computed(study, pieces(3), cluster=cluster), computed(study, pieces(3)))
-        assert study.told("begins")[:3] != []
 
 
 def test_cell_that_a_paused_worker_has_not_begun_goes_to_another(cluster, study, monkeypatch):

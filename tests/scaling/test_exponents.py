@@ -60,11 +60,15 @@ def test_means_of_both_signs_have_neither_exponent_nor_growth():
 
 
 def test_growth_of_means_is_never_of_both_signs():
+    known = 0
     for seed in range(40):
-        # Heavy tails, and means about two standard errors from zero.
-        values = np.random.default_rng(seed).standard_t(3, (2, 12)) + 1.0
+        # Heavy tails, and means about four standard errors from zero.
+        values = np.random.default_rng(seed).standard_t(3, (2, 12)) + 2.0
         found = growth(values, signed=True)
-        assert np.isnan(found.value) or 0 < found.low <= found.high < np.inf, seed
+        if not np.isnan(found.value):
+            known += 1
+            assert 0 < found.low <= found.high < np.inf, seed
+    assert 0 < known < 40
 
 
 def test_mean_of_one_seed_has_no_exponent():
