@@ -142,6 +142,11 @@ class Integration:
             if gap > 0:
                 self.stop = self.until.stop(reason, float(self.carry.t))
 
+    def met(self) -> list[Reason]:
+        """The limits that the state is below."""
+        gaps = self._gaps(self.carry.state) if self.until.watched else {}
+        return [reason for reason, gap in gaps.items() if gap > 0]
+
     def _furthest(self) -> tuple[Reason, float]:
         """The limit that the state is furthest below, and how far."""
         return max(self._gaps(self.carry.state).items(), key=lambda item: item[1])

@@ -35,9 +35,10 @@ class Until(eqx.Module):
     run at the time at which it falls below its value, which does not depend on the save times: the
     step in which that happens is tried again, shorter and shorter, until its end is past that time
     by no more than the solver's `rtol` of it. Trials count among the rejected steps. The state at
-    that end is the last one recorded. A run that is below at its start ends there, and so does one
-    that goes on from a checkpoint. What falls below within a step and is above again at its end is
-    not seen, and where something crosses its value several times within a step, one of these times
+    that end is the last one recorded. A run that is below at its start ends there; one that goes on
+    from a checkpoint beyond is refused. What falls below within a step and is above again at its
+    end is not seen, and where something crosses its value several times within a step, one of these
+    times
     is found. The time is as good as the solution: where the solver's error changes a quantity
     visibly, it changes this too. Networks that share steps, as the seeds of a study over sizes,
     have no time in common, so that such studies take none of these.

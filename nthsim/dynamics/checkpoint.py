@@ -71,9 +71,16 @@ class Checkpoint(AbstractKeeper):
                 )
         self._check_times(head)
         try:
-            return self._restored(run, head, payload)
+            history = self._restored(run, head, payload)
         except Exception as error:  # whatever Equinox and NumPy meet in foreign bytes
             raise self._damaged(error) from error
+        met = run.met() if Until(**head["until"]).watched != run.until.watched else ()
+        if met and head["t"] > 0:
+            raise ValueError(
+                f"`until` must be met later than where a checkpoint is, but {self.path} is at "
+                f"t = {head['t']:g}, where its {met[0]} is met; take another folder."
+            )
+        return history
 
     def _check_times(self, head: dict[str, Any]) -> None:
         """Refuse other times than those up to which a run has come."""

@@ -263,7 +263,7 @@ def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:
     if found.ndim != 1 or not found.size:
         raise ValueError(f"`axes` must have one row of coordinates for {axis}, but has {values!r}.")
     if found.dtype.kind == "U":
-        return found
+        return np.array(found.tolist())  # as wide as its longest word, as files keep it
     found = np.asarray(real("axes", found))
     finite("axes", found)
     return found

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.dynamics.ladder import Ladder
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import restore, store
-from nthsim.inputs.labels import accuracy, are_classes
+from nthsim.inputs.labels import accuracy, are_classes, in_classes
 from nthsim.results.record import Label, Record, arrays_of, origin
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
@@ -223,7 +223,7 @@ def trajectory(
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
         accuracy=accuracy(f[:, :n], problem.residual.y) if told else None,
         test_accuracy=accuracy(f[:, n:], problem.y_test)
-        if told and problem.y_test is not None
+        if in_classes(problem.y_test, problem.residual.y)
         else None,
         records=records,
         record_ts=record_ts,

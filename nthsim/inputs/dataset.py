@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Real, Shaped
 from numpy.typing import ArrayLike
 
 from nthsim.inputs.arrays import finite, real, whole
-from nthsim.inputs.labels import classes_in, encoded
+from nthsim.inputs.integers import shown
+from nthsim.inputs.labels import class_names, classes_in, encoded
 
 #: What whole numbers may index in: of these they must stay what they are.
 INPUTS = {"x", "x_test"}
@@ -63,9 +64,9 @@ class Dataset(eqx.Module):
         fields = {name: _converted(name, a, kinds.get(name, float)) for name, a in given.items()}
         self.x, self.y = fields["x"], fields["y"]
         self.x_test, self.y_test = fields.get("x_test"), fields.get("y_test")
-        self.classes = tuple(classes)
+        self.classes = class_names(classes)
         columns = max(2, self.outputs)
-        if classes and len(self.classes) != columns:
+        if self.classes and len(self.classes) != columns:
             raise ValueError(f"`classes` must name {columns} classes, but has {len(self.classes)}.")
 
     @staticmethod
@@ -97,7 +98,7 @@ class Dataset(eqx.Module):
         """
         _check_rows(x=x, labels=labels)
         _check_rows(x_test=x_test, labels_test=labels_test)
-        names = classes_in(labels) if classes is None else tuple(classes)
+        names = classes_in(labels) if classes is None else class_names(classes)
         y = encoded("labels", labels, names, one_hot=one_hot)
         y_test = labels_test
         if labels_test is not None:
@@ -157,6 +158,7 @@ def validated(**arrays: object) -> dict[str, Shaped[Array | np.ndarray, "..."]]:
         ValueError: as `Dataset` says.
     """
     _check_rows(x=arrays["x"], y=arrays["y"])
+    _check_columns(arrays["x"], arrays.get("x_test"))
     _check_rows(x_test=arrays.get("x_test"), y_test=arrays.get("y_test"))
     given = {
         name: real(name, value)
@@ -245,6 +247,16 @@ def _check_rows(**tables: object) -> None:
         raise ValueError(
             f"`{other}` must have the index of `{one}`, but its rows have other names or stand in "
             "another order; bring them into one, or hand in both as arrays by `.to_numpy()`."
+        )
+
+
+def _check_columns(x: object, x_test: object) -> None:
+    """Refuse test inputs whose columns have other names, or stand in another order."""
+    columns, others = (getattr(each, "columns", None) for each in (x, x_test))
+    if columns is not None and others is not None and list(columns) != list(others):
+        raise ValueError(
+            f"`x_test` must have the columns of `x`, {shown(list(columns))}, but has "
+            f"{shown(list(others))}; hand in both as arrays by `.to_numpy()` if that is meant."
         )
 
 

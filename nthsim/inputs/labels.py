@@ -21,8 +21,26 @@ def classes_in(*labels: object) -> tuple[Any, ...]:
         ValueError: A label is missing, or they are not integers, truth values or words of one kind.
     """
     categories = getattr(getattr(labels[0], "dtype", None), "categories", None)
-    found = {value for each in labels if each is not None for value in _labels("labels", each)}
+    found = {value for each in labels for value in _labels("labels", each)}
+    if len({_kind(value) for value in found}) > 1:
+        raise ValueError(
+            "`labels` must be of one kind for training and test points, but are of two."
+        )
     return tuple(sorted(found) if categories is None else filter(found.__contains__, categories))
+
+
+def class_names(classes: Any) -> tuple[Any, ...]:
+    """The names of classes as plain values.
+
+    Raises:
+        ValueError: They are no sequence of integers, words or truth values, each of them once.
+    """
+    if isinstance(classes, str) or not (isinstance(classes, Sequence) or hasattr(classes, "dtype")):
+        raise ValueError(f"`classes` must be a sequence of labels, but is {shown(classes)}.")
+    names = tuple(_labels("classes", classes)) if len(classes) else ()
+    if len(set(names)) < len(names):
+        raise ValueError(f"`classes` must be different labels, but are {shown(names)}.")
+    return names
 
 
 def encoded(
@@ -51,6 +69,10 @@ def encoded(
 
 def _labels(name: str, labels: Any) -> list[Any]:
     """Labels as integers, truth values or words, all of one kind."""
+    if np.ma.is_masked(labels):
+        raise ValueError(f"`{name}` must have no masked entries, but has some.")
+    if not (hasattr(labels, "dtype") or isinstance(labels, Sequence)):
+        raise ValueError(f"`{name}` must be a sequence of labels, but is {shown(labels)}.")
     array = np.asarray(labels) if hasattr(labels, "dtype") else np.fromiter(labels, dtype=object)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"`{name}` must have shape (n,) with n ≥ 1, but has {array.shape}.")
@@ -83,6 +105,15 @@ def are_classes(y: Float[np.ndarray | Array, "n ..."]) -> bool:
         return set(np.unique(targets).tolist()) == {-1.0, 1.0}
     largest = targets == targets.max()
     return np.unique(targets).size == 2 and bool(np.all(largest.sum(axis=1) == 1))
+
+
+def in_classes(y_test: Array | None, y: Array) -> bool:
+    """Whether test targets stand for the same classes as these targets do."""
+    if y_test is None or not are_classes(y):
+        return False
+    rows = np.asarray(y_test).reshape(len(y_test), -1)
+    known = bool(np.isin(rows, np.unique(np.asarray(y))).all())
+    return known and (rows.shape[1] == 1 or bool(np.all((rows == np.max(y)).sum(axis=1) == 1)))
 
 
 def accuracy(

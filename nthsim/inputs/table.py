@@ -16,6 +16,9 @@ _TARGET = re.compile(r"y_?\d*", re.IGNORECASE)
 #: How pandas calls a column without a name, once it has read one.
 _UNNAMED = re.compile(r"Unnamed: \d+")
 
+#: A label that is an integer.
+_WHOLE = re.compile(r"[+-]?\d+")
+
 #: What else may stand between columns.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "spaces"}
 
@@ -30,7 +33,11 @@ def read_csv(path: Path, *, labels: bool) -> dict[str, Any]:
     _check_separator(lines[-1][1], path)
     first = [cell.strip() for cell in lines[0][1]]
     headed = any(_number(cell) is None for cell in (first[:-1] if labels else first))
-    headed = headed or _TARGET.fullmatch(first[-1]) is not None
+    if labels and not headed and _TARGET.fullmatch(first[-1]):
+        raise ValueError(
+            f"`path` must name its inputs in a header, or have none, but the first line of {path}, "
+            f"which ends in {first[-1]!r}, may be a header or a point."
+        )
     targets = [False] * (len(first) - 1) + [True]
     if headed:
         del lines[0]
@@ -73,6 +80,8 @@ def _labelled(
         rows.append(_numbers(rest, inputs, line, path))
     x = np.array(rows)
     _tell_of_counts(x, path)
+    if all(_WHOLE.fullmatch(word) for word in words):
+        return {"x": x, "y": [int(word) for word in words]}
     numbers = [_number(word) for word in words]
     return {"x": x, "y": words if None in numbers else numbers}
 

@@ -148,6 +148,12 @@ def test_finished_run_is_prolonged_to_the_end_of_a_whole_one(data, run, tmp_path
     assert resumed.stop == whole.stop
 
 
+def test_limit_that_was_met_before_a_checkpoint_is_refused(data, tmp_path):
+    whole = flow(data, tmp_path)
+    with pytest.raises(ValueError, match=r"`until` must be met later .* at t = 8, where its loss"):
+        flow(data, tmp_path, until=Until(loss=2 * whole.loss[-1]))
+
+
 def test_losses_of_one_name_are_told_apart(data, tmp_path):
     cubic, quartic = (lambda f, y: jnp.abs(f - y) ** 3), (lambda f, y: (f - y) ** 4)
     nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(TS[:2], checkpoint=tmp_path), loss=cubic)

@@ -436,6 +436,7 @@ def test_labels_may_be_integers_and_are_classes_of_the_whole_file(tmp_path):
     [
         ("a,y\n1,\n2,u\n", "must hold a label in every line, but column 2 in line 2"),
         ("y1,a,y2\n1,2,3\n", "`labels` must be of one target column, but"),
+        ("1,2,y\n3,4,n\n5,6,y\n", "which ends in 'y', may be a header or a point."),
         (
             "0.5,0.1\n0.7,0.3\n",
             "must be all integers, all words or all truth values, but labels[0]",

@@ -56,7 +56,7 @@ def test_more_classes_are_centred_one_hot_rows_as_those_of_digits():
 
 
 def test_the_order_of_classes_may_be_given_and_two_of_them_get_columns():
-    data = nth.Dataset.labelled(X, list("abbab"), classes="ba", one_hot=True)
+    data = nth.Dataset.labelled(X, list("abbab"), classes=["b", "a"], one_hot=True)
     np.testing.assert_array_equal(data.y[:2], [[-0.5, 0.5], [0.5, -0.5]])
     assert data.classes == ("b", "a")
 
@@ -77,6 +77,39 @@ def test_the_order_of_classes_may_be_given_and_two_of_them_get_columns():
 def test_labels_that_name_no_class_are_refused(labels, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         nth.Dataset.labelled(X, labels)
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (
+            lambda: nth.Dataset.labelled(X, np.ma.array([1, 2, 1, 2, 1], mask=[0, 1, 0, 0, 0])),
+            "`labels` must have no masked entries",
+        ),
+        (lambda: nth.Dataset(X, [1.0, -1, 1, 1, -1], classes=("a", "a")), "must be different"),
+        (lambda: nth.Dataset.labelled(X, list("abbab"), classes="ab"), "`classes` must be a sequ"),
+    ],
+)
+def test_hidden_labels_and_classes_that_are_one_are_refused(made, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        made()
+
+
+def test_columns_of_test_inputs_in_another_order_are_refused():
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"`x_test` must have the columns of `x`, \['a', 'b'\], but"
+    ):
+        nth.Dataset(frame, X[:, 0], frame[["b", "a"]])
+
+
+@pytest.mark.parametrize("y_test", [[0.3, 0.2], [1.0, 0.0]])
+def test_test_targets_that_are_no_classes_have_no_accuracy(y_test):
+    x, y = X[:, :1], np.array([[1.0], [-1], [1], [1], [-1]])
+    data = nth.Dataset(x, y, x[:2], np.array(y_test)[:, None])
+    run = nth.gradient_flow(ones(1), data, [0.0], progress=False)
+    assert run.accuracy is not None
+    assert run.test_accuracy is None
 
 
 def test_test_label_that_is_no_class_is_refused():
