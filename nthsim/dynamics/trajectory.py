@@ -223,7 +223,7 @@ def trajectory(
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
         accuracy=accuracy(f[:, :n], problem.residual.y) if told else None,
         test_accuracy=accuracy(f[:, n:], problem.y_test)
-        if in_classes(problem.y_test, problem.residual.y)
+        if problem.y_test is not None and in_classes(problem.y_test, problem.residual.y)
         else None,
         records=records,
         record_ts=record_ts,

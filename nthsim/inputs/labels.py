@@ -107,9 +107,9 @@ def are_classes(y: Float[np.ndarray | Array, "n ..."]) -> bool:
     return np.unique(targets).size == 2 and bool(np.all(largest.sum(axis=1) == 1))
 
 
-def in_classes(y_test: Array | None, y: Array) -> bool:
+def in_classes(y_test: Array, y: Array) -> bool:
     """Whether test targets stand for the same classes as these targets do."""
-    if y_test is None or not are_classes(y):
+    if not are_classes(y):
         return False
     rows = np.asarray(y_test).reshape(len(y_test), -1)
     known = bool(np.isin(rows, np.unique(np.asarray(y))).all())

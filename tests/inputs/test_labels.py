@@ -83,7 +83,7 @@ def test_labels_that_name_no_class_are_refused(labels, sentence):
     ("made", "sentence"),
     [
         (
-            lambda: nth.Dataset.labelled(X, np.ma.array([1, 2, 1, 2, 1], mask=[0, 1, 0, 0, 0])),
+            lambda: nth.Dataset.labelled(X, np.ma.masked_equal([1, 2, 1, 3, 1], 2)),
             "`labels` must have no masked entries",
         ),
         (lambda: nth.Dataset(X, [1.0, -1, 1, 1, -1], classes=("a", "a")), "must be different"),
