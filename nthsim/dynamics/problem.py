@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.inputs.arrays import whole
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.labels import check_targets
 from nthsim.inputs.loss import (
     LOSSES,
     JumpingLossWarning,
     Loss,
     Residual,
+    check_targets,
     jumping,
     squared_error,
 )

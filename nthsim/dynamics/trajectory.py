@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.dynamics.accuracy import accuracy
 from nthsim.dynamics.ladder import Ladder
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import restore, store
-from nthsim.inputs.labels import accuracy, are_classes, in_classes
 from nthsim.results.record import Label, Record, arrays_of, origin
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
@@ -213,7 +213,6 @@ def trajectory(
         terms = terms.reshape(T, terms.shape[1], first, *out)
     tested = problem.x_test is not None
     loss = _losses(problem, f[:, :n], problem.residual.y)
-    told = are_classes(problem.residual.y)
     return Trajectory(
         name=name,
         ts=solution.ts,
@@ -221,10 +220,8 @@ def trajectory(
         f_test=f[:, n:] if tested else None,
         loss=loss,
         test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
-        accuracy=accuracy(f[:, :n], problem.residual.y) if told else None,
-        test_accuracy=accuracy(f[:, n:], problem.y_test)
-        if problem.y_test is not None and in_classes(problem.y_test, problem.residual.y)
-        else None,
+        accuracy=accuracy(f[:, :n], problem.residual.y, problem.residual.y),
+        test_accuracy=accuracy(f[:, n:], problem.y_test, problem.residual.y),
         records=records,
         record_ts=record_ts,
         labels={} if labels is None else labels,

@@ -1,17 +1,12 @@
-"""Classes as targets, and what targets a loss can mean."""
+"""Labels of classes as targets."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float
 
 from nthsim.inputs.integers import shown
-from nthsim.inputs.loss import Loss, logistic, softmax_cross_entropy
-from nthsim.solvers.compiled import is_traced
-
-#: Probabilities below zero by less than this are so by rounding, in float32 too.
-ROUNDING = 1e-5
 
 
 def classes_in(*labels: object) -> tuple[Any, ...]:
@@ -94,73 +89,3 @@ def _kind(value: object) -> str:
         return "integer" if value.is_integer() else ""
     kinds = {bool: "truth value", int: "integer", np.integer: "integer", str: "word"}
     return next((kind for one, kind in kinds.items() if isinstance(value, one)), "")
-
-
-def are_classes(y: Float[np.ndarray | Array, "n ..."]) -> bool:
-    """Whether targets stand for classes: -1 and +1, or one-hot vectors, shifted or scaled."""
-    if is_traced(y):
-        return False
-    targets = np.asarray(y).reshape(len(y), -1)
-    if targets.shape[1] == 1:
-        return set(np.unique(targets).tolist()) == {-1.0, 1.0}
-    largest = targets == targets.max()
-    return np.unique(targets).size == 2 and bool(np.all(largest.sum(axis=1) == 1))
-
-
-def in_classes(y_test: Array, y: Array) -> bool:
-    """Whether test targets stand for the same classes as these targets do."""
-    if not are_classes(y):
-        return False
-    rows = np.asarray(y_test).reshape(len(y_test), -1)
-    known = bool(np.isin(rows, np.unique(np.asarray(y))).all())
-    return known and (rows.shape[1] == 1 or bool(np.all((rows == np.max(y)).sum(axis=1) == 1)))
-
-
-def accuracy(
-    f: Float[np.ndarray, "T n ..."], y: Float[np.ndarray | Array, "n ..."]
-) -> Float[np.ndarray, " T"]:
-    """The part of the samples whose class the outputs tell, at each time; a tie tells none.
-
-    The class is the sign of a single output, else the place of the largest of several.
-    """
-    targets = np.asarray(y).reshape(len(y), -1)
-    outputs = f.reshape(*f.shape[:2], -1)
-    if targets.shape[1] == 1:
-        return np.mean((outputs * targets > 0)[..., 0], axis=1)
-    right: Bool[np.ndarray, "n k"] = targets == targets.max(axis=1, keepdims=True)
-    others = np.where(right, -np.inf, outputs).max(axis=2)
-    return np.mean(np.where(right, outputs, -np.inf).max(axis=2) > others, axis=1)
-
-
-def check_targets(loss: Loss, name: str, y: Array | None) -> None:
-    """Refuse targets that one of nthsim's losses cannot mean.
-
-    Raises:
-        ValueError: The sentence names the first.
-    """
-    if y is None or is_traced(y):
-        return
-    values = np.asarray(y)
-    if loss is logistic and values.ndim == 1:
-        others = values[np.abs(values) != 1]
-        if len(others):
-            raise ValueError(
-                f"`{name}` must hold only -1 and +1 for `logistic`, but holds {others[0]:g}; "
-                "`Dataset.labelled`, or `labels` of a file, makes them of two classes."
-            )
-    if loss is not softmax_cross_entropy:
-        return
-    if values.ndim == 1 and not are_classes(values):
-        raise ValueError(
-            f"`{name}` must hold a row of probabilities per input for `softmax_cross_entropy`, but "
-            "holds one number; `Dataset.labelled`, or `labels` of a file, makes rows of classes."
-        )
-    if values.ndim == 1:
-        return  # the loss itself tells of single outputs
-    p = values - values.mean(axis=1, keepdims=True) + 1 / values.shape[1]
-    rows: Int[np.ndarray, " rows"] = np.flatnonzero((p < -ROUNDING).any(axis=1))
-    if len(rows):
-        raise ValueError(
-            f"`{name}` must hold rows of probabilities for `softmax_cross_entropy`, up to a number "
-            f"that is added to all of a row, but {name}[{rows[0]}] is {shown(values[rows[0]])}."
-        )

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nthsim.solvers.compiled import compiled
+from nthsim.inputs.integers import shown
+from nthsim.solvers.compiled import compiled, is_traced
 
 Loss = Callable[[Array, Array], Array]
 
@@ -77,6 +78,44 @@ def check_quadratic(loss: Loss, what: str) -> None:
 def loss_name(loss: Loss | str) -> str:
     """The name of a loss; one that is already a name stays."""
     return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+
+
+#: Probabilities below zero by less than this are so by rounding, in float32 too.
+ROUNDING = 1e-5
+
+
+def check_targets(loss: Loss, name: str, y: Array | None) -> None:
+    """Refuse targets that one of nthsim's losses cannot mean.
+
+    Raises:
+        ValueError: The sentence names the first.
+    """
+    if y is None or is_traced(y):
+        return
+    values = np.asarray(y)
+    if loss is logistic and values.ndim == 1:
+        others = values[np.abs(values) != 1]
+        if len(others):
+            raise ValueError(
+                f"`{name}` must hold only -1 and +1 for `logistic`, but holds {others[0]:g}; "
+                "`Dataset.labelled`, or `labels` of a file, makes them of two classes."
+            )
+    if loss is not softmax_cross_entropy:
+        return
+    if values.ndim == 1 and not np.all(np.abs(values) == 1):
+        raise ValueError(
+            f"`{name}` must hold a row of probabilities per input for `softmax_cross_entropy`, but "
+            "holds one number; `Dataset.labelled`, or `labels` of a file, makes rows of classes."
+        )
+    if values.ndim == 1:
+        return  # the loss itself tells of single outputs
+    p = values - values.mean(axis=1, keepdims=True) + 1 / values.shape[1]
+    rows: Int[np.ndarray, " rows"] = np.flatnonzero((p < -ROUNDING).any(axis=1))
+    if len(rows):
+        raise ValueError(
+            f"`{name}` must hold rows of probabilities for `softmax_cross_entropy`, up to a number "
+            f"that is added to all of a row, but {name}[{rows[0]}] is {shown(values[rows[0]])}."
+        )
 
 
 class Residual(eqx.Module):

@@ -1,0 +1,38 @@
+"""The part of the points whose class the outputs tell."""
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from nthsim.solvers.compiled import is_traced
+
+
+def accuracy(
+    f: Float[np.ndarray, "T n ..."],
+    y: Float[Array, "n ..."] | None,
+    trained: Float[Array, "m ..."],
+) -> Float[np.ndarray, " T"] | None:
+    """The part of the samples whose class the outputs tell, at each time; a tie tells none.
+
+    The class is the sign of a single output, else the place of the largest of several. None where
+    the targets `y` do not stand for the classes that the network is `trained` with.
+    """
+    if y is None or is_traced(y, trained) or not _are_classes(y, trained):
+        return None
+    targets = np.asarray(y).reshape(len(y), -1)
+    outputs = f.reshape(*f.shape[:2], -1)
+    if targets.shape[1] == 1:
+        return np.mean((outputs * targets > 0)[..., 0], axis=1)
+    right = targets == targets.max(axis=1, keepdims=True)
+    others = np.where(right, -np.inf, outputs).max(axis=2)
+    return np.mean(np.where(right, outputs, -np.inf).max(axis=2) > others, axis=1)
+
+
+def _are_classes(y: Float[Array, "n ..."], trained: Float[Array, "m ..."]) -> bool:
+    """Whether targets are -1 and +1, or one-hot vectors, shifted or scaled, as those of training."""
+    known, rows = np.unique(np.asarray(trained)), np.asarray(y).reshape(len(y), -1)
+    if len(known) != 2 or not np.isin(rows, known).all():
+        return False
+    if rows.shape[1] == 1:
+        return known.tolist() == [-1.0, 1.0]
+    largest = [np.asarray(each).reshape(len(each), -1) == known[1] for each in (trained, y)]
+    return all(bool(np.all(each.sum(axis=1) == 1)) for each in largest)
