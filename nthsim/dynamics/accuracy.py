@@ -28,7 +28,7 @@ def accuracy(
 
 
 def _are_classes(y: Float[Array, "n ..."], trained: Float[Array, "m ..."]) -> bool:
-    """Whether targets are -1 and +1, or one-hot vectors, shifted or scaled, as those of training."""
+    """Whether targets are -1 and +1, or one-hot rows, shifted or scaled, as those of training."""
     known, rows = np.unique(np.asarray(trained)), np.asarray(y).reshape(len(y), -1)
     if len(known) != 2 or not np.isin(rows, known).all():
         return False
