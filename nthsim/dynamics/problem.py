@@ -27,6 +27,7 @@ from nthsim.kernels.method import block_kernel
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
+from nthsim.network.lookups import check_lookups
 from nthsim.network.network import AbstractNetwork, precision, taken
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
@@ -159,6 +160,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
         if before is not None and after is not None:
             whole(name, before, after)
+            check_lookups(network, theta, name, after)
     check_targets(loss, "y", data.y)
     check_targets(loss, "y_test", data.y_test)
     _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)

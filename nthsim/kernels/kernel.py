@@ -12,6 +12,7 @@ from nthsim.kernels.block_kernel import CHUNK_BYTES, Slots
 from nthsim.kernels.derivatives import check_derivatives
 from nthsim.kernels.method import METHODS, block_kernel
 from nthsim.kernels.work import check_kernel, kernel_size
+from nthsim.network.lookups import check_lookups
 from nthsim.network.network import Network, taken
 from nthsim.network.split import split
 from nthsim.results.terminal import Progress
@@ -80,6 +81,8 @@ def kernel(
             f"`x_first` must hold inputs of shape {x.shape[1:]}, but holds {first.shape[1:]}."
         )
     network, out_shape = network.as_now(theta, x)
+    for name, points in (("x", x), ("x_first", first)):
+        check_lookups(network, theta, name, points)
     n, t = len(x), len(first)
     if x_first is None:
         slots = Slots(x, (0, n), (0, n), prod(out_shape))

@@ -79,6 +79,31 @@ def test_dynamics_on_tokens_are_those_on_one_hot_rows(studies):
             np.testing.assert_allclose(values, other.records[name], rtol=1e-9, atol=1e-10)
 
 
+class Wrapped(Lookup):
+    """The same, which takes tokens modulo the size of its table first."""
+
+    def __call__(self, x):
+        return super().__call__(x % WORDS)
+
+
+@pytest.mark.parametrize("token", [WORDS, -1, 2**40])
+def test_tokens_that_the_table_has_no_row_for_are_refused(networks, token):
+    x = np.array(TOKENS, np.int64)
+    x[2, 1] = token
+    sentence = r"`x(_test)?` must hold indices from 0 on, below .*, 7, but x(_test)?\[2\] makes"
+    for call in (
+        lambda: nth.kernel(networks[0], jnp.asarray(x), 2, progress=False),
+        lambda: nth.gradient_flow(networks[0], nth.Dataset(x, np.ones(4)), [0.0]),
+        lambda: nth.gradient_flow(networks[0], nth.Dataset(TOKENS, np.ones(4), x), [0.0]),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    wrapped = Wrapped(networks[0].table, networks[0].rest)
+    run = nth.gradient_flow(wrapped, nth.Dataset(x, np.ones(4)), [0.0], progress=False)
+    x[2, 1] %= WORDS
+    np.testing.assert_allclose(run.f[0], jax.vmap(networks[0])(x), rtol=1e-12)
+
+
 def test_tokens_that_half_precision_lacks_stay_themselves():
     table = eqx.nn.Embedding(300, FEATURES, key=jr.key(1))
     rest = eqx.nn.MLP(3 * FEATURES, "scalar", 5, 1, activation=jnp.tanh, key=jr.key(0))
