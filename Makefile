@@ -107,7 +107,7 @@ readers: benchmarks/.venv-readers/.package
 
 # A Slurm of one node is started and ended: apt-get install slurm-wlm munge
 slurm: benchmarks/.venv-slurm/.package
-	benchmarks/.venv-slurm/bin/python benchmarks/slurm.py --quick
+	PYTHONPATH=benchmarks benchmarks/.venv-slurm/bin/python benchmarks/slurm/run.py --quick
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
@@ -115,6 +115,8 @@ clean:
 	find nthsim models solvers tests demos benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps .package and .tools: nothing is installed twice until pyproject.toml changes.
+# Make takes pip for one of its own intermediate files, which it would remove.
+.PRECIOUS: %/bin/pip
 %/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit("nthsim needs Python 3.11 or newer; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $*
@@ -140,20 +142,8 @@ clean:
 	@.venv-wheel/bin/python -m pip install -q build/wheel/*.whl --group test
 	@touch $@
 
-benchmarks/.venv-modules/.package: pyproject.toml benchmarks/modules/requirements.txt | benchmarks/.venv-modules/bin/pip
-	@echo "Installing packages with Equinox modules into benchmarks/.venv-modules; this happens once"
-	@benchmarks/.venv-modules/bin/python -m pip install -q --upgrade "pip>=25.1"
-	@benchmarks/.venv-modules/bin/python -m pip install -q -r benchmarks/modules/requirements.txt --editable .
-	@touch $@
-
-benchmarks/.venv-slurm/.package: pyproject.toml | benchmarks/.venv-slurm/bin/pip
-	@echo "Installing nthsim and dask-jobqueue into benchmarks/.venv-slurm; this happens once"
-	@benchmarks/.venv-slurm/bin/python -m pip install -q --upgrade "pip>=25.1"
-	@benchmarks/.venv-slurm/bin/python -m pip install -q "dask-jobqueue==0.9.0" --editable ".[cluster]"
-	@touch $@
-
-benchmarks/.venv-readers/.package: pyproject.toml benchmarks/readers/requirements.txt | benchmarks/.venv-readers/bin/pip
-	@echo "Installing readers of netCDF into benchmarks/.venv-readers; this happens once"
-	@benchmarks/.venv-readers/bin/python -m pip install -q --upgrade "pip>=25.1"
-	@benchmarks/.venv-readers/bin/python -m pip install -q -r benchmarks/readers/requirements.txt --editable .
+benchmarks/.venv-%/.package: pyproject.toml benchmarks/%/requirements.txt | benchmarks/.venv-%/bin/pip
+	@echo "Installing what $* needs into benchmarks/.venv-$*; this happens once"
+	@benchmarks/.venv-$*/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@benchmarks/.venv-$*/bin/python -m pip install -q -r benchmarks/$*/requirements.txt --editable .
 	@touch $@

@@ -27,7 +27,7 @@ from nthsim.dynamics.run import OBSERVABLES, Run
 from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
-from nthsim.network.network import taken
+from nthsim.network.network import in_precision
 from nthsim.network.split import split
 from nthsim.results.labelled import labelled
 from nthsim.results.netcdf import decoding, read, write
@@ -110,7 +110,7 @@ def _check_model(asked: Asked, exact: Trajectory) -> None:
     model, f = (asked.model, exact.f[0]) if first else (exact.model, exact.f[-1])
     network, theta = split(model)
     with jax.default_matmul_precision("highest"):
-        found = network(theta, taken(network, theta, asked.data.x))
+        found = network(theta, in_precision(network, theta, asked.data.x))
     if _apart(np.asarray(found), f):
         when = "at t = 0" if first else "at the end"
         raise ValueError(f"`model` must be the one of the file, but has other outputs {when}.")

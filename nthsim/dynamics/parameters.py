@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree, Real
 
 from nthsim.inputs.arrays import finite, real
-from nthsim.network.network import Network, output_shape, precision, taken
+from nthsim.network.network import Network, in_precision, output_shape, precision
 from nthsim.network.split import split
 from nthsim.network.trained import constant, is_constant, tied, trained
 from nthsim.results.terminal import table, wrapped
@@ -97,7 +97,7 @@ def _reached(network: Network, theta: PyTree[Array], x: Any) -> list[bool]:
     """Whether a gradient reaches each parameter, by outputs that are summed with random weights."""
     points = real("x", x)
     finite("x", points)
-    points = taken(network, theta, jnp.asarray(points))
+    points = in_precision(network, theta, jnp.asarray(points))
     shape = (len(points), *output_shape(network, theta, points))
     weights = jr.normal(jr.key(0), shape, precision(theta))
     pulled = jax.grad(lambda theta: jnp.sum(weights * network(theta, points)))(theta)

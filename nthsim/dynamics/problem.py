@@ -28,7 +28,7 @@ from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
 from nthsim.network.lookups import check_lookups
-from nthsim.network.network import AbstractNetwork, precision, taken
+from nthsim.network.network import AbstractNetwork, in_precision, precision
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
@@ -154,7 +154,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
     network, theta = split(model)
     dtype = precision(theta)
-    x, x_test = taken(network, theta, (data.x, data.x_test))
+    x, x_test = in_precision(network, theta, (data.x, data.x_test))
     network, out_shape = network.as_now(theta, x)
     y, y_test = jax.tree.map(lambda y: y.astype(dtype), (data.y, data.y_test))
     for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):

@@ -13,7 +13,7 @@ from nthsim.kernels.derivatives import check_derivatives
 from nthsim.kernels.method import METHODS, block_kernel
 from nthsim.kernels.work import check_kernel, kernel_size
 from nthsim.network.lookups import check_lookups
-from nthsim.network.network import Network, taken
+from nthsim.network.network import Network, in_precision
 from nthsim.network.split import split
 from nthsim.results.terminal import Progress
 from nthsim.solvers.compiled import is_staged
@@ -106,6 +106,6 @@ def _inputs(name: str, value: object, network: Network, theta: PyTree[Array]) ->
     if array.ndim < 2 or not array.size:
         raise ValueError(f"`{name}` must have shape (n, ...) with n ≥ 1, but has {array.shape}.")
     finite(name, array)
-    converted = taken(network, theta, jnp.asarray(array))
+    converted = in_precision(network, theta, jnp.asarray(array))
     whole(name, array, converted)
     return converted

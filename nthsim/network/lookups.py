@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree, Real
+from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray, PyTree, Real
 
 from nthsim.network.alike import mapped, nodes
 from nthsim.network.network import Network
@@ -14,10 +14,10 @@ from nthsim.solvers.compiled import compiled, is_traced
 class Strict(eqx.nn.Embedding):
     """The same table, which has NaN for what it has no row for."""
 
-    def __call__(self, x: Array, *, key: Array | None = None) -> Array:
+    def __call__(self, x: Int[ArrayLike, ""], *, key: PRNGKeyArray | None = None) -> Array:
         """Look one index up."""
-        row = super().__call__(x, key=key)
-        return jnp.where((x >= 0) & (x < len(self.weight)), row, jnp.nan)
+        row, at = super().__call__(x, key=key), jnp.asarray(x)
+        return jnp.where((at >= 0) & (at < len(self.weight)), row, jnp.nan)
 
 
 def check_lookups(network: Network, theta: PyTree[Array], name: str, x: Array) -> None:

@@ -162,17 +162,18 @@ def _named(named: Callable[..., Array], function: Callable[..., Array]) -> Calla
 
 
 def precision(theta: PyTree) -> jnp.dtype:
-    """The one dtype of all parameters; inputs are cast to it (`taken`)."""
+    """The one dtype of all parameters; inputs are cast to it (`in_precision`)."""
     return jnp.result_type(*jax.tree.leaves(theta))
 
 
 Inputs = TypeVar("Inputs")  # an array, or several in a tuple
 
 
-def taken(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs) -> Inputs:
-    """Inputs in the precision of the parameters, or as whole numbers where it takes only those.
+def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs) -> Inputs:
+    """Inputs in the precision of the parameters; whole numbers as they are where they must be.
 
-    So do indices into an `eqx.nn.Embedding`; and those that another precision has not stay too.
+    They must where the network takes no others, as with an `eqx.nn.Embedding`, and where they are
+    none of that precision's and the network takes them.
     """
     leaves = jax.tree.leaves(inputs)
     converted = jax.tree.map(lambda x: x.astype(precision(theta)), inputs)

@@ -14,7 +14,7 @@ from nthsim.dynamics.problem import pose
 from nthsim.dynamics.recipes import describe, store_solver
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
-from nthsim.network.network import taken
+from nthsim.network.network import in_precision
 from nthsim.network.split import split
 from nthsim.results.record import Record, digest, network_digest
 from nthsim.scaling.population import Population, measured, population
@@ -151,7 +151,7 @@ class Study(eqx.Module):
 
     def _mark(self, family: str, size: int) -> str:
         network, theta = split(self.model(family, size, 0))
-        now, _ = network.as_now(theta, taken(network, theta, self.data.x))
+        now, _ = network.as_now(theta, in_precision(network, theta, self.data.x))
         return network_digest(now, theta)
 
 

@@ -14,9 +14,20 @@ import jax
 from nthsim.network.failures import kind_and_line
 from nthsim.results.record import Record
 from nthsim.scaling.parcels import packed
-from nthsim.scaling.roster import PATIENCE, Roster, clock, told
+from nthsim.scaling.roster import Roster
 from nthsim.scaling.scheduler import Scheduler
-from nthsim.scaling.workers import POLL, AbstractWorkers, Outcome, WorkersError, signed
+from nthsim.scaling.workers import (
+    POLL,
+    AbstractWorkers,
+    Outcome,
+    WorkersError,
+    clock,
+    signed,
+    told,
+)
+
+#: Seconds of waiting after which it is told, or a cell that is not begun is taken back.
+PATIENCE = 5.0
 
 #: The most cells in the scheduler's hands; each claim is an open file.
 MOST = 200
@@ -42,7 +53,8 @@ class Cluster(AbstractWorkers):
     goes to another one, up to the `distributed.scheduler.allowed-failures` of Dask's configuration,
     and what a scheduler forgot when it was started anew is handed out anew. Results come back to
     this process, so that workers need not see its disk. A cluster that adapts its size to what
-    waits will not grow by that.
+    waits will not grow by that. `nthsim.patience` in Dask's configuration is after how many seconds
+    of waiting that is told, and a cell that a worker does not begin is taken back, 5 by default.
 
     A task sets its whole worker process to the precision of this process, as JAX's is a setting of
     processes: give nthsim workers of its own, and run one sweep at a time on them.
@@ -56,6 +68,7 @@ class Cluster(AbstractWorkers):
                 study cannot be sent.
         """
         self.scheduler = Scheduler(cluster)
+        self.patience = _patience()
         self.client = self.scheduler.client
         self.double = bool(jax.config.read("jax_enable_x64"))
         self.tasks: dict[Any, Task] = {}
@@ -65,7 +78,7 @@ class Cluster(AbstractWorkers):
         self.done: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         self.study: Any = None
         try:
-            self.roster = Roster(self.scheduler)
+            self.roster = Roster(self.scheduler, self.patience)
             self.parcel = _sendable(study)
             self._send_study()
         except BaseException:
@@ -162,7 +175,7 @@ class Cluster(AbstractWorkers):
         idle = {future: self.roster.idle(task.worker) for future, task in pending.items()}
         # A cell that was handed out just now may not have come to its worker yet.
         self.idle = {f: self.idle.get(f, at) for f, at in idle.items() if at is not None}
-        stuck = [f for f, since in self.idle.items() if (idle[f] or since) >= since + PATIENCE]
+        stuck = [f for f, since in self.idle.items() if (idle[f] or since) >= since + self.patience]
         lost = [*stuck, *(f for f, task in pending.items() if task.worker not in known)]
         if stuck:  # perhaps since the study waits at a paused worker
             self._send_study()
@@ -199,6 +212,12 @@ class Cluster(AbstractWorkers):
         # Of the study, which is sent only once, no warning is due.
         with settings.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             return self.client.submit(function, *arguments, pure=False, **place)
+
+
+def _patience() -> float:
+    import dask.config as settings
+
+    return float(settings.get("nthsim.patience", PATIENCE))
 
 
 def _result(future: Any) -> Any:

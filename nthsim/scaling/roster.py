@@ -1,20 +1,27 @@
 """Which workers of a cluster may be given cells, and a word where none may."""
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from nthsim.scaling.scheduler import Scheduler
 from nthsim.scaling.versions import PACKAGES, mismatch
-from nthsim.scaling.workers import SweepWarning, WorkersError
+from nthsim.scaling.workers import WorkersError, clock, told
 
-#: Seconds between looks at the workers, and those of waiting after which it is told.
-LOOK, PATIENCE = 1.0, 5.0
+#: Parts of a sweep's patience that pass between looks at the workers.
+LOOK = 0.2
 
-#: What workers are called that are near their memory limit.
-PAUSED = "paused at their memory limit"
+Kind = Literal["able", "paused", "leaving", "silent", "foreign"]
+
+#: What workers of each kind are called.
+WORDS: dict[Kind, str] = {
+    "able": "able",
+    "paused": "paused at their memory limit",
+    "leaving": "about to leave",
+    "silent": "that do not answer",
+    "foreign": "of other versions",
+}
 
 #: What Dask calls a task that a worker is at work on.
 BUSY = ("executing", "waiting", "fetch", "flight")
@@ -23,24 +30,26 @@ BUSY = ("executing", "waiting", "fetch", "flight")
 class Roster:
     """The workers that a scheduler knows, their versions compared with those of this process."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, patience: float) -> None:
         """Nothing is known of workers before the first look.
+
+        After `patience` seconds in which none takes cells that is told.
 
         Raises:
             ValueError: When the scheduler has other versions than this process.
         """
-        self.scheduler = scheduler
+        self.scheduler, self.patience = scheduler, patience
         versions = scheduler.versions(tuple(PACKAGES))
-        difference = versions and mismatch("the scheduler", versions)
-        if difference:
+        difference = None if versions is None else mismatch("the scheduler", versions)
+        if difference is not None:
             raise ValueError(
                 f"`cluster` must have a scheduler of this process's versions, but {difference}."
             )
         self.workers: Mapping[str, Mapping[str, Any]] = {}
         self.answers = False
-        self.mismatches: dict[str, str] = {}
+        self.mismatches: dict[str, str | None] = {}
         self.trusted = False
-        self.looked = -LOOK
+        self.looked = -patience
         self.since: float | None = None
         self.said: set[tuple[str, ...]] = set()
 
@@ -51,7 +60,7 @@ class Roster:
             ValueError: When no worker has had the versions of this process so far.
             WorkersError: When the scheduler is gone.
         """
-        if time.monotonic() < self.looked + LOOK:
+        if time.monotonic() < self.looked + LOOK * self.patience:
             return False
         if self.scheduler.gone:
             raise WorkersError(f"the scheduler at {self.scheduler.address} is gone")
@@ -78,7 +87,7 @@ class Roster:
         if address not in self.workers:
             return None
         metrics = self.workers[address]["metrics"]
-        busy = BUSY[:1] if self._kind(address) == PAUSED else BUSY
+        busy = BUSY[:1] if self._kind(address) == "paused" else BUSY
         at_work = any(state in metrics["task_counts"] for state in busy)
         return None if at_work else metrics["time"]
 
@@ -93,8 +102,8 @@ class Roster:
             if versions is None:  # it did not answer, and is asked again
                 continue
             found = self.mismatches[address] = mismatch(f"worker {address}", versions)
-            self.trusted = self.trusted or not found
-            differences += [found] if found else []
+            self.trusted = self.trusted or found is None
+            differences += [] if found is None else [found]
         for found in differences:
             if not self.trusted:
                 raise ValueError(
@@ -110,27 +119,28 @@ class Roster:
             self.said.clear()
             return
         self.since = self.since or time.time()
-        reason = (str(self.answers), *kinds)
-        if reason not in self.said and time.time() >= self.since + PATIENCE:
+        reason = (str(self.answers), *sorted(kinds))
+        if reason not in self.said and time.time() >= self.since + self.patience:
             self.said.add(reason)
             told(f"since {clock(self.since)} {self._sentence(kinds)}")
 
-    def _kinds(self) -> dict[str, int]:
+    def _kinds(self) -> dict[Kind, int]:
         """How many workers are of which kind."""
-        kinds = Counter(self._kind(address) for address in self.workers) if self.answers else {}
-        return dict(sorted(kinds.items()))
+        kinds: Counter[Kind] = Counter()
+        if self.answers:
+            kinds.update(self._kind(address) for address in sorted(self.workers))
+        return dict(kinds)
 
-    def _kind(self, address: str) -> str:
-        found, status = self.mismatches.get(address), self.workers[address]["status"]
-        if found is None:
-            return "that do not answer"
-        if found:
-            return "of other versions"
-        if status == "paused":
-            return PAUSED
-        return "able" if status == "running" else "about to leave"
+    def _kind(self, address: str) -> Kind:
+        if address not in self.mismatches:
+            return "silent"
+        if self.mismatches[address] is not None:
+            return "foreign"
+        status = self.workers[address]["status"]
+        known: dict[str, Kind] = {"running": "able", "paused": "paused"}
+        return known.get(status, "leaving")
 
-    def _sentence(self, kinds: dict[str, int]) -> str:
+    def _sentence(self, kinds: dict[Kind, int]) -> str:
         address = self.scheduler.address
         if not self.answers:
             return f"the scheduler at {address} does not answer; the sweep goes on if it comes back"
@@ -139,16 +149,6 @@ class Roster:
                 f"the scheduler at {address} has no workers; the sweep goes on when some come: for "
                 "jobs of a queue ask by adapt(minimum=n, maximum=n), as scale(n) replaces none"
             )
-        counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        cure = ": it needs more memory, or a smaller `chunk`" if PAUSED in kinds else ""
+        counted = ", ".join(f"{count} {WORDS[kind]}" for kind, count in kinds.items())
+        cure = ": it needs more memory, or a smaller `chunk`" if "paused" in kinds else ""
         return f"no worker takes further cells ({counted}); the sweep goes on when one does{cure}"
-
-
-def told(sentence: str) -> None:
-    """Say what a user should know while a sweep goes on."""
-    warnings.warn(f"{sentence}.", SweepWarning, stacklevel=2)
-
-
-def clock(seconds: float) -> str:
-    """A time of today, which makes each warning another one: Python shows equal ones once."""
-    return time.strftime("%H:%M:%S", time.localtime(seconds))

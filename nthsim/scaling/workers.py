@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import platform
 import time
+import warnings
 from typing import Any
 
 from nthsim.results.record import Record, origin
@@ -17,6 +18,16 @@ Outcome = tuple[str, Record | Exception]
 
 class SweepWarning(UserWarning):
     """A sweep waits, begins cells anew or cannot write finished ones; it goes on."""
+
+
+def told(sentence: str) -> None:
+    """Say what a user should know while a sweep goes on."""
+    warnings.warn(f"{sentence}.", SweepWarning, stacklevel=2)
+
+
+def clock(seconds: float) -> str:
+    """A time of today, which makes each warning another one: Python shows equal ones once."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 class WorkersError(RuntimeError):

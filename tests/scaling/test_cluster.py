@@ -1,10 +1,11 @@
 """Clusters that pause, lose or miss workers: never a silent wait, and nothing is lost."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,6 @@ from sweeping import Piece, Sleeper, pieces, same
 
 import nthsim as nth
 from nthsim.results.record import Record
-from nthsim.scaling import cluster as cluster_file
-from nthsim.scaling import roster
-from nthsim.scaling.roster import Roster
-from nthsim.scaling.scheduler import Scheduler, Versions
 from nthsim.scaling.sweep import SweepError, SweepWarning, computed
 
 dask = pytest.importorskip("dask")
@@ -44,11 +41,10 @@ def cluster():
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
+def impatient():
     """What takes seconds takes parts of them."""
-    monkeypatch.setattr(roster, "LOOK", 0.2)
-    monkeypatch.setattr(roster, "PATIENCE", 0.6)
-    monkeypatch.setattr(cluster_file, "PATIENCE", 2.0)
+    with dask.config.set({"nthsim.patience": 1.0}):
+        yield
 
 
 @pytest.fixture
@@ -98,22 +94,31 @@ def test_sweep_whose_workers_are_all_paused_says_so_and_goes_on(cluster, study):
             same(computed(study, pieces(3), cluster=cluster), computed(study, pieces(3)))
 
 
-def test_cell_that_a_paused_worker_has_not_begun_goes_to_another(cluster, study, monkeypatch):
+@dataclasses.dataclass(frozen=True)
+class Late(Piece):
+    """A cell on whose way to a worker something happens."""
+
+    act: Callable[[], object]
+
+    def __reduce__(self):
+        self.act()
+        return Piece, (self.name,)
+
+
+def test_cell_that_a_paused_worker_has_not_begun_goes_to_another(cluster, study):
     with distributed.Client(cluster, set_as_default=False) as client:
-        first = min(client.scheduler_info(n_workers=-1)["workers"])
-        free, asked = Roster.free, []
+        one, two = client.scheduler_info(n_workers=-1)["workers"]
 
-        def late(self, busy):
-            """As when the worker is paused just after the look."""
-            found = free(self, busy)
-            asked.extend([found] if found else [])
-            return first if found and len(asked) < 3 else found
+        def turn() -> None:
+            """Just after one was found to be free."""
+            paused(client, True, [one])
+            paused(client, False, [two])
 
-        paused(client, True, [first])
-        monkeypatch.setattr(Roster, "free", late)
-        with after(f"worker {first} does not begin cell number-0", lambda: paused(client, False)):
-            computed(study, pieces(2), cluster=client)
-    assert sorted(study.told("ends")) == ["number-0", "number-1"]
+        paused(client, True, [two])
+        with after(f"worker {one} does not begin cell number-0", lambda: None):
+            computed(study, [Late("number-0", turn)], cluster=client)
+        paused(client, False, [one])
+    assert study.told("ends") == ["number-0"]
 
 
 def test_sweep_without_workers_says_so_and_goes_on_when_one_comes(study):
@@ -177,36 +182,47 @@ def test_sweep_whose_scheduler_starts_anew_goes_on(tmp_path):
     assert study.told("begins")[:5].count("number-1") == 2
 
 
-def other(worker: str, versions: dict[str, str | None]) -> Callable[..., Versions]:
-    """How a scheduler answers if one worker has other versions."""
-    asked = Scheduler.versions_of
+@contextlib.contextmanager
+def answering(client: Any, worker: str, versions: dict[str, str]) -> Iterator[None]:
+    """A worker that says it has other versions."""
 
-    def answer(self: Scheduler, address: str, packages: Sequence[str]) -> Versions:
-        found = asked(self, address, packages) or {}
-        return {**found, **versions} if address == worker else found
+    def lie(dask_worker) -> None:
+        dask_worker.truth = dask_worker.handlers["versions"]
 
-    return answer
+        def answer(**words):
+            found = dask_worker.truth(**words)
+            named = {name: one for name, one in versions.items() if name in found["packages"]}
+            return {**found, "packages": {**found["packages"], **named}}
+
+        dask_worker.handlers["versions"] = answer
+
+    def own_up(dask_worker) -> None:
+        dask_worker.handlers["versions"] = dask_worker.truth
+
+    client.run(lie, workers=[worker])
+    yield
+    client.run(own_up, workers=[worker])
 
 
-def test_worker_of_another_python_gets_no_cells(cluster, study, monkeypatch):
+def test_worker_of_another_python_gets_no_cells(cluster, study):
     with distributed.Client(cluster, set_as_default=False) as client:
-        one = min(client.scheduler_info(n_workers=-1)["workers"])
-        monkeypatch.setattr(Scheduler, "versions_of", other(one, {"python": "3.2.1.final.0"}))
-        with after(f"worker {one} has Python 3.2 and this process Python", lambda: None):
+        one, _ = client.scheduler_info(n_workers=-1)["workers"]
+        told = after(f"worker {one} has Python 3.2 and this process Python", lambda: None)
+        with answering(client, one, {"python": "3.2.1.final.0"}), told:
             computed(study, pieces(4), cluster=client)
     pids = {line.split()[2] for line in Path(study.log).read_text().splitlines()}
     assert len(pids) == 1
 
 
-def test_workers_of_another_jax_are_refused_before_the_first_cell(study, monkeypatch):
-    with local(1) as cluster:
-        address = cluster.workers[0].worker_address
-        monkeypatch.setattr(Scheduler, "versions_of", other(address, {"jax": "0.1"}))
+def test_workers_of_another_jax_are_refused_before_the_first_cell(study):
+    with local(1) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+        (address,) = client.scheduler_info(n_workers=-1)["workers"]
         sentence = rf"`cluster` must have workers of this process's versions, but worker {address} "
-        with pytest.raises(
+        refused = pytest.raises(
             ValueError, match=sentence + r"has jax 0\.1 and this process jax \S+: th"
-        ):
-            computed(study, pieces(2), cluster=cluster)
+        )
+        with answering(client, address, {"jax": "0.1"}), refused:
+            computed(study, pieces(2), cluster=client)
     assert study.told("begins") == []
 
 

@@ -1,7 +1,7 @@
 """A sweep on a real Slurm of one node, beside the same sweep in this process.
 
     make slurm
-    python benchmarks/slurm.py [--quick] [--out FOLDER]
+    PYTHONPATH=benchmarks python benchmarks/slurm/run.py [--quick] [--out FOLDER]
 
 Needs the rights of root, Slurm and munge (Debian: apt-get install slurm-wlm munge) and an
 environment with dask-jobqueue, which `make slurm` makes. It starts munged, slurmctld and slurmd of
