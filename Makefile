@@ -49,7 +49,7 @@ lint: .venv/.tools
 	.venv/bin/pyright
 
 # Most of the time is compilation of programs that run once, so XLA's optimisations are off for all
-# but what is marked `compiled`. JAX's cache on disk would save some of it and has crashed at times.
+# but what is marked `compiled`.
 test-checkout test-compiled test-wheel: export MPLBACKEND = Agg
 test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 # The first halves the time of compilation, the second keeps what tests compile themselves right.

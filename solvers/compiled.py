@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from nthsim.solvers.crowding import Crowding
 from nthsim.solvers.xla import compiler_options, look_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+crowding = Crowding()
 
 
 def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R]:
@@ -33,6 +36,7 @@ def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R
         if is_staged(args, kwargs):
             look_once()
             return part(*args, **kwargs)
+        crowding.relieve()
         return whole()(*args, **kwargs)
 
     return call

@@ -264,7 +264,7 @@ MISTAKES = [
     Mistake(
         "axes", lambda: nth.Observable.of("a", len, axes=cast("Any", "k")), r"`axes` must map", True
     ),
-    Mistake("label", lambda: nth.Run(TS, label="a/b"), r"`label` must be a word for names"),
+    Mistake("label", lambda: nth.Run(TS, label="a/b"), r"`label` must be a word of at most"),
     Mistake("class of a curve", lambda: compare((nth.Taylor,)), r"`curves` must hold cu", True),
     Mistake(
         "coordinates",
@@ -562,6 +562,61 @@ MISTAKES = [
         lambda: widths(checkpoint=3),
         r"`checkpoint` must be the name of a folder, but is 3",
         True,
+    ),
+    Mistake(
+        "path None",
+        lambda: nth.Trajectory.load(cast("Any", None)),
+        r"`path` must be the name of a file",
+        True,
+    ),
+    Mistake(
+        "path in two words",
+        lambda: nth.Trajectory.load("a\0b"),
+        r"`path` must be the name of a file",
+    ),
+    Mistake(
+        "data of path None",
+        lambda: nth.load_data(cast("Any", None)),
+        r"`path` must be the name of a file",
+        True,
+    ),
+    Mistake(
+        "label of a page",
+        lambda: nth.Run(TS, label="a" * 101),
+        r"`label` must be a word of at most 100",
+    ),
+    Mistake(
+        "times from a word",
+        lambda: nth.log_times(cast("Any", "a"), 1.0, 3),
+        r"`t0` must be a real number",
+        True,
+    ),
+    Mistake(
+        "rerun of no study",
+        lambda: nth.rerun(cast("Any", 3)),
+        r"`study` must be a Comparison, but is 3",
+        True,
+    ),
+    Mistake(
+        "maker that fails",
+        lambda: widths(lambda m, key: {}[m]),
+        r"`make_model` must make a network of a width and a key, but fails on 4: KeyError",
+    ),
+    Mistake("no sweep", lambda: widths(sweep=3), r"`sweep` must be a Sweep, but is 3", True),
+    Mistake(
+        "seed beyond JAX",
+        lambda: widths(seeds=(1, 2**63)),
+        r"`seeds` must be integers below 2\*\*63, but one is",
+    ),
+    Mistake(
+        "observable called as a column",
+        lambda: nth.Observable.of("error_loss", len),
+        r"`name` must be none that",
+    ),
+    Mistake(
+        "unit in two lines",
+        lambda: nth.Observable.of("a", len, unit="a\nb"),
+        r"`unit` must be a word",
     ),
     Mistake(
         "network beyond memory",

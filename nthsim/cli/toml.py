@@ -44,6 +44,8 @@ def flags(path: Path, command: type) -> list[str]:
             guess = meant(name, sorted(NAMES))
             names = "names of settings" if guess else ", ".join(map(repr, sorted(NAMES)))
             raise ValueError(f"`config` must hold only {names}, but {path} holds {key!r}{guess}.")
+        if key != name and name in table:
+            raise ValueError(f"`config` must hold {name} once, but {path} holds {key} too.")
         if name in known:
             _check(name, value, get_type_hints(command)[name], path)
             words += _flag(name, value)

@@ -95,6 +95,8 @@ def bounded(
     kernel = R * B3 * ts + R**2 * B4 * ts**2 / 2
     width = model.width if isinstance(model, FCN | ResNet) else None
     horizon = None if width is None else math.sqrt(smallest * width / n)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a kernel that is zero, NaN
+        drift_bound = N * kernel / np.linalg.norm(tangent[:N])
     return Bounds(
         drive=R,
         third=B3,
@@ -104,7 +106,7 @@ def bounded(
         ts=ts,
         f_bound=R * (R * B3 * ts**2 * second + R**2 * B4 * ts**3 * cubic),
         kernel_bound=kernel,
-        drift_bound=N * kernel / float(jnp.linalg.norm(tangent[:N])),
+        drift_bound=drift_bound,
         doubts=tuple(_doubts(model, exact, spectrum, horizon)),
     )
 

@@ -23,6 +23,7 @@ from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory, raise_if_interrupted
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.integers import shown
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import kind_and_line
 
@@ -92,6 +93,8 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
     Raises:
         ValueError: When the file that it was loaded from could not restore all that it takes.
     """
+    if not isinstance(study, Comparison):
+        raise ValueError(f"`study` must be a Comparison, but is {shown(study)}.")
     asked = study.asked
     if asked.model is None:
         raise ValueError(

@@ -22,7 +22,7 @@ from nthsim.dynamics.recipes import describe
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.loss import Loss, loss_name
 from nthsim.results.record import origin
-from nthsim.results.terminal import wrapped
+from nthsim.results.terminal import several, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,6 +235,6 @@ class Comparison(eqx.Module):
         asked = self.asked
         about = describe(asked.model) if self.about is None else self.about
         ts = self.exact.ts if self.exact.stop.asked else asked.run.ts
-        span = f"t = {ts[0]:g} to {ts[-1]:g} at {len(ts)} save times"
+        span = f"t = {ts[0]:g} to {ts[-1]:g} at {several(len(ts), 'save time')}"
         lines = (about, str(asked.data), f"{loss_name(asked.loss)}; {self.exact.solver}; {span}")
         return [wrapped(line) for line in lines]

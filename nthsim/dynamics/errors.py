@@ -112,7 +112,8 @@ def _on(measure, difference: np.ndarray | None) -> Series | None:
 def _relative(difference: np.ndarray | None, start: np.ndarray | None) -> Series | None:
     if difference is None or start is None:
         return None
-    return rms(difference) / rms(start[None])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a kernel that is zero, NaN
+        return rms(difference) / rms(start[None])
 
 
 def audited(known: Trajectory, again: Callable[[Run], Trajectory], run: Run) -> Trajectory:

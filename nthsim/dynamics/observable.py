@@ -23,6 +23,8 @@ from nthsim.solvers.integration import Unrecorded
 #: What a recording may not be called, as a run or a file has it already.
 TAKEN = frozenset(VARIABLES) | frozenset(AXES)
 TAKEN |= {"ts", "record_ts", "contributions", "records", "labels"}
+TAKEN |= {"curve", "error_f_max", "error_f_test_max", "error_loss", "error_test_loss"}
+TAKEN |= {"error_kernel_test"}
 
 
 class Moment:
@@ -101,7 +103,7 @@ class Observable(eqx.Module):
             raise ValueError(f"`name` must be a word of letters, digits or _, but is {name!r}.")
         if name in TAKEN:
             raise ValueError(f"`name` must be none that results have already, but is {name!r}.")
-        if not isinstance(unit, str):
+        if not (isinstance(unit, str) and unit.isprintable()):
             raise ValueError(f"`unit` must be a word, but is {unit!r}.")
         if not isinstance(axes, Mapping | None):
             raise ValueError(f"`axes` must map names to coordinates, but is {axes!r}.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKern
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
+from nthsim.inputs.integers import shown
 from nthsim.results.terminal import Progress
-from nthsim.results.whole_file import made_folder
+from nthsim.results.whole_file import made_folder, named
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.solution import Solution, Stats
@@ -70,11 +70,11 @@ def folder(path: object) -> Path | None:
     Raises:
         ValueError: When it is no path.
     """
-    if path is None:
-        return None
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"`checkpoint` must be the name of a folder, but is {path!r}.")
-    return Path(os.path.expanduser(path))
+    return None if path is None else named(path, "checkpoint")
+
+
+#: Letters of a label, which names of files have beside others.
+LONGEST = 100
 
 
 class Run(eqx.Module):
@@ -115,8 +115,12 @@ class Run(eqx.Module):
 
     def __check_init__(self):
         """Check what a user said."""
-        if not isinstance(self.label, str) or "/" in self.label:
-            raise ValueError(f"`label` must be a word for names of files, but is {self.label!r}.")
+        word = isinstance(self.label, str) and len(self.label) <= LONGEST
+        if not word or "/" in self.label or "\0" in self.label:
+            raise ValueError(
+                f"`label` must be a word of at most {LONGEST} letters for names of files, but is "
+                f"{shown(self.label)}."
+            )
         if self.record_ts is None:
             return
         others = np.setdiff1d(self.record_ts, self.ts)

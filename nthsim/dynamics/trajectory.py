@@ -14,6 +14,7 @@ from nthsim.dynamics.ladder import Ladder
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import restore, store
 from nthsim.results.record import Label, Record, arrays_of, origin
+from nthsim.results.terminal import several
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.stop import Stop
 
@@ -77,10 +78,10 @@ class Trajectory(eqx.Module):
         """What happened, in a few lines."""
         s = self.stats
         missed = f", {s.forced} forced at kinks" if s.forced else ""
-        steps = f", {s.steps} steps ({s.rejected} rejected{missed})" if s.steps else ""
+        steps = f", {several(s.steps, 'step')} ({s.rejected} rejected{missed})" if s.steps else ""
         lines = [
             f"{self.name}: {self.stop}{self._change('loss')}{self._change('accuracy')}",
-            f"{len(self.ts)} save times{steps}, {s.evaluations} right-hand sides, "
+            f"{several(len(self.ts), 'save time')}{steps}, {s.evaluations} right-hand sides, "
             f"{s.seconds:.2f} s, {self.solver}",
         ]
         lines += [] if self.method is None else [f"method {self.method}"]
@@ -189,7 +190,7 @@ class SolveError(RuntimeError):
         by = f", by {trajectory.method}" if singular else ""  # which names what is not finite
         super().__init__(
             f"{trajectory.name}: {ladder if missed else trajectory.stop}{by}; "
-            f"{len(trajectory.ts)} save times are kept in `.trajectory`"
+            f"{several(len(trajectory.ts), 'save time')} kept in `.trajectory`"
         )
         self.trajectory = trajectory
 

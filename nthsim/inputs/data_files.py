@@ -56,6 +56,8 @@ def load_data(
         nthsim.inputs.table.CountingColumnWarning: A table's first column counts its lines, as its
             index does.
     """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+        raise ValueError(f"`path` must be the name of a file, but is {path!r}.")
     path = Path(os.path.expanduser(path))
     readers = {".npz": _read_npz, ".csv": read_csv}
     if path.suffix.lower() not in readers:
@@ -67,13 +69,16 @@ def load_data(
         raise ValueError(f"`path` must be a readable file, but {path} is not: {reason}.") from error
     classes = _encode(arrays) if labels else ()
     parts = _cut(validated(**arrays), n_train, n_test)
-    x, y = np.asarray(parts["x"], np.float64), np.asarray(parts["y"])
+    x, y = np.asarray(parts["x"]), np.asarray(parts["y"])
     if len(y) > 1 and np.all(y == y[0]):
         raise ValueError(
             f"`y` must hold at least two different targets, but all {len(y)} are {y[0].tolist()}."
         )
-    x_test = np.asarray(parts["x_test"], np.float64) if "x_test" in parts else None
-    x, x_test = normalise(x, x_test, center=center, unit=normalize)
+    x_test = np.asarray(parts["x_test"]) if "x_test" in parts else None
+    if center or normalize:  # else whole numbers stay such
+        x = x.astype(np.float64)
+        x_test = None if x_test is None else x_test.astype(np.float64)
+        x, x_test = normalise(x, x_test, center=center, unit=normalize)
     return Dataset(x, y, x_test, parts.get("y_test"), classes=classes)
 
 

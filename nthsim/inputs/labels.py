@@ -80,7 +80,8 @@ def _labels(name: str, labels: Any) -> list[Any]:
                 f"{name}[{i}] is {value!r}."
             )
     # A column of integers becomes one of floats once an entry was missing somewhere.
-    return [int(value) if _kind(value) == "integer" else value for value in values]
+    plain = {"integer": int, "word": str, "truth value": bool}
+    return [plain[_kind(value)](value) for value in values]
 
 
 def _kind(value: object) -> str:

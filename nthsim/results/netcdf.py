@@ -5,7 +5,6 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import h5netcdf
@@ -15,7 +14,7 @@ import xarray as xr
 
 from nthsim.results.labelled import ATTRIBUTE, DIGEST, VERSION, digest_of, labelled, unlabelled
 from nthsim.results.record import Record
-from nthsim.results.whole_file import replacing
+from nthsim.results.whole_file import named, replacing
 
 #: What netCDF-4 files begin with, those of nthsim at their first byte.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -122,7 +121,7 @@ def _is_netcdf(path: str | os.PathLike[str]) -> bool:
         ValueError: When there is no such file.
     """
     try:
-        with Path(os.path.expanduser(path)).open("rb") as file:
+        with named(path).open("rb") as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
     except OSError as error:
         reason = error.strerror or str(error)
@@ -148,7 +147,7 @@ def _content(path: str | os.PathLike[str]) -> io.BytesIO:
     h5netcdf failed on it and until that is collected, and go by what it read then: damage done in
     between would pass.
     """
-    content = io.BytesIO(Path(os.path.expanduser(path)).read_bytes())
+    content = io.BytesIO(named(path).read_bytes())
     with h5py.File(content, "r") as root:
         # The first that h5netcdf reads. Should it fail there, what it leaves cannot even be closed,
         # and complains when it is collected.

@@ -36,6 +36,11 @@ def fixed(value: float | None, digits: int) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
 
 
+def several(number: int, noun: str) -> str:
+    """So many of them: "1 step", "2 steps"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def short(number: int | Decimal) -> str:
     """A number of any size to three digits, in thousands (k), M, G, T or P or by a power of ten.
 

@@ -8,6 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def named(value: object, name: str = "path") -> Path:
+    """The path that argument `name` is, with the user's own folder in the place of ~.
+
+    Raises:
+        ValueError: When it is no name of a file or folder.
+    """
+    if not isinstance(value, str | os.PathLike) or "\0" in os.fsdecode(value):
+        raise ValueError(f"`{name}` must be the name of a file or folder, but is {value!r}.")
+    return Path(os.path.expanduser(value))
+
+
 def made_folder(name: str, folder: Path) -> Path:
     """The folder that argument `name` asks for, made if need be; found out before anything else.
 
@@ -38,7 +49,7 @@ def replacing(path: str | os.PathLike[str], name: str = "path") -> Iterator[Path
     Raises:
         ValueError: When there is no such folder, or nothing can be written there.
     """
-    path = Path(os.path.expanduser(path))
+    path = named(path, name)
     target = Path(os.path.realpath(path))  # through a link, not in its place
     if target.is_dir():
         raise ValueError(f"`{name}` must be the name of a file, but {path} is a folder.")

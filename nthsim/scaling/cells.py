@@ -14,6 +14,7 @@ from nthsim.dynamics.problem import pose
 from nthsim.dynamics.recipes import describe, store_solver
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
+from nthsim.network.failures import kind_and_line
 from nthsim.network.network import in_precision
 from nthsim.network.split import split
 from nthsim.results.record import Record, digest, network_digest
@@ -110,8 +111,20 @@ class Study(eqx.Module):
         return [models[seed] for seed in seeds]
 
     def model(self, family: str, size: int, seed: int) -> PyTree:
-        """One network."""
-        return self.families[family](size, jr.key(seed))
+        """One network.
+
+        Raises:
+            ValueError: When there is none, whatever the caller's function raises.
+        """
+        try:
+            return self.families[family](size, jr.key(seed))
+        except ValueError:
+            raise  # of nthsim's own networks, which say what they ask for
+        except Exception as error:  # whatever a stranger's function raises
+            raise ValueError(
+                f"`make_model` must make a network of a {self.axis} and a key, but fails on "
+                f"{size}: {kind_and_line(error)}."
+            ) from error
 
     def subject(self) -> dict[str, Any]:
         """What tells one study from another, in parts that a sentence can name.

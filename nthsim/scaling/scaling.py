@@ -13,7 +13,7 @@ from nthsim.inputs.arrays import choice
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, loss_name, squared_error
 from nthsim.results.record import Record, origin
-from nthsim.results.terminal import wrapped
+from nthsim.results.terminal import several, wrapped
 from nthsim.scaling.exponents import Estimate
 from nthsim.scaling.predictions import (
     DRIFT_EXPONENT,
@@ -265,7 +265,7 @@ class Scaling(eqx.Module):
     def _span(self) -> str:
         if not self.ts[-1] > 0:
             return "t = 0"
-        return f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {len(self.ts)} save times"
+        return f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {several(len(self.ts), 'save time')}"
 
     def _seeds(self) -> str:
         return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"

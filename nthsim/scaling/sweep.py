@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import equinox as eqx
 import numpy as np
 
+from nthsim.inputs.integers import shown
 from nthsim.network.failures import first_line, kind_and_line
 from nthsim.results.record import Record
 from nthsim.results.terminal import Progress
@@ -61,6 +62,17 @@ class Sweep(eqx.Module):
 
     chunk: int | None = None
     cluster: Any = eqx.field(static=True, default=None)
+
+
+def checked_sweep(sweep: object) -> Sweep:
+    """What a user handed in as a sweep.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    if not isinstance(sweep, Sweep):
+        raise ValueError(f"`sweep` must be a Sweep, but is {shown(sweep)}.")
+    return sweep
 
 
 def computed(

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,7 +25,8 @@ from nthsim.results.record import Record, origin
 from nthsim.scaling.cells import Cell, Maker, Study, slug
 from nthsim.scaling.scaling import Scaling
 from nthsim.scaling.store import stored_subject
-from nthsim.scaling.sweep import Sweep, computed
+from nthsim.scaling.sweep import Sweep, checked_sweep, computed
+from nthsim.scaling.workers import signatures
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.until import Until
@@ -90,7 +90,7 @@ def width_scaling(
             does, or at Ctrl-C; it tells what is done.
     """
     sizes, run = checked_integers("widths", widths, 1), _explicit(run)
-    wanted = {"kernels": kernels, "loss": loss, "chunk": sweep.chunk}
+    wanted = {"kernels": kernels, "loss": loss, "chunk": checked_sweep(sweep).chunk}
     study = _study("width", make_model, data, sizes, seeds, orders, run, **wanted)
     return _measured(study, run, sweep, progress=progress)
 
@@ -131,7 +131,7 @@ def depth_scaling(
         ValueError, SweepError: As in `width_scaling`.
     """
     sizes, run = checked_integers("depths", depths, 1), _explicit(run)
-    wanted = {"kernels": kernels, "loss": loss, "chunk": sweep.chunk}
+    wanted = {"kernels": kernels, "loss": loss, "chunk": checked_sweep(sweep).chunk}
     study = _study("depth", make_model, data, sizes, seeds, orders, run, **wanted)
     return _measured(study, run, sweep, progress=progress)
 
@@ -234,9 +234,12 @@ def _families(make_model: object) -> dict[str, Maker]:
 
 
 def _seeds(seeds: object) -> tuple[int, ...]:
-    if isinstance(seeds, Sequence | np.ndarray | jax.Array) and np.ndim(seeds):
-        return checked_integers("seeds", seeds, 0)
-    return tuple(range(count("seeds", seeds, 1)))
+    if not (isinstance(seeds, Sequence | np.ndarray | jax.Array) and np.ndim(seeds)):
+        return tuple(range(count("seeds", seeds, 1)))
+    found = checked_integers("seeds", seeds, 0)
+    if found[-1] >= 2**63:
+        raise ValueError(f"`seeds` must be integers below 2**63, but one is {found[-1]}.")
+    return found
 
 
 def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scaling:
@@ -269,7 +272,7 @@ def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scalin
         subject=study.subject(),
         predicted=_predicted(study, cells, records),
         remarks=_remarks(study, cells, records),
-        origin=origin() | {"workers": _workers(records)},
+        origin=origin() | {"workers": signatures(records)},
         **arrays,
     )
 
@@ -292,9 +295,3 @@ def _remarks(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> 
         for name, stop in record.facts["stops"].items()
         if stop["reason"] != "horizon"
     )
-
-
-def _workers(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The processes that computed cells, each once."""
-    workers = [record.facts["worker"] for record in records]
-    return [worker for i, worker in enumerate(workers) if worker not in workers[:i]]

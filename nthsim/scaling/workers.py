@@ -5,6 +5,7 @@ import dataclasses
 import platform
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from nthsim.results.record import Record, origin
@@ -98,3 +99,9 @@ def signed(record: Record) -> Record:
     worker = {name: fact for name, fact in origin().items() if name != "created"}
     facts = record.facts | {"worker": worker | {"host": platform.node()}}
     return dataclasses.replace(record, facts=facts)
+
+
+def signatures(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The processes that computed cells, each once."""
+    found = [record.facts["worker"] for record in records]
+    return [worker for i, worker in enumerate(found) if worker not in found[:i]]
