@@ -564,6 +564,24 @@ MISTAKES = [
         True,
     ),
     Mistake(
+        "a word for a flag",
+        lambda: nth.load_data("a.csv", labels=cast("Any", "no")),
+        r"`labels` must be True or False, but is 'no'",
+        True,
+    ),
+    Mistake(
+        "a number for a flag",
+        lambda: nth.compare(NET, DATA, (2,), TS, audit=cast("Any", 1)),
+        r"`audit` must be True or False, but is 1",
+        True,
+    ),
+    Mistake(
+        "a word for a column",
+        lambda: nth.Dataset.labelled(np.ones((2, 1)), [0, 1], one_hot=cast("Any", "no")),
+        r"`one_hot` must be True or False",
+        True,
+    ),
+    Mistake(
         "path None",
         lambda: nth.Trajectory.load(cast("Any", None)),
         r"`path` must be the name of a file",
@@ -588,7 +606,7 @@ MISTAKES = [
     Mistake(
         "times from a word",
         lambda: nth.log_times(cast("Any", "a"), 1.0, 3),
-        r"`t0` must be a real number",
+        r"`t0` and `t1` must be positive and rise, but are 'a' and 1",
         True,
     ),
     Mistake(

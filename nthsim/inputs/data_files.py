@@ -56,6 +56,7 @@ def load_data(
         nthsim.inputs.table.CountingColumnWarning: A table's first column counts its lines, as its
             index does.
     """
+    integers.check_truths(center=center, normalize=normalize, labels=labels)
     if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
         raise ValueError(f"`path` must be the name of a file, but is {path!r}.")
     path = Path(os.path.expanduser(path))

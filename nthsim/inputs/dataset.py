@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Real, Shaped
 from numpy.typing import ArrayLike
 
 from nthsim.inputs.arrays import finite, real, whole
-from nthsim.inputs.integers import shown
+from nthsim.inputs.integers import check_truths, shown
 from nthsim.inputs.labels import class_names, classes_in, encoded
 
 #: What whole numbers may index in: of these they must stay what they are.
@@ -96,6 +96,7 @@ class Dataset(eqx.Module):
         Raises:
             ValueError: as in `Dataset`, or a label is missing or none of the classes.
         """
+        check_truths(one_hot=one_hot)
         _check_rows(x=x, labels=labels)
         _check_rows(x_test=x_test, labels_test=labels_test)
         names = classes_in(labels) if classes is None else class_names(classes)
@@ -128,6 +129,7 @@ class Dataset(eqx.Module):
         Raises:
             ValueError: an input is zero, so that it has no direction.
         """
+        check_truths(center=center, unit=unit)
         test = None if self.x_test is None else np.asarray(self.x_test, np.float64)
         x, x_test = normalise(np.asarray(self.x, np.float64), test, center=center, unit=unit)
         return Dataset(x, self.y, x_test, self.y_test, classes=self.classes)

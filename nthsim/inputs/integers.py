@@ -1,4 +1,4 @@
-"""Checks of integers that a user hands in, for which JAX need not be there."""
+"""Checks of integers and flags that a user hands in, for which JAX need not be there."""
 
 import operator
 import reprlib
@@ -22,6 +22,17 @@ def count(name: str, value: object, least: int) -> int:
     if number is None or number < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}, but is {shown(value)}.")
     return number
+
+
+def check_truths(**flags: object) -> None:
+    """Refuse an argument that is neither true nor false: words, "no" among them, count as true.
+
+    Raises:
+        ValueError: one is something else.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"`{name}` must be True or False, but is {shown(value)}.")
 
 
 def points(n_train: object, n_test: object) -> tuple[int, int]:

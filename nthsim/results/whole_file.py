@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def named(value: object, name: str = "path") -> Path:
+def named(value: object, name: str = "path", *, kind: str = "file") -> Path:
     """The path that argument `name` is, with the user's own folder in the place of ~.
 
     Raises:
-        ValueError: When it is no name of a file or folder.
+        ValueError: When it is no name of such a file or folder.
     """
     if not isinstance(value, str | os.PathLike) or "\0" in os.fsdecode(value):
-        raise ValueError(f"`{name}` must be the name of a file or folder, but is {value!r}.")
+        raise ValueError(f"`{name}` must be the name of a {kind}, but is {value!r}.")
     return Path(os.path.expanduser(value))
 
 
