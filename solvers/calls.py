@@ -12,7 +12,7 @@ from nthsim.solvers.compiled import compiled
 from nthsim.solvers.step_controller import FLOOR, SLIDING_FLOOR, LevelController, restarted
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.traced_once import TracedOnce
-from nthsim.solvers.until import Limits
+from nthsim.solvers.until import Numbers
 
 
 class Scheme(eqx.Module):
@@ -21,7 +21,7 @@ class Scheme(eqx.Module):
     solver: dfx.AbstractSolver
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
-    limits: Limits
+    limits: Numbers
 
     def controller(
         self, system: AbstractSystem, limit: Int[Array, ""], first_end: Float[Array, ""] | None

@@ -1,6 +1,7 @@
 """One integration in progress."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 
@@ -77,9 +78,23 @@ class Integration:
             state = dataclasses.replace(self.carry.controller_state, bracket=closed(self.dtype))
             self.carry = dataclasses.replace(self.carry, controller_state=state)
 
+    @property
+    def whole(self) -> bool:
+        """Whether one step goes to the end; of such a one an end in between would not be seen."""
+        return self.method.whole and not self.until.watched
+
     def at(self, t: float) -> bool:
         """Whether the run is at a time, told in its own precision."""
         return bool(self.carry.t == self._number(t))
+
+    def beyond(self) -> bool:
+        """Whether the run has come further than it is asked to."""
+        return bool(self.carry.t > self._number(self.horizon))
+
+    def met(self) -> list[Reason]:
+        """The limits that the state is below."""
+        found = self._gaps(self.carry.state) if self.until.watched else {}
+        return [reason for reason, gap in found.items() if gap > 0]
 
     def blank(self) -> Carry:
         """The shapes of a carry once started."""
@@ -121,13 +136,22 @@ class Integration:
 
     def stats(self) -> Stats:
         """The work so far."""
-        steps = (0, 0, 0) if self.method.whole else (self.steps, self.rejected, self.forced)
+        steps = (0, 0, 0) if self.whole else (self.steps, self.rejected, self.forced)
         return Stats(*steps, self.evaluations, self.seconds)
 
     def _fallen(self) -> float:
         """How far the loss has come on its way down to its limit."""
-        first, now = (self._gaps(y)["loss"] for y in (self.system.initial(), self.carry.state))
+        first, now = self._first_gap, self._loss_gap(self.carry.state)
         return float(np.clip(1 - now / first, 0, 1)) if first < 0 else 1.0
+
+    @functools.cached_property
+    def _first_gap(self) -> float:
+        return self._loss_gap(self.system.initial())
+
+    def _loss_gap(self, state: PyTree[Array]) -> float:
+        """How far below its limit the loss is; nothing else is computed."""
+        limits = self.until.limits(self.dtype)
+        return float(gaps({"loss": limits["loss"]}, self.system, state)["loss"])
 
     def _gaps(self, state: PyTree[Array]) -> dict[Reason, float]:
         """How far below each limit a state is."""
@@ -141,11 +165,6 @@ class Integration:
             reason, gap = self._furthest()
             if gap > 0:
                 self.stop = self.until.stop(reason, float(self.carry.t))
-
-    def met(self) -> list[Reason]:
-        """The limits that the state is below."""
-        gaps = self._gaps(self.carry.state) if self.until.watched else {}
-        return [reason for reason, gap in gaps.items() if gap > 0]
 
     def _furthest(self) -> tuple[Reason, float]:
         """The limit that the state is furthest below, and how far."""
@@ -161,9 +180,7 @@ class Integration:
 
     def _started(self) -> tuple[Carry, Bool[Array, ""]]:
         horizon = self._number(self.horizon)
-        # Of one step to the end, an end in between would not be seen.
-        whole = self.method.whole and not self.until.watched
-        first_end = horizon if whole else None
+        first_end = horizon if self.whole else None
         return start(self.system, self._scheme(), self.carry, horizon, first_end)
 
     def _scheme(self) -> Scheme:

@@ -11,11 +11,11 @@ class Stats(eqx.Module):
     """The work that an integration took.
 
     `steps` counts accepted and rejected steps, trials at a limit of `Until` among the latter (a
-    closed form has none of either), `forced` those among the accepted that missed the tolerance at
-    a jump of the right-hand side, `evaluations` right-hand sides (an exponential step has about as
-    much work besides, an implicit one much more); `seconds` is wall time with compilation, of the
-    integration alone: the kernels that a truncation starts from are computed before it and are
-    outside.
+    closed form has neither, unless a limit is watched), `forced` those among the accepted that
+    missed the tolerance at a jump of the right-hand side, `evaluations` right-hand sides (an
+    exponential step has about as much work besides, an implicit one much more); `seconds` is wall
+    time with compilation, of the integration alone: the kernels that a truncation starts from are
+    computed before it and are outside.
     """
 
     steps: int

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
 from nthsim.solvers.bracket import Bracket, closed, opened
-from nthsim.solvers.until import Limits, largest_gap
+from nthsim.solvers.until import Numbers, largest_gap
 
 #: Steps at a jump of the right-hand side, against the largest step so far; and where solutions may
 #: slide along a jump, to and fro across it: what they are off by is in proportion to these steps.
@@ -74,7 +74,7 @@ class LevelController(dfx.AbstractStepSizeController):
     atol: Float[Array, ""]
     limit: Int[Array, ""]
     first_end: Float[Array, ""] | None
-    limits: Limits
+    limits: Numbers
     kinks: bool = eqx.field(static=True)
     floor: float = eqx.field(static=True, default=FLOOR)
 

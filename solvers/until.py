@@ -20,7 +20,8 @@ WORDS: dict[Reason, str] = {
     "seconds": "the wall time exceeded",
 }
 
-Limits = dict[Reason, Float[Array, ""]]
+#: A number for each limit: its value, what is compared with it, or how far that is below.
+Numbers = dict[Reason, Float[Array, ""]]
 
 #: Gaps are logarithms; those of numbers that are zero, infinite or none are this.
 WIDE = 2000.0
@@ -38,8 +39,7 @@ class Until(eqx.Module):
     that end is the last one recorded. A run that is below at its start ends there; one that goes on
     from a checkpoint beyond is refused. What falls below within a step and is above again at its
     end is not seen, and where something crosses its value several times within a step, one of these
-    times
-    is found. The time is as good as the solution: where the solver's error changes a quantity
+    times is found. The time is as good as the solution: where the solver's error changes a quantity
     visibly, it changes this too. Networks that share steps, as the seeds of a study over sizes,
     have no time in common, so that such studies take none of these.
 
@@ -62,7 +62,7 @@ class Until(eqx.Module):
         given = {"loss": self.loss, "gradient": self.gradient, "stalled": self.stalled}
         return {name: value for name, value in given.items() if value is not None}
 
-    def limits(self, dtype: DTypeLike) -> Limits:
+    def limits(self, dtype: DTypeLike) -> Numbers:
         """These as numbers that may change without compiling."""
         return {name: jnp.asarray(value, dtype) for name, value in self.watched.items()}
 
@@ -85,7 +85,7 @@ def checked_until(until: object) -> Until:
 
 
 @compiled
-def gaps(limits: Limits, system: Any, state: PyTree[Array]) -> Limits:
+def gaps(limits: Numbers, system: Any, state: PyTree[Array]) -> Numbers:
     r"""How far below each limit a state is, $\log(\mathrm{limit} / \mathrm{value})$.
 
     Nothing that is not asked for is computed. Compiled, so that it is traced once for all programs
@@ -94,7 +94,7 @@ def gaps(limits: Limits, system: Any, state: PyTree[Array]) -> Limits:
     assert isinstance(system, AbstractDrivenSystem)
     with jax.default_matmul_precision("highest"):
         loss = system.loss(state)
-        values: Limits = {"loss": loss}
+        values: Numbers = {"loss": loss}
         if "gradient" in limits or "stalled" in limits:
             residual = system.residual(system.predictions(state)).reshape(-1)
             descent = -jnp.vdot(residual, system.push(state, system.field(state)))
@@ -103,7 +103,7 @@ def gaps(limits: Limits, system: Any, state: PyTree[Array]) -> Limits:
     return {name: _below(values[name], limit) for name, limit in limits.items()}
 
 
-def largest_gap(limits: Limits, system: Any, state: PyTree[Array]) -> Float[Array, ""]:
+def largest_gap(limits: Numbers, system: Any, state: PyTree[Array]) -> Float[Array, ""]:
     """Positive where a limit is met: of the one that is met by most."""
     return jnp.max(jnp.stack(list(gaps(limits, system, state).values())))
 

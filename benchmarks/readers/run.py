@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from read import READERS
+
 HERE = Path(__file__).parent
 
 KINDS = ("trajectory", "comparison", "scaling", "cell")
@@ -162,7 +164,7 @@ def readers() -> dict[str, tuple[str, Callable[[Path], Found]]]:
             "octave-cli", by_lines("octave-cli", "--no-gui", "--quiet", HERE / "read.m"),
         ),
     }  # fmt: skip
-    for name in ("netCDF4", "xarray netcdf4", "xarray h5netcdf", "h5py"):
+    for name in READERS:
         package = "h5netcdf" if "h5netcdf" in name else name.partition(" ")[0]
         shown = f"{name.replace(' ', ', engine ')} {_version(package)}"
         found[shown] = (sys.executable, by_python(name))

@@ -122,12 +122,12 @@ class Comparison(eqx.Module):
         """A row for each curve, exact flow first, and each time that it reached.
 
         The columns: `curve`, its key; `t`; `loss`, `test_loss`, `accuracy`, `test_accuracy` and
-        `solver_error`; the errors
-        against exact flow, `error_f` (root mean square) and `error_f_max` over training points,
-        `error_f_test` and `error_f_test_max` over test points, `error_loss` and `error_test_loss`
-        (absolute), `error_kernel` and `error_kernel_test` (relative, where kernels were recorded);
-        the `drift` of exact flow; and what else was recorded that is a single number. What a curve
-        does not have is NaN, and what none has is no column. Outputs are in the frames of curves.
+        `solver_error`; the errors against exact flow, `error_f` (root mean square) and
+        `error_f_max` over training points, `error_f_test` and `error_f_test_max` over test points,
+        `error_loss` and `error_test_loss` (absolute), `error_kernel` and `error_kernel_test`
+        (relative, where kernels were recorded); the `drift` of exact flow; and what else was
+        recorded that is a single number. What a curve does not have is NaN, and what none has is no
+        column. Outputs are in the frames of curves.
         """
         from nthsim.comparison.frame import frame  # here, as pandas is slow to import
 

@@ -7,18 +7,7 @@ import pandas as pd
 from nthsim.comparison.asked import EXACT
 from nthsim.dynamics.errors import Errors, Series
 from nthsim.dynamics.trajectory import Trajectory
-
-#: The columns of errors, by the fields of `nthsim.Errors`.
-ERRORS = {
-    "train_rms": "error_f",
-    "train_max": "error_f_max",
-    "test_rms": "error_f_test",
-    "test_max": "error_f_test_max",
-    "loss": "error_loss",
-    "test_loss": "error_test_loss",
-    "kernel": "error_kernel",
-    "kernel_test": "error_kernel_test",
-}
+from nthsim.results.variables import ERRORS
 
 
 def frame(

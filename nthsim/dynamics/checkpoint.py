@@ -74,6 +74,11 @@ class Checkpoint(AbstractKeeper):
             history = self._restored(run, head, payload)
         except Exception as error:  # whatever Equinox and NumPy meet in foreign bytes
             raise self._damaged(error) from error
+        if run.beyond():
+            raise ValueError(
+                f"`ts` must reach as far as a checkpoint, but {self.path} is at t = {head['t']:g} "
+                f"and they end at t = {run.horizon:g}; take another folder."
+            )
         met = run.met() if Until(**head["until"]).watched != run.until.watched else ()
         if met and head["t"] > 0:
             raise ValueError(

@@ -19,8 +19,9 @@ from nthsim.budget.work import (
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.ladder import Ladder
+from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.dynamics.truncations import integrated_dense, integrated_series
@@ -150,7 +151,7 @@ def hierarchy(
     run = checked_run(run)
     concrete("hierarchy", model, data, run.ts)
     choice("method", method, METHODS)
-    check_everywhere(run, "a truncation")
+    check_everywhere(run.record, "a truncation")
     found = isinstance(order, str)
     if found:
         choice("order", order, ("auto",))

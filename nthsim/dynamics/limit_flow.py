@@ -9,8 +9,9 @@ from nthsim.budget.choice import Needs, check_hierarchy
 from nthsim.budget.size import Size, hierarchy_bytes
 from nthsim.budget.work import dense_side_flops
 from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.dynamics.truncations import integrated_dense
@@ -119,7 +120,7 @@ def limit_flow(
     """
     run = checked_run(run)
     concrete("limit_flow", model, data, run.ts)
-    check_everywhere(run, "the limit kernel's flow")
+    check_everywhere(run.record, "the limit kernel's flow")
     curve = LimitKernel(start)
     check_limit(model)
     problem = pose(model, data, loss)

@@ -17,14 +17,13 @@ from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.failures import first_line
 from nthsim.results.record import Label
-from nthsim.results.variables import AXES, VARIABLES
+from nthsim.results.variables import AXES, ERRORS, VARIABLES
 from nthsim.solvers.integration import Unrecorded
 
 #: What a recording may not be called, as a run or a file has it already.
 TAKEN = frozenset(VARIABLES) | frozenset(AXES)
 TAKEN |= {"ts", "record_ts", "contributions", "records", "labels"}
-TAKEN |= {"curve", "error_f_max", "error_f_test_max", "error_loss", "error_test_loss"}
-TAKEN |= {"error_kernel_test"}
+TAKEN |= {"curve", *ERRORS.values()}
 
 
 class Moment:
@@ -240,6 +239,20 @@ def check_observables(record: Sequence[Observable], problem: Problem) -> None:
             raise ValueError(
                 f"`record` must hold functions that map a network to what they say, but {error}."
             ) from error
+
+
+def check_everywhere(record: Sequence[Observable] | None, what: str) -> None:
+    """Refuse observables of parameters for a dynamics that has none.
+
+    Raises:
+        ValueError: When there is one.
+    """
+    others = [each.name for each in record or () if each.of_parameters]
+    if others:
+        raise ValueError(
+            f"`record` must hold nothing of a network's parameters for {what}, which has none at "
+            f"later times, but holds {others[0]}."
+        )
 
 
 def shaped(problem: Problem, kernel: Float[np.ndarray, "... N_first N"]) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ from nthsim.budget.choice import Needs, check_perturbation
 from nthsim.budget.size import Size, perturbation_bytes
 from nthsim.budget.work import kernels_flops
 from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
@@ -122,7 +123,7 @@ def perturbation(
     """
     run = checked_run(run)
     concrete("perturbation", model, data, run.ts)
-    check_everywhere(run, "perturbation theory")
+    check_everywhere(run.record, "perturbation theory")
     check_quadratic(loss, "perturbation theory")
     problem, curve = pose(model, data, loss), Perturbation()
     curve.check(problem)

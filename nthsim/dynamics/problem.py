@@ -36,7 +36,9 @@ from nthsim.solvers.compiled import compiled, is_staged
 
 
 class Problem(eqx.Module):
-    """The network with its initial parameters, inputs and residual, all of one precision.
+    """The network with its initial parameters, inputs and residual, of one precision.
+
+    Inputs of a network that looks them up stay whole numbers.
 
     `method` is how the network is expanded along a path, `forward` whether it has derivatives in
     forward mode, and `linear_backward` whether its backward pass is linear.
@@ -143,7 +145,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     Raises:
         ValueError: When the model does not accept the inputs, the loss does not map one output
             and one target to a scalar, either returns other numbers than real ones in the
-            precision of the parameters, or `logistic` meets other targets than -1 and +1.
+            precision of the parameters, one of nthsim's losses meets targets that it cannot mean,
+            or inputs are indices that an `eqx.nn.Embedding` has no row for.
 
     Warns:
         nthsim.inputs.loss.JumpingLossWarning: When the gradient of the loss jumps.

@@ -73,8 +73,12 @@ def folder(path: object) -> Path | None:
     return None if path is None else named(path, "checkpoint", kind="folder")
 
 
-#: Letters of a label, which names of files have beside others.
+#: Bytes of a label, which names of files have beside others.
 LONGEST = 100
+
+
+def _cut(label: str, length: int) -> str:
+    return label.encode()[:length].decode(errors="ignore")
 
 
 class Run(eqx.Module):
@@ -115,10 +119,11 @@ class Run(eqx.Module):
 
     def __check_init__(self):
         """Check what a user said."""
-        word = isinstance(self.label, str) and len(self.label) <= LONGEST
-        if not word or "/" in self.label or "\0" in self.label:
+        label = self.label
+        word = isinstance(label, str) and label.isprintable() and "/" not in label
+        if not (word and _cut(label, LONGEST) == label):
             raise ValueError(
-                f"`label` must be a word of at most {LONGEST} letters for names of files, but is "
+                f"`label` must be a word of at most {LONGEST} bytes for names of files, but is "
                 f"{shown(self.label)}."
             )
         if self.record_ts is None:
@@ -148,7 +153,8 @@ class Run(eqx.Module):
         """That of what is compared with an exact flow: to where that was told to stop."""
         if not exact.stop.asked:
             return dataclasses.replace(self, until=Until())
-        label = f"{self.label} to {exact.stop.t:.10g}".strip()  # the call may later come further
+        tail = f" to {exact.stop.t:.10g}"  # the call may later come further
+        label = f"{_cut(self.label, LONGEST - len(tail))}{tail}".strip()
         ended = {"ts": exact.ts, "until": Until(), "label": label, "record_ts": exact.record_ts}
         if exact.record_ts is None:
             ended["record"] = ()
@@ -265,20 +271,6 @@ def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = (), *, begins: bo
     if found.record is not None:
         return found
     return dataclasses.replace(found, record=usual)
-
-
-def check_everywhere(run: Run, what: str) -> None:
-    """Refuse observables of parameters for a dynamics that has none.
-
-    Raises:
-        ValueError: When there is one.
-    """
-    others = [each.name for each in run.record or () if each.of_parameters]
-    if others:
-        raise ValueError(
-            f"`record` must hold nothing of a network's parameters for {what}, which has none at "
-            f"later times, but holds {others[0]}."
-        )
 
 
 def problem_size(problem: Problem, run: Run | None = None) -> Size:

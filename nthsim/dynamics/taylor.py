@@ -13,8 +13,9 @@ from nthsim.budget.size import Size, taylor_bytes
 from nthsim.budget.work import taylor_side_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import exact
+from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.problem import Problem, pose
-from nthsim.dynamics.run import Run, check_everywhere, checked_run, problem_size
+from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.taylor_proof import proven
 from nthsim.dynamics.trajectory import SolveError, Trajectory
@@ -143,7 +144,7 @@ def taylor(
     run = checked_run(run)
     concrete("taylor", model, data, run.ts)
     curve = Taylor(degree)
-    check_everywhere(run, "a Taylor model")
+    check_everywhere(run.record, "a Taylor model")
     problem = pose(model, data, loss)
     curve.check(problem)
     curve.check_memory(problem_size(problem, run))

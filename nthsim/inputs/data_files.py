@@ -47,7 +47,7 @@ def load_data(
         center: whether to subtract the training mean.
         normalize: whether to scale to unit norm.
         labels: whether targets are the names of classes, integers or words, which become targets
-            as in `Dataset.labelled`.
+            as in `Dataset.labelled`; classes are all those in the file, whichever points are taken.
 
     Raises:
         ValueError: the file cannot be read, holds no such data, or too few points.

@@ -265,7 +265,7 @@ def _check_columns(x: object, x_test: object) -> None:
 def _row_names(table: Any) -> Any:
     """The names of the rows of what pandas or xarray made; None where there are none."""
     package = type(table).__module__.partition(".")[0]
-    if package == "xarray" and table.ndim:
+    if package == "xarray" and getattr(table, "ndim", 0):  # which a Dataset lacks
         return table.indexes.get(table.dims[0])
     return getattr(table, "index", None) if package == "pandas" else None
 

@@ -15,7 +15,9 @@ def classes_in(*labels: object) -> tuple[Any, ...]:
     Raises:
         ValueError: A label is missing, or they are not integers, truth values or words of one kind.
     """
-    categories = getattr(getattr(labels[0], "dtype", None), "categories", None)
+    dtype = getattr(labels[0], "dtype", None)
+    of_pandas = type(dtype).__module__.partition(".")[0] == "pandas"  # others call theirs so too
+    categories = getattr(dtype, "categories", None) if of_pandas else None
     found = {value for each in labels for value in _labels("labels", each)}
     if len({_kind(value) for value in found}) > 1:
         raise ValueError(

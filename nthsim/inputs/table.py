@@ -53,11 +53,13 @@ def read_csv(path: Path, *, labels: bool) -> dict[str, Any]:
     if not headed:
         _check_numbered(first, len(lines), path)
     if labels:
-        return _labelled(lines, targets, path)
-    table = np.array([_numbers(cells, targets, line, path) for line, cells in lines])
-    _tell_of_counts(table[:, np.logical_not(targets)], path)
-    y = table[:, targets]
-    return {"x": table[:, np.logical_not(targets)], "y": y[:, 0] if y.shape[1] == 1 else y}
+        arrays = _labelled(lines, targets, path)
+    else:
+        table = np.array([_numbers(cells, targets, line, path) for line, cells in lines])
+        y = table[:, targets]
+        arrays = {"x": table[:, np.logical_not(targets)], "y": y[:, 0] if y.shape[1] == 1 else y}
+    _tell_of_counts(arrays["x"], path)
+    return arrays
 
 
 def _labelled(
@@ -66,8 +68,7 @@ def _labelled(
     """Inputs, and one column of labels: numbers if all of them are, else words."""
     if sum(targets) != 1:
         raise ValueError(f"`labels` must be of one target column, but {path} has {sum(targets)}.")
-    place, inputs = targets.index(True), [False] * (len(targets) - 1)
-    rows, words = [], []
+    place, rows, words = targets.index(True), [], []
     for line, cells in lines:
         _check_width(cells, len(targets), line, path)
         words.append(cells[place].strip())
@@ -76,10 +77,8 @@ def _labelled(
                 "`path` must hold a label in every line, "
                 f"but column {place + 1} in line {line} of {path} is empty."
             )
-        rest = [cell for i, cell in enumerate(cells) if i != place]
-        rows.append(_numbers(rest, inputs, line, path))
-    x = np.array(rows)
-    _tell_of_counts(x, path)
+        rows.append(_numbers([*cells[:place], "0", *cells[place + 1 :]], targets, line, path))
+    x = np.delete(rows, place, axis=1)
     if all(_WHOLE.fullmatch(word) for word in words):
         return {"x": x, "y": [int(word) for word in words]}
     numbers = [_number(word) for word in words]
@@ -155,7 +154,7 @@ def _tell_of_counts(x: np.ndarray, path: Path) -> None:
         and x[0, 0] in (0, 1)
     ):
         warnings.warn(
-            f"the first column of {path} counts its lines and is read as an input; "
+            f"the first input column of {path} counts its lines; "
             "if it is an index, write the file without it.",
             CountingColumnWarning,
             stacklevel=4,

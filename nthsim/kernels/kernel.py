@@ -4,6 +4,7 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree, Real
 
 from nthsim.inputs.arrays import choice, finite, real, whole
@@ -13,7 +14,7 @@ from nthsim.kernels.derivatives import check_derivatives
 from nthsim.kernels.method import METHODS, block_kernel
 from nthsim.kernels.work import check_kernel, kernel_size
 from nthsim.network.lookups import check_lookups
-from nthsim.network.network import Network, in_precision
+from nthsim.network.network import in_precision
 from nthsim.network.split import split
 from nthsim.results.terminal import Progress
 from nthsim.solvers.compiled import is_staged
@@ -74,14 +75,18 @@ def kernel(
     choice("method", method, METHODS)
     chunk_bytes = count("chunk_bytes", chunk_bytes, 1)
     network, theta = split(model)
-    x = _inputs("x", x, network, theta)
-    first = x if x_first is None else _inputs("x_first", x_first, network, theta)
+    given = {"x": _points("x", x)}
+    if x_first is not None:
+        given["x_first"] = _points("x_first", x_first)
+    inputs = in_precision(network, theta, {name: jnp.asarray(a) for name, a in given.items()})
+    x, first = inputs["x"], inputs.get("x_first", inputs["x"])
     if first.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"`x_first` must hold inputs of shape {x.shape[1:]}, but holds {first.shape[1:]}."
         )
     network, out_shape = network.as_now(theta, x)
-    for name, points in (("x", x), ("x_first", first)):
+    for name, points in inputs.items():
+        whole(name, given[name], points)
         check_lookups(network, theta, name, points)
     n, t = len(x), len(first)
     if x_first is None:
@@ -101,11 +106,9 @@ def kernel(
     return flat.reshape(len(first), *out_shape, *(len(x), *out_shape) * (order - 1))
 
 
-def _inputs(name: str, value: object, network: Network, theta: PyTree[Array]) -> Array:
+def _points(name: str, value: object) -> Array | np.ndarray:
     array = real(name, value)
     if array.ndim < 2 or not array.size:
         raise ValueError(f"`{name}` must have shape (n, ...) with n ≥ 1, but has {array.shape}.")
     finite(name, array)
-    converted = in_precision(network, theta, jnp.asarray(array))
-    whole(name, array, converted)
-    return converted
+    return array

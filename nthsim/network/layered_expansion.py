@@ -202,7 +202,7 @@ def layered_path(
 def at_rest(opened: OpenedNetwork, x: Real[Array, "n ..."], *, units: bool, chunk: int) -> AtRest:
     """Evaluate the network once, and unit signals if asked for, `chunk` inputs together."""
 
-    def each(one: Float[Array, "..."]) -> AtRest:
+    def each(one: Real[Array, "..."]) -> AtRest:
         still = layered_path(opened, (opened.theta,), one[None])
         forward = still.forward(1)
         r = _order(still.backward(forward, 1).r, 0) if units else ()

@@ -173,7 +173,8 @@ def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs)
     """Inputs in the precision of the parameters; whole numbers as they are where they must be.
 
     They must where the network takes no others, as with an `eqx.nn.Embedding`, and where they are
-    none of that precision's and the network takes them.
+    none of that precision's and the network takes them without making such of them: under strict
+    promotion, as otherwise nearly every network would, and round them inside.
     """
     leaves = jax.tree.leaves(inputs)
     converted = jax.tree.map(lambda x: x.astype(precision(theta)), inputs)
@@ -183,10 +184,11 @@ def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs)
     indices = jax.tree.map(lambda x: x.astype(int), inputs)
     if not accepts(network, theta, jax.tree.leaves(converted)[0]):
         return indices
-    changed = not all(map(_equal, leaves, jax.tree.leaves(converted)))
-    return (
-        indices if changed and accepts(network, theta, jax.tree.leaves(indices)[0]) else converted
-    )
+    if all(map(_equal, leaves, jax.tree.leaves(converted))):
+        return converted
+    with jax.numpy_dtype_promotion("strict"):
+        taken = accepts(network, theta, jax.tree.leaves(indices)[0])
+    return indices if taken else converted
 
 
 def _equal(x: Array, converted: Array) -> bool:

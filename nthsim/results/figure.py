@@ -3,7 +3,6 @@
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import equinox as eqx
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from nthsim.results.legend import UNNAMED, look_of, own_legend, shared_legend
-from nthsim.results.whole_file import replacing
+from nthsim.results.whole_file import named, replacing
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
@@ -141,7 +140,7 @@ def _check_suffix(path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: When the suffix is none of `FORMATS`.
     """
-    if Path(path).suffix.lower() not in FORMATS:
+    if named(path).suffix.lower() not in FORMATS:
         raise ValueError(f"`path` must end in {', '.join(FORMATS)}, but is {path}.")
 
 

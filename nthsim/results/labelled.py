@@ -104,7 +104,8 @@ def _own_axes(record: Record) -> dict[str, list[str]]:
 
     Observables share an axis if they give it the same coordinates.
     """
-    taken = {*AXES, *VARIABLES, *record.arrays}
+    inputs = (f"input_{i}" for array in record.arrays.values() for i in range(array.ndim))
+    taken = {*AXES, *VARIABLES, *record.arrays, *inputs}
     places: dict[str, np.ndarray] = {}
     found = {}
     for key, label in record.labels.items():

@@ -115,3 +115,15 @@ CELL: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 #: Groups whose variables have labels of their own. What has none is called after itself.
 LABELS = {"cell": CELL, **{name: {} for name in PARAMETERS}}
+
+#: The columns of errors in a table over time, by the fields of `nthsim.Errors`.
+ERRORS = {
+    "train_rms": "error_f",
+    "train_max": "error_f_max",
+    "test_rms": "error_f_test",
+    "test_max": "error_f_test_max",
+    "loss": "error_loss",
+    "test_loss": "error_test_loss",
+    "kernel": "error_kernel",
+    "kernel_test": "error_kernel_test",
+}

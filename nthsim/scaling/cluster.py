@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import pickle
 import queue
 import time
@@ -68,7 +69,6 @@ class Cluster(AbstractWorkers):
                 study cannot be sent.
         """
         self.scheduler = Scheduler(cluster)
-        self.patience = _patience()
         self.client = self.scheduler.client
         self.double = bool(jax.config.read("jax_enable_x64"))
         self.tasks: dict[Any, Task] = {}
@@ -78,6 +78,7 @@ class Cluster(AbstractWorkers):
         self.done: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         self.study: Any = None
         try:
+            self.patience = _patience()
             self.roster = Roster(self.scheduler, self.patience)
             self.parcel = _sendable(study)
             self._send_study()
@@ -217,14 +218,17 @@ class Cluster(AbstractWorkers):
 def _patience() -> float:
     import dask.config as settings
 
-    return float(settings.get("nthsim.patience", PATIENCE))
+    found = settings.get("nthsim.patience", PATIENCE)
+    if isinstance(found, bool) or not (isinstance(found, int | float) and 0 < found < math.inf):
+        raise ValueError(f"`nthsim.patience` must be a number of seconds, but is {found!r}.")
+    return float(found)
 
 
 def _result(future: Any) -> Any:
     """The record of a cell, or why there is none."""
     try:
         return future.result()
-    except (CancelledError, Exception) as error:  # whatever the cell raised, or a lost connection
+    except Exception as error:  # whatever the cell raised, or a lost connection
         return error
 
 

@@ -48,6 +48,7 @@ class Roster:
         self.workers: Mapping[str, Mapping[str, Any]] = {}
         self.answers = False
         self.mismatches: dict[str, str | None] = {}
+        self.unanswered: Counter[str] = Counter()
         self.trusted = False
         self.looked = -patience
         self.since: float | None = None
@@ -95,12 +96,17 @@ class Roster:
         return self._kind(address) == "able"
 
     def _compare(self) -> None:
-        """Compare the versions of workers that are new."""
+        """Compare the versions of workers that are new, up to the first that does not answer.
+
+        Next time those come first that did not keep this process waiting.
+        """
         differences = []
-        for address in (address for address in self.workers if address not in self.mismatches):
+        new = (address for address in self.workers if address not in self.mismatches)
+        for address in sorted(new, key=self.unanswered.__getitem__):
             versions = self.scheduler.versions_of(address, tuple(PACKAGES))
-            if versions is None:  # it did not answer, and is asked again
-                continue
+            if versions is None:
+                self.unanswered[address] += 1
+                break
             found = self.mismatches[address] = mismatch(f"worker {address}", versions)
             self.trusted = self.trusted or found is None
             differences += [] if found is None else [found]

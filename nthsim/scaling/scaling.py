@@ -219,7 +219,7 @@ class Scaling(eqx.Module):
         from nthsim.results.figure import plotted  # here, as matplotlib is slow to import
         from nthsim.scaling.panels import panels
 
-        middles = f"medians and quartiles over {self._seeds()}"
+        middles = f"medians and quartiles over {self._seeds}"
         lines = [*self.heading()[:-1], f"{middles}; {self._span()}", *self._unpredicted()]
         return plotted(panels(self._by_family(), self.axis), title="\n".join(lines), path=path)
 
@@ -241,7 +241,7 @@ class Scaling(eqx.Module):
 
     def __repr__(self) -> str:
         sizes = ", ".join(map(str, self.sizes))
-        return f"<Scaling of {', '.join(self.families)}: {self.axis} {sizes}; {self._seeds()}>"
+        return f"<Scaling of {', '.join(self.families)}: {self.axis} {sizes}; {self._seeds}>"
 
     def heading(self) -> list[str]:
         """What was measured, on what, and how."""
@@ -249,7 +249,7 @@ class Scaling(eqx.Module):
         named = zip(self.families, self.networks, strict=True)
         lines = [f"{family} {least}: {about}" for family, about in named]
         lines += [f"{self.data}; {loss_name(self.loss)}"]
-        sizes = f"{self.axis} {self.sizes[0]} to {self.sizes[-1]}, {self._seeds()}"
+        sizes = f"{self.axis} {self.sizes[0]} to {self.sizes[-1]}, {self._seeds}"
         lines += [f"{sizes}; {self._span()}; {self.steps}"]
         return [wrapped(line) for line in lines]
 
@@ -267,8 +267,9 @@ class Scaling(eqx.Module):
             return "t = 0"
         return f"t = {self.ts[0]:g} to {self.ts[-1]:g} at {several(len(self.ts), 'save time')}"
 
+    @property
     def _seeds(self) -> str:
-        return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        return several(len(self.seeds), "seed")
 
     def _quantity(self, name: str, family: str | None) -> Quantity:
         found = self.quantities(family)

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -124,7 +125,8 @@ def _address(cluster: Any) -> str:
         return cluster
     if isinstance(cluster, str | Path):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(Path(cluster).read_text(encoding="utf-8"))["address"])
+            file = Path(os.path.expanduser(cluster))
+            return str(json.loads(file.read_text(encoding="utf-8"))["address"])
     raise ValueError(
         "`cluster` must be the address of a scheduler such as tcp://host:8786, its scheduler "
         f"file, a distributed.Client or a cluster such as LocalCluster, but is {str(cluster)!r}."

@@ -8,7 +8,6 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from nthsim.budget.choice import check_flow, check_hierarchy
@@ -23,6 +22,7 @@ from nthsim.inputs.memory import available
 from nthsim.kernels.work import check_kernels
 from nthsim.results.record import Record, origin
 from nthsim.scaling.cells import Cell, Maker, Study, slug
+from nthsim.scaling.quantity import Integers
 from nthsim.scaling.scaling import Scaling
 from nthsim.scaling.store import stored_subject
 from nthsim.scaling.sweep import Sweep, checked_sweep, computed
@@ -33,8 +33,6 @@ from nthsim.solvers.until import Until
 
 #: More seeds than this are not computed together: a processor gains nothing by it.
 MOST = 64
-
-Integers = Sequence[int] | Int[np.ndarray, " integers"]
 
 
 def width_scaling(
@@ -271,7 +269,7 @@ def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scalin
         steps=records[0].facts["solver"],
         subject=study.subject(),
         predicted=_predicted(study, cells, records),
-        remarks=_remarks(study, cells, records),
+        remarks=_remarks(cells, records),
         origin=origin() | {"workers": signatures(records)},
         **arrays,
     )
@@ -287,7 +285,7 @@ def _predicted(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -
     )
 
 
-def _remarks(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> tuple[str, ...]:
+def _remarks(cells: Sequence[Cell], records: Sequence[Record]) -> tuple[str, ...]:
     """Which flows of which cells ended before the last save time, and why."""
     return tuple(
         f"{cell.name}, {name}: {stop['message']}"

@@ -154,6 +154,14 @@ def test_limit_that_was_met_before_a_checkpoint_is_refused(data, tmp_path):
         flow(data, tmp_path, until=Until(loss=2 * whole.loss[-1]))
 
 
+def test_checkpoint_that_is_beyond_the_last_save_time_is_refused(data, tmp_path):
+    settings = {"solver": dataclasses.replace(SOLVERS[flow], max_steps=3), "checkpoint": tmp_path}
+    with pytest.raises(nth.SolveError, match=r"step limit of 3 reached at t = 0\.8"):
+        nth.gradient_flow(NETWORKS["fcn"], data, nth.Run([0.0, 0.5, 8.0], **settings))
+    with pytest.raises(ValueError, match=r"`ts` must reach as far as a checkpoint, but .* end at"):
+        nth.gradient_flow(NETWORKS["fcn"], data, nth.Run([0.0, 0.5], **settings))
+
+
 def test_losses_of_one_name_are_told_apart(data, tmp_path):
     cubic, quartic = (lambda f, y: jnp.abs(f - y) ** 3), (lambda f, y: (f - y) ** 4)
     nth.gradient_flow(NETWORKS["fcn"], data, nth.Run(TS[:2], checkpoint=tmp_path), loss=cubic)

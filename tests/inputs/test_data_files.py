@@ -397,7 +397,7 @@ def test_header_that_names_no_columns_is_refused(text, problem, tmp_path):
 
 def test_first_input_that_counts_the_lines_is_told(tmp_path):
     path = _csv(tmp_path, "1,0.5,3\n2,0.1,4\n3,0.7,5\n")
-    with pytest.warns(CountingColumnWarning, match="counts its lines and is read as an input"):
+    with pytest.warns(CountingColumnWarning, match="first input column of .* counts its lines"):
         data = load_data(path, **RAW)
     np.testing.assert_array_equal(data.x[:, 0], [1, 2, 3])
 
@@ -436,6 +436,7 @@ def test_labels_may_be_integers_and_are_classes_of_the_whole_file(tmp_path):
     [
         ("a,y\n1,\n2,u\n", "must hold a label in every line, but column 2 in line 2"),
         ("y1,a,y2\n1,2,3\n", "`labels` must be of one target column, but"),
+        ("y,a,b\nu,1,2\nv,3,w\n", "finite numbers only, but column 3 in line 3 of"),
         ("1,2,y\n3,4,n\n5,6,y\n", "which ends in 'y', may be a header or a point."),
         (
             "0.5,0.1\n0.7,0.3\n",

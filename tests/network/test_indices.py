@@ -104,6 +104,27 @@ def test_tokens_that_the_table_has_no_row_for_are_refused(networks, token):
     np.testing.assert_allclose(run.f[0], jax.vmap(networks[0])(x), rtol=1e-12)
 
 
+class Padded(Lookup):
+    """The same, for which -1 stands where no token is."""
+
+    def __call__(self, x):
+        rows = jax.vmap(self.table)(x) * jnp.where(x >= 0, 1.0, 0.0)[:, None]
+        return self.rest(rows.reshape(-1))
+
+
+def test_rows_that_outputs_do_not_depend_on_may_be_missing(networks):
+    x = np.array([[0, 1, -1], [1, -1, -1]])
+    masked = Padded(networks[0].table, networks[0].rest)
+    assert np.isfinite(nth.kernel(masked, jnp.asarray(x), 2, progress=False)).all()
+
+
+def test_missing_rows_that_a_readout_of_zero_hides_are_refused(networks):
+    last = lambda net: net.rest.layers[-1]  # noqa: E731
+    silent = eqx.tree_at(last, networks[0], jax.tree.map(jnp.zeros_like, last(networks[0])))
+    with pytest.raises(ValueError, match=r"but x\[0\] makes the model look up others"):
+        nth.kernel(silent, jnp.array([[0, 1, -1], [1, 0, 0]]), 2, progress=False)
+
+
 def test_tokens_that_half_precision_lacks_stay_themselves():
     table = eqx.nn.Embedding(300, FEATURES, key=jr.key(1))
     rest = eqx.nn.MLP(3 * FEATURES, "scalar", 5, 1, activation=jnp.tanh, key=jr.key(0))
@@ -117,8 +138,14 @@ def test_tokens_that_half_precision_lacks_stay_themselves():
 
 def test_whole_numbers_that_the_precision_lacks_are_refused_where_the_network_takes_no_others():
     single = eqx.nn.Linear(1, "scalar", dtype=jnp.float32, key=jr.key(0))
-    with pytest.raises(ValueError, match="`x` must hold whole numbers that float32 has"):
-        nth.kernel(single, jnp.array([[2**24 + 1], [2]]), 2, progress=False)
+    sentence = "must hold whole numbers that float32 has"
+    big, small = jnp.array([[2**24 + 1], [2]]), jnp.array([[1], [2]])
+    for promotion in ("strict", "standard"):
+        with jax.numpy_dtype_promotion(promotion):
+            with pytest.raises(ValueError, match=f"`x` {sentence}"):
+                nth.kernel(single, big, 2, progress=False)
+            with pytest.raises(ValueError, match=f"`x_first` {sentence}"):
+                nth.kernel(single, small, 2, x_first=big, progress=False)
 
 
 def test_study_of_tokens_is_saved_with_them(studies, networks, tmp_path):

@@ -264,6 +264,14 @@ def test_module_that_workers_lack_is_named_with_the_cure(cluster, study, tmp_pat
     assert study.told("begins") == []
 
 
+def test_patience_that_is_no_number_is_refused(cluster, study):
+    with (
+        dask.config.set({"nthsim.patience": "long"}),
+        pytest.raises(ValueError, match=r"`nthsim.patience` must be a number of seconds"),
+    ):
+        computed(study, pieces(2), cluster=cluster)
+
+
 def test_study_that_cannot_be_sent_is_refused_in_a_sentence(cluster, study):
     held = Sleeper(study.log, changed={"lock": threading.Lock()})
     with pytest.raises(

@@ -77,10 +77,12 @@ def test_cell_that_fails_on_a_worker_is_named(cluster, study, tmp_path):
     assert not list((tmp_path / "a").glob("*.lock"))
 
 
-def test_scheduler_file_leads_to_the_cluster(cluster, study, tmp_path):
+def test_scheduler_file_leads_to_the_cluster(cluster, study, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "scheduler.json"
     file.write_text(json.dumps({"address": cluster.scheduler_address, "type": "Scheduler"}))
-    same(computed(study, pieces(2), cluster=file), computed(study, pieces(2)))
+    for named in (file, "~/scheduler.json"):
+        same(computed(study, pieces(2), cluster=named), computed(study, pieces(2)))
 
 
 def test_finished_sweep_needs_no_cluster(study, tmp_path):
