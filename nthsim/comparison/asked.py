@@ -161,7 +161,10 @@ def named_curve(text: str) -> Curve:
         words = [f"{name}-1" if _numbered(other) else name for name, other in others.items()]
         listed = ", ".join(map(repr, words))
         raise ValueError(f"`curves` must be words such as {listed}, but one is {text!r}.")
-    return kind(*([int(number) if number.isdecimal() else float(number)] if numbered else []))
+    if not numbered:
+        return kind()
+    value = float(number)
+    return kind(int(value) if value.is_integer() else value)  # pyright: ignore[reportCallIssue]
 
 
 def _numbered(kind: type[Curve]) -> bool:
