@@ -110,8 +110,11 @@ class Integration:
             if not self.looked:
                 self._look()
                 continue
+            if self.steps >= self.max_steps:
+                self.stop = self._spent()
+                continue
             clock = time.perf_counter()
-            limit = max(1, min(self.limit, self.max_steps - self.steps))
+            limit = min(self.limit, self.max_steps - self.steps)
             self.carry, outcome = jax.block_until_ready(
                 advance(self.system, self._scheme(), self.carry, target, jnp.array(limit))
             )
@@ -224,13 +227,15 @@ class Integration:
             return Stop("step size", t, words)
         if t >= float(self._number(self.horizon)):
             return None
-        if self.steps >= self.max_steps:
-            words = f"step limit of {self.max_steps} reached at t = {t:.6g} of {self.horizon:g}"
-            return Stop("step limit", t, words)
         spent = self.seconds - self.earlier
         if self.until.seconds is not None and spent > self.until.seconds:
             return self.until.stop("seconds", t)
         return None
+
+    def _spent(self) -> Stop:
+        t, limit = float(self.carry.t), self.max_steps
+        words = f"step limit of {limit} reached at t = {t:.6g} of {self.horizon:g}"
+        return Stop("step limit", t, words)
 
     def _number(self, value: float) -> Float[Array, ""]:
         return jnp.asarray(value, self.dtype)

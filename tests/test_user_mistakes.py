@@ -582,6 +582,35 @@ MISTAKES = [
         True,
     ),
     Mistake(
+        "loss by a word",
+        lambda: nth.compare(NET, DATA, (2,), TS, loss=cast("Any", "mse")),
+        r"`loss` must be a function of one output and one target, but is 'mse'",
+        True,
+    ),
+    Mistake(
+        "order by a word",
+        lambda: hierarchy("3"),
+        r"`order` must be an integer of at least 2 or \"auto\", but is '3'",
+    ),
+    Mistake(
+        "curve by a word",
+        lambda: compare(("limit",)),
+        r"`curves` must hold orders and curves such as LimitKernel\(\), but",
+        True,
+    ),
+    Mistake(
+        "digits by words",
+        lambda: nth.digits(cast("Any", "3"), 8, n_train=3),
+        r"`classes` must be digits from 0 to 9, but one is '3'",
+        True,
+    ),
+    Mistake(
+        "one observable",
+        lambda: nth.Run(TS, record=cast("Any", nth.Observable.of("a", len))),
+        r"`record` must be a sequence of",
+        True,
+    ),
+    Mistake(
         "path None",
         lambda: nth.Trajectory.load(cast("Any", None)),
         r"`path` must be the name of a file",

@@ -6,7 +6,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -50,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Where NTHSIM_TRACEBACK is set in the environment, an error that nobody foresaw is raised.
     """
     try:
-        with called(**TYPED):
+        with called(**TYPED), _plain_warnings():
             status = _status(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except ValueError as error:
@@ -66,6 +67,20 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _ended(1, _failure(error))
     return status
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show warnings in one line each, without a place in the code."""
+    usual, warnings.showwarning = warnings.showwarning, _warned
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"nthsim: warning: {message}", file=sys.stderr)
 
 
 def _status(args: Sequence[str]) -> int:

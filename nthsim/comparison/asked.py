@@ -98,6 +98,11 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
         )
     found: dict[str, Curve] = {}
     for each in listed:
+        if isinstance(each, str):
+            raise ValueError(
+                "`curves` must hold orders and curves such as LimitKernel(), but holds the word "
+                f"{each!r}."
+            )
         if isinstance(each, type):
             raise ValueError(
                 f"`curves` must hold curves such as Taylor(1), but holds the class {each.__name__}."

@@ -124,8 +124,7 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
 
 
 def _compared(asked: Asked, *, progress: bool, throw: bool) -> Comparison:
-    assert not isinstance(asked.loss, str)
-    problem = pose(asked.model, asked.data, asked.loss)
+    problem = pose(asked.model, asked.data, asked.loss)  # pyright: ignore[reportArgumentType]
     chosen = asked.settled(problem)
     flow = exact(problem, asked.run, progress=progress)
     bench = _Bench(asked, problem, flow, progress=progress)

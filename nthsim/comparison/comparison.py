@@ -62,6 +62,8 @@ class Comparison(eqx.Module):
     def curve(self, which: int | np.integer | str | Curve) -> Trajectory:
         """The trajectory of a curve: by its order, by itself, such as `Taylor(1)`, or by its key.
 
+        That of exact flow is "exact flow".
+
         Raises:
             ValueError: When it was not compared.
         """
@@ -69,9 +71,10 @@ class Comparison(eqx.Module):
             key = which.key
         else:
             key = which if isinstance(which, str) else f"order {which}"
-        found = self.curves.get(key)
+        known = {EXACT: self.exact, **self.curves}
+        found = known.get(key)
         if found is None:
-            listed = ", ".join(map(repr, self.curves))
+            listed = ", ".join(map(repr, known))
             raise ValueError(f"`which` must be one of {listed}, but is {which!r}.")
         return found
 

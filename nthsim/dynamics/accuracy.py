@@ -19,7 +19,7 @@ def accuracy(
     if y is None or is_traced(y, trained) or not _are_classes(y, trained):
         return None
     targets = np.asarray(y).reshape(len(y), -1)
-    outputs = f.reshape(*f.shape[:2], -1)
+    outputs = f.reshape(*f.shape[:2], targets.shape[1])
     if targets.shape[1] == 1:
         return np.mean((outputs * targets > 0)[..., 0], axis=1)
     right = targets == targets.max(axis=1, keepdims=True)

@@ -154,7 +154,10 @@ def hierarchy(
     check_everywhere(run.record, "a truncation")
     found = isinstance(order, str)
     if found:
-        choice("order", order, ("auto",))
+        if order != "auto":
+            raise ValueError(
+                f'`order` must be an integer of at least 2 or "auto", but is {order!r}.'
+            )
         if run.until != Until():
             raise ValueError('`until` must be left out where `order` is "auto", but is given.')
         tol, max_order = _tolerance(tol), count("max_order", max_order, 3)

@@ -155,6 +155,10 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     """
     if not isinstance(data, Dataset):
         raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
+    if not callable(loss):
+        raise ValueError(
+            f"`loss` must be a function of one output and one target, but is {loss!r}."
+        )
     network, theta = split(model)
     dtype = precision(theta)
     x, x_test = in_precision(network, theta, (data.x, data.x_test))
@@ -184,10 +188,6 @@ def _outputs(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> Array:
 
 
 def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
-    if not callable(loss):
-        raise ValueError(
-            f"`loss` must be a function of one output and one target, but is {loss!r}."
-        )
     try:
         value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     except ValueError:

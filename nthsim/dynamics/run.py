@@ -45,7 +45,7 @@ def observables(record: object) -> tuple[Observable, ...] | None:
     if isinstance(record, str | Observable) or not isinstance(record, Sequence):
         raise ValueError(
             f'`record` must be a sequence of {words} and observables, such as ("kernel",), '
-            f"but is {record!r}."
+            f"but is {shown(record)}."
         )
     found = []
     for each in record:
@@ -54,7 +54,7 @@ def observables(record: object) -> tuple[Observable, ...] | None:
         if not isinstance(each, Observable):
             raise ValueError(
                 f"`record` must hold {words} and observables, such as Observable.of(name, fn), "
-                f"but holds {each!r}."
+                f"but holds {shown(each)}."
             )
         found.append(each)
     names = [each.name for each in found]

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from nthsim.inputs.arrays import choice
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import check_truths, count, points
+from nthsim.inputs.integers import check_truths, count, points, shown
 from nthsim.inputs.memory import available, readable
 
 
@@ -103,6 +103,9 @@ def _drawn(
     return Dataset.labelled(x[:n], names[:n], *test, classes=chosen)
 
 
+DIGITS = tuple(range(10))
+
+
 def _chosen(classes: tuple[object, ...]) -> tuple[int, ...]:
     """Return the digits asked for, all ten if there are none."""
     for one in classes:
@@ -113,9 +116,9 @@ def _chosen(classes: tuple[object, ...]) -> tuple[int, ...]:
                 f"`classes` must be separate arguments, as in digits({', '.join(map(str, one))}, "
                 f"n_train=...), but one is a {type(one).__name__}."
             )
-    chosen = tuple(count("classes", digit, 0) for digit in classes) or tuple(range(10))
-    if max(chosen) > 9:
-        raise ValueError(f"`classes` must be digits from 0 to 9, but one is {max(chosen)}.")
+        if isinstance(one, bool) or one not in DIGITS:
+            raise ValueError(f"`classes` must be digits from 0 to 9, but one is {shown(one)}.")
+    chosen = tuple(DIGITS.index(one) for one in classes) or DIGITS
     if len(chosen) == 1:
         raise ValueError(
             f"`classes` must be at least two digits, or none for all ten, but is {chosen[0]} alone."

@@ -1,6 +1,7 @@
 """Results on disk: one labelled netCDF-4 file, written whole or not at all, never pickled."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,10 @@ from nthsim.results.whole_file import named, replacing
 
 #: What netCDF-4 files begin with, those of nthsim at their first byte.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+#: Stands behind what HDF5 reads, before the digest of that: on damaged bytes HDF5 may fail in any
+#: way, and may never come back. Where another program has changed a file, HDF5 has cut this off.
+SEAL = b"\nnthsim sha256 "
 
 #: Variables large enough to be worth compressing; the mild level costs little.
 COMPRESSED = ("kernel", "kernel_test", "initial_kernels")
@@ -51,7 +56,7 @@ def write(
     # No view of it: an error's traceback would hold that, and keep `whole` from being closed.
     content = whole.getvalue()
     with replacing(path, name) as part:
-        part.write_bytes(content)
+        part.write_bytes(content + SEAL + _digest(content))
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[Record, dict[str, Record]]:
@@ -143,16 +148,27 @@ def _parts(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
 def _content(path: str | os.PathLike[str]) -> io.BytesIO:
     """What is in a file now.
 
+    Raises:
+        ValueError: When that is not what was written.
+
     By a path HDF5 would look whether this process has the file open already, as it has after
     h5netcdf failed on it and until that is collected, and go by what it read then: damage done in
     between would pass.
     """
-    content = io.BytesIO(named(path).read_bytes())
+    whole = named(path).read_bytes()
+    sealed, seal, digest = whole.rpartition(SEAL)
+    if seal and digest != _digest(sealed):
+        raise ValueError("it is not what was written")
+    content = io.BytesIO(sealed if seal else whole)
     with h5py.File(content, "r") as root:
         # The first that h5netcdf reads. Should it fail there, what it leaves cannot even be closed,
         # and complains when it is collected.
         root.attrs.get("_nc3_strict")
     return content
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _encoding(name: str, variable: xr.Variable) -> dict[str, Any]:

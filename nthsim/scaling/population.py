@@ -19,6 +19,7 @@ from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel
 from nthsim.network.network import Network
 from nthsim.network.split import split
 from nthsim.results.record import Record
+from nthsim.results.terminal import several
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.ensemble import Ensemble, ensemble
 from nthsim.solvers.integration import integrate
@@ -175,6 +176,10 @@ def measured(
     stops = {
         name: {"reason": run.stop.reason, "message": run.stop.message} for name, run in runs.items()
     }
+    lost = int(np.isnan(flow.records["f"]).any(axis=(0, 2)).sum())
+    if lost and not flow.stop.failed:
+        words = f"not finite for {lost} of {several(len(f), 'seed')}"
+        stops["exact gradient flow"] = {"reason": "non-finite", "message": words}
     return Record(arrays, {"solver": flow.choice, "stops": stops})
 
 

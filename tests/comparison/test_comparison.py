@@ -27,10 +27,34 @@ def test_truncation_is_found_by_its_order():
     ]
     chosen = (nth.Order(3), "order 3", 3, np.int64(3))
     assert len({id(study.curve(which)) for which in chosen}) == 1
-    with pytest.raises(
-        ValueError, match=r"^`which` must be one of 'order 2', 'order 3', but is 4\.$"
-    ):
+    assert study.curve("exact flow") is study.exact
+    sentence = r"^`which` must be one of 'exact flow', 'order 2', 'order 3', but is 4\.$"
+    with pytest.raises(ValueError, match=sentence):
         study.curve(4)
+
+
+class Undefined(eqx.Module):
+    w: jax.Array
+
+    def __call__(self, x):
+        return jnp.log(-1 - jnp.abs(self.w @ x))
+
+
+def test_network_without_outputs_is_told_by_its_flow():
+    data = nth.Dataset(jnp.eye(3), jnp.array([1.0, -1.0, 1.0]))
+    sentence = "exact gradient flow: the right-hand side is not finite at t = 0"
+    with pytest.raises(nth.CompareError, match=f"^{sentence}"):
+        nth.compare(Undefined(jnp.ones(3)), data, (2,), [0.0, 1.0], progress=False)
+    study = nth.width_scaling(
+        lambda width, key: Undefined(jr.normal(key, (3,))),
+        data,
+        (4, 5),
+        2,
+        (2,),
+        [0.0, 1.0],
+        progress=False,
+    )
+    assert study.remarks[0].endswith("exact gradient flow: not finite for 2 of 2 seeds")
 
 
 def test_errors_fall_with_the_order():

@@ -269,6 +269,21 @@ def test_changed_number_is_noticed(copy):
     _refused(copy, _damaged(copy))
 
 
+@pytest.mark.parametrize("place", np.linspace(0, 0.999, 40))
+def test_damaged_byte_is_noticed_before_hdf5_meets_it(place, copy):
+    content = bytearray(copy.read_bytes())
+    content[max(len(netcdf.SIGNATURE), int(place * len(content)))] ^= 255
+    copy.write_bytes(content)
+    _refused(copy, _damaged(copy))
+
+
+def test_remark_that_another_program_adds_is_no_damage(copy):
+    with h5py.File(copy, "a") as file:
+        file.attrs["remark"] = "that of Tuesday"
+    again = nth.Comparison.load(copy)
+    np.testing.assert_array_equal(again.exact.f, studies.scalar().exact.f)
+
+
 def _rewrite(path, group: str, change) -> None:
     with h5netcdf.File(path, "a") as file:
         attributes = file[group].attrs if group else file.attrs

@@ -188,6 +188,14 @@ def test_step_limit_keeps_what_was_reached():
     np.testing.assert_allclose(solution.records["large"][:, 0], np.exp(-solution.ts), rtol=1e-7)
 
 
+def test_save_time_that_the_last_step_allowed_ends_at_is_kept():
+    whole = integrate(TwoScales(), TS[:3], Explicit(rtol=1e-9))
+    solver = Explicit(rtol=1e-9, max_steps=whole.stats.steps + whole.stats.rejected)
+    solution = integrate(TwoScales(), TS, solver)
+    assert solution.stop.reason == "step limit"
+    np.testing.assert_array_equal(solution.ts, TS[:3])
+
+
 def test_solution_that_slides_along_a_jump_goes_on():
     solution = integrate(Valley(), TS, Explicit(rtol=1e-8, max_steps=2_000))
     assert not solution.stop.failed
