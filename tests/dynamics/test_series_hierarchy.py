@@ -189,7 +189,7 @@ def test_file_keeps_contributions_and_chosen_kernels(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"order": "best"}, "`order` must be one of 'auto'"),
+        ({"order": "best"}, '`order` must be an integer of at least 2 or "auto"'),
         ({"order": "auto", "tol": 0.0}, "`tol` must be a positive number"),
         ({"order": "auto", "tol": np.nan}, "`tol` must be a positive number"),
         ({"order": "auto", "max_order": 2}, "`max_order` must be an integer of at least 3"),
