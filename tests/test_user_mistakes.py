@@ -229,7 +229,6 @@ MISTAKES = [
         lambda: compare((nth.Order(3, method="dense"), 3)),
         r"`curves` must hold each curve once, but holds order 3 in two ways\.",
     ),
-    Mistake("a curve in words", lambda: compare((2, "gp")), ORDER + "'gp'", True),
     Mistake("times to stop at in a study over sizes", lambda: widths(until=Until(loss=1.0)), LEFT),
     Mistake(
         "record", lambda: flow(record="kernel"), r"`record` must be a sequence of \"kernel\" and"
