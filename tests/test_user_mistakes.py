@@ -592,6 +592,11 @@ MISTAKES = [
         r"`order` must be an integer of at least 2 or \"auto\", but is '3'",
     ),
     Mistake(
+        "place twice",
+        lambda: nth.Observable.of("a", len, axes={"u": [1, 1]}),
+        r"`axes` must have each coordinate of u once, but has \[1, 1\]",
+    ),
+    Mistake(
         "curve by a word",
         lambda: compare(("limit",)),
         r"`curves` must hold orders and curves such as LimitKernel\(\), but",

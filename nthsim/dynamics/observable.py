@@ -22,7 +22,7 @@ from nthsim.solvers.integration import Unrecorded
 
 #: What a recording may not be called, as a run or a file has it already.
 TAKEN = frozenset(VARIABLES) | frozenset(AXES)
-TAKEN |= {"ts", "record_ts", "contributions", "records", "labels"}
+TAKEN |= {"ts", "record_ts", "contributions", "records", "labels", "trained_parameters"}
 TAKEN |= {"curve", *ERRORS.values()}
 
 
@@ -274,13 +274,18 @@ def labels_of(observables: Sequence[Observable]) -> dict[str, Label]:
 def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:
     if not (isinstance(axis, str) and axis.isidentifier()):
         raise ValueError(f"`axes` must have names of letters, digits and _, but has {axis!r}.")
-    found = np.asarray(values)
+    found = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if found.ndim != 1 or not found.size:
         raise ValueError(f"`axes` must have one row of coordinates for {axis}, but has {values!r}.")
     if found.dtype.kind == "U":
-        return np.array(found.tolist())  # as wide as its longest word, as files keep it
-    found = np.asarray(real("axes", found))
-    finite("axes", found)
+        found = np.array(found.tolist())  # as wide as its longest word, as files keep it
+    else:
+        finite("axes", real("axes", found))
+        array = np.asarray(found)
+        kind = array.dtype.newbyteorder("=") if array.dtype.kind in "iu" else float
+        found = np.array(array, kind)  # a copy, in a type that files have
+    if len(np.unique(found)) < len(found):
+        raise ValueError(f"`axes` must have each coordinate of {axis} once, but has {values!r}.")
     return found
 
 

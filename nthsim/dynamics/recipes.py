@@ -102,14 +102,14 @@ def restore_loss(facts: dict[str, Any], given: Loss | None) -> Loss | str:
     """The loss of that name; `given`, or else the bare name, when it is not nthsim's own.
 
     Raises:
-        ValueError: When `given` is not the loss of that name although nthsim has it.
+        ValueError: When `given` is nthsim's own and that of the file is another, or the reverse.
     """
     name, own = facts["name"], facts["own"]
-    if not own:
-        return name if given is None else given
-    if given is not None and given is not LOSSES[name]:
+    if given is None:
+        return LOSSES[name] if own else name
+    if given is not LOSSES[name] if own else given in LOSSES.values():
         raise ValueError(f"`loss` must be the one of the file, {name}, but is {loss_name(given)}.")
-    return LOSSES[name]
+    return given
 
 
 class UnknownSolver(AbstractSolver):

@@ -144,7 +144,8 @@ class Trajectory(eqx.Module):
         Args:
             path: The file.
             model: For a network other than FCN or ResNet, any module of its structure, to receive
-                the trained parameters; without it, the trajectory's `model` is None.
+                the trained parameters; without it, the trajectory's `model` is None. What it
+                computes of them is not compared, as a run's file holds no inputs.
 
         Raises:
             ValueError: When the file cannot be read, is damaged, or does not fit `model`.

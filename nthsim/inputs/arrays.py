@@ -43,6 +43,10 @@ def real(name: str, value: object) -> Shaped[Array | np.ndarray, "..."]:
         raise ValueError(
             f"`{name}` must be an array of real numbers, but its rows have unequal lengths."
         ) from error
+    except TypeError as error:  # of what refuses to become an array
+        raise ValueError(
+            f"`{name}` must be an array of real numbers, but is a {type(value).__name__}."
+        ) from error
     # NumPy counts time differences (kind "m") among the integers.
     integral = jnp.issubdtype(array.dtype, jnp.integer) and array.dtype.kind != "m"
     if not (integral or jnp.issubdtype(array.dtype, jnp.floating)):

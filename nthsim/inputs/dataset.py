@@ -160,7 +160,8 @@ def validated(**arrays: object) -> dict[str, Shaped[Array | np.ndarray, "..."]]:
         ValueError: as `Dataset` says.
     """
     _check_rows(x=arrays["x"], y=arrays["y"])
-    _check_columns(arrays["x"], arrays.get("x_test"))
+    _check_columns(x=arrays["x"], x_test=arrays.get("x_test"))
+    _check_columns(y=arrays["y"], y_test=arrays.get("y_test"))
     _check_rows(x_test=arrays.get("x_test"), y_test=arrays.get("y_test"))
     given = {
         name: real(name, value)
@@ -252,20 +253,35 @@ def _check_rows(**tables: object) -> None:
         )
 
 
-def _check_columns(x: object, x_test: object) -> None:
-    """Refuse test inputs whose columns have other names, or stand in another order."""
-    columns, others = (getattr(each, "columns", None) for each in (x, x_test))
-    if columns is not None and others is not None and list(columns) != list(others):
+def _check_columns(**tables: object) -> None:
+    """Refuse those of test points whose columns have other names, or stand in another order."""
+    one, other = tables
+    columns, others = map(_columns, tables.values())
+    if columns is not None and others is not None and columns != others:
         raise ValueError(
-            f"`x_test` must have the columns of `x`, {shown(list(columns))}, but has "
-            f"{shown(list(others))}; hand in both as arrays by `.to_numpy()` if that is meant."
+            f"`{other}` must have the columns of `{one}`, {shown(columns)}, but has "
+            f"{shown(others)}; hand in both as arrays by `.to_numpy()` if that is meant."
         )
+
+
+def _columns(table: Any) -> list[Any] | None:
+    """The names of columns; in xarray those of further axes, with what stands along them."""
+    if _is_xarray(table):
+        return [(axis, list(table.indexes.get(axis, []))) for axis in table.dims[1:]]
+    columns = getattr(table, "columns", None)
+    return None if columns is None else list(columns)
+
+
+def _is_xarray(table: Any) -> bool:
+    """Whether this is a `DataArray`: neither a `Dataset` nor a bare `Variable`."""
+    package = type(table).__module__.partition(".")[0]
+    return package == "xarray" and hasattr(table, "ndim") and hasattr(table, "indexes")
 
 
 def _row_names(table: Any) -> Any:
     """The names of the rows of what pandas or xarray made; None where there are none."""
     package = type(table).__module__.partition(".")[0]
-    if package == "xarray" and getattr(table, "ndim", 0):  # which a Dataset lacks
+    if _is_xarray(table) and table.ndim:
         return table.indexes.get(table.dims[0])
     return getattr(table, "index", None) if package == "pandas" else None
 

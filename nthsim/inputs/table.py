@@ -23,6 +23,10 @@ _WHOLE = re.compile(r"[+-]?\d+")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "spaces"}
 
 
+#: What stands in the place of a label that is missing.
+MISSING = ("", "NA", "<NA>", "nan", "NaN")
+
+
 class CountingColumnWarning(UserWarning):
     """The first column of a table counts its lines, and is read as an input."""
 
@@ -51,7 +55,7 @@ def read_csv(path: Path, *, labels: bool) -> dict[str, Any]:
     if not lines:
         raise ValueError(f"`path` must hold at least one point, but {path} holds only a header.")
     if not headed:
-        _check_numbered(first, len(lines), path)
+        _check_numbered(first, len(lines), path, labels=labels)
     if labels:
         arrays = _labelled(lines, targets, path)
     else:
@@ -72,10 +76,11 @@ def _labelled(
     for line, cells in lines:
         _check_width(cells, len(targets), line, path)
         words.append(cells[place].strip())
-        if not words[-1]:
+        if words[-1] in MISSING:
+            found = repr(words[-1]) if words[-1] else "empty"
             raise ValueError(
                 "`path` must hold a label in every line, "
-                f"but column {place + 1} in line {line} of {path} is empty."
+                f"but column {place + 1} in line {line} of {path} is {found}."
             )
         rows.append(_numbers([*cells[:place], "0", *cells[place + 1 :]], targets, line, path))
     x = np.delete(rows, place, axis=1)
@@ -89,7 +94,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """Return the cells of every line that is not blank, with its number in the file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
             lines = [
                 (reader.line_num, cells)
                 for cells in reader
@@ -130,9 +135,13 @@ def _check_names(names: list[str], path: Path) -> None:
         )
 
 
-def _check_numbered(first: list[str], lines: int, path: Path) -> None:
-    """Refuse a first line of numbers that number the columns, as frames without names have."""
-    if lines > 1 and len(first) > 2 and first == list(map(str, range(len(first)))):
+def _check_numbered(first: list[str], lines: int, path: Path, *, labels: bool) -> None:
+    """Refuse a first line of numbers that number the columns, as frames without names have.
+
+    Those of labels may have a name.
+    """
+    last = first[-1] if labels else str(len(first) - 1)
+    if lines > 1 and len(first) > 2 and first == [*map(str, range(len(first) - 1)), last]:
         raise ValueError(
             f"`path` must begin with names or with a point, but the first line of {path}, "
             f"{', '.join(first[:3])}, ..., numbers the columns; name them, or write it without "

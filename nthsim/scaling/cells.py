@@ -118,9 +118,9 @@ class Study(eqx.Module):
         """
         try:
             return self.families[family](size, jr.key(seed))
-        except ValueError:
-            raise  # of nthsim's own networks, which say what they ask for
         except Exception as error:  # whatever a stranger's function raises
+            if isinstance(error, ValueError) and "\n" not in str(error):
+                raise  # as nthsim's own networks, which say what they ask for
             raise ValueError(
                 f"`make_model` must make a network of a {self.axis} and a key, but fails on "
                 f"{size}: {kind_and_line(error)}."

@@ -198,7 +198,8 @@ class Scaling(eqx.Module):
             loss: The loss, when it is none of nthsim's own; without it, only its name is known.
 
         Raises:
-            ValueError: When the file cannot be read, is damaged, or does not fit `loss`.
+            ValueError: When the file cannot be read, is damaged, or `loss` is one of nthsim's own
+                and that of the file is another; what two of your own compute is not compared.
         """
         from nthsim.scaling.archive import load
 

@@ -435,6 +435,9 @@ def test_labels_may_be_integers_and_are_classes_of_the_whole_file(tmp_path):
     ("text", "sentence"),
     [
         ("a,y\n1,\n2,u\n", "must hold a label in every line, but column 2 in line 2"),
+        ("a,y\n1,u\n2,NA\n", "must hold a label in every line, but column 2 in line 3 of"),
+        ("0,1,label\n1,2,u\n3,4,v\n", ", 0, 1, label, ..., numbers the columns"),
+        ('a,y\n1,"u\n2,v\n', "must be a .csv text file, but"),
         ("y1,a,y2\n1,2,3\n", "`labels` must be of one target column, but"),
         ("y,a,b\nu,1,2\nv,3,w\n", "finite numbers only, but column 3 in line 3 of"),
         ("1,2,y\n3,4,n\n5,6,y\n", "which ends in 'y', may be a header or a point."),

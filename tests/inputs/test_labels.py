@@ -190,3 +190,18 @@ def test_probabilities_and_centred_rows_are_fine_for_the_cross_entropy():
         for y in (soft, soft - 1 / 3)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-14)
+
+
+def test_columns_of_test_targets_in_another_order_are_refused():
+    x, y = np.ones((2, 1)), pd.DataFrame([[1.0, 2.0], [3.0, 5.0]], columns=["a", "b"])
+    with pytest.raises(ValueError, match=r"`y_test` must have the columns of `y`, \['a', 'b'\]"):
+        nth.Dataset(x, y, x, y[["b", "a"]])
+
+
+@pytest.mark.parametrize("change", ["order", "axes"])
+def test_axes_of_xarray_that_stand_otherwise_are_refused(change):
+    x = xr.DataArray(np.eye(2), dims=("point", "pixel"), coords={"pixel": ["a", "b"]})
+    other = x.sel(pixel=["b", "a"]) if change == "order" else x.transpose()
+    with pytest.raises(ValueError, match="`x_test` must have the columns of `x`"):
+        nth.Dataset(x, [1.0, -1.0], other)
+    assert nth.Dataset(x, [1.0, -1.0], x[:1]).n_test == 1
