@@ -55,7 +55,7 @@ def read_csv(path: Path, *, labels: bool) -> dict[str, Any]:
     if not lines:
         raise ValueError(f"`path` must hold at least one point, but {path} holds only a header.")
     if not headed:
-        _check_numbered(first, len(lines), path, labels=labels)
+        _check_numbered(first, lines[1:], path, labels=labels)
     if labels:
         arrays = _labelled(lines, targets, path)
     else:
@@ -135,13 +135,17 @@ def _check_names(names: list[str], path: Path) -> None:
         )
 
 
-def _check_numbered(first: list[str], lines: int, path: Path, *, labels: bool) -> None:
+def _check_numbered(
+    first: list[str], lines: list[tuple[int, list[str]]], path: Path, *, labels: bool
+) -> None:
     """Refuse a first line of numbers that number the columns, as frames without names have.
 
-    Those of labels may have a name.
+    That of labels may have a name, which no line has for its label.
     """
-    last = first[-1] if labels else str(len(first) - 1)
-    if lines > 1 and len(first) > 2 and first == [*map(str, range(len(first) - 1)), last]:
+    *inputs, last = first
+    named = labels and all(cells[-1].strip() != last for _, cells in lines)
+    numbered = inputs == [*map(str, range(len(inputs)))] and (named or last == str(len(inputs)))
+    if lines and len(inputs) > 1 and numbered:
         raise ValueError(
             f"`path` must begin with names or with a point, but the first line of {path}, "
             f"{', '.join(first[:3])}, ..., numbers the columns; name them, or write it without "

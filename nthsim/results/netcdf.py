@@ -148,12 +148,12 @@ def _parts(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
 def _content(path: str | os.PathLike[str]) -> io.BytesIO:
     """What is in a file now.
 
-    Raises:
-        ValueError: When that is not what was written.
-
     By a path HDF5 would look whether this process has the file open already, as it has after
     h5netcdf failed on it and until that is collected, and go by what it read then: damage done in
     between would pass.
+
+    Raises:
+        ValueError: When that is not what was written.
     """
     whole = named(path).read_bytes()
     sealed, seal, digest = whole.rpartition(SEAL)

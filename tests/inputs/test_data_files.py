@@ -431,6 +431,11 @@ def test_labels_may_be_integers_and_are_classes_of_the_whole_file(tmp_path):
     assert load_data(path, labels=True, **RAW).classes == ("u", "v", "w")
 
 
+def test_point_that_looks_like_numbers_of_columns_is_one_where_its_label_is(tmp_path):
+    data = load_data(_csv(tmp_path, "0,1,u\n1,0,v\n1,1,u\n"), labels=True, **RAW)
+    assert (data.n, data.classes) == (3, ("u", "v"))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
