@@ -18,14 +18,16 @@ from nthsim.solvers.compiled import is_traced
 class Program(NamedTuple):
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
-    `operations` are the names of all primitives in it, at any depth. What cannot be seen there is
-    the function behind a derivative of its own or a callback.
+    `operations` are the names of all primitives in it, at any depth, and `promises` tells that some
+    look an array up by indices that are promised to be within. What cannot be seen there is the
+    function behind a derivative of its own or a callback.
     """
 
     words: str
     constants: list[Any]
     out: Any
     operations: frozenset[str]
+    promises: bool
 
     def same(self, other: "Program") -> bool:
         """Whether both compute the same."""
@@ -50,7 +52,9 @@ def program(function: Callable[..., Any], *arguments: Any) -> Program:
     trace = jax.make_jaxpr(lambda *each: function(*each), return_shape=True)
     traced, out = trace(*arguments)
     words, constants = re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced))
-    return Program(words, constants, out, frozenset(_operations(traced.jaxpr, type(traced))))
+    steps = list(_steps(traced.jaxpr, type(traced)))
+    names = frozenset(step.primitive.name for step in steps)
+    return Program(words, constants, out, names, any(map(_promises, steps)))
 
 
 def _constants(traced: Any) -> Iterator[Any]:
@@ -62,15 +66,21 @@ def _constants(traced: Any) -> Iterator[Any]:
                 yield from _constants(inner)
 
 
-def _operations(steps: Any, closed: type) -> Iterator[str]:
-    """The primitives of a program and of those within it, which are `closed` or not."""
+def _steps(steps: Any, closed: type) -> Iterator[Any]:
+    """The steps of a program and of those within it, which are `closed` or not."""
     for step in steps.eqns:
-        yield step.primitive.name
+        yield step
         for inner in jax.tree.leaves(step.params):
             if isinstance(inner, closed):
                 inner = inner.jaxpr
             if isinstance(inner, type(steps)):
-                yield from _operations(inner, closed)
+                yield from _steps(inner, closed)
+
+
+def _promises(step: Any) -> bool:
+    """Whether a step says nothing on what is beyond the end of an array."""
+    promised = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    return step.primitive.name == "dynamic_slice" or step.params.get("mode") == promised
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,5 +1,7 @@
 """Inputs that are whole numbers stay so for a network that takes only those."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 import nthsim as nth
+from nthsim.network.lookups import LookupWarning
 
 TOKENS = np.array([[0, 3, 6], [2, 2, 5], [1, 4, 0], [6, 1, 3]], np.uint8)
 WORDS, FEATURES = 7, 3
@@ -123,6 +126,67 @@ def test_missing_rows_that_a_readout_of_zero_hides_are_refused(networks):
     silent = eqx.tree_at(last, networks[0], jax.tree.map(jnp.zeros_like, last(networks[0])))
     with pytest.raises(ValueError, match=r"but x\[0\] makes the model look up others"):
         nth.kernel(silent, jnp.array([[0, 1, -1], [1, 0, 0]]), 2, progress=False)
+
+
+class Rows(eqx.Module):
+    """Rows of an array of its own, found in some way, and all of them weighed."""
+
+    rows: jax.Array
+    readout: jax.Array
+    find: Callable[[jax.Array, jax.Array], jax.Array] = eqx.field(static=True)
+
+    def __call__(self, x):
+        return jnp.tanh(self.find(self.rows, x)).reshape(-1) @ self.readout
+
+
+def looked_up(find, readout=1.0):
+    rows = jr.normal(jr.key(2), (WORDS, FEATURES))
+    return Rows(rows, readout * jr.normal(jr.key(3), (3 * FEATURES,)), find)
+
+
+def added(rows, x):
+    return rows[x] + jnp.zeros(3).at[x % 3].add(1.0)[:, None]
+
+
+BEYOND = jnp.array([[0, 3, -1], [1, WORDS, 2]])
+
+
+@pytest.mark.parametrize("readout", [0.0, 1.0])
+@pytest.mark.parametrize("find", [lambda rows, x: rows[x], added], ids=["index", "scatter"])
+def test_entries_that_arrays_of_a_model_have_not_are_refused(find, readout):
+    # JAX takes the last row, and leaves it out of gradients alone: K^(2) is not symmetric.
+    sentence = r"`x` must hold indices that the model has entries for, but x\[1\] makes"
+    net = looked_up(find, readout)
+    with pytest.raises(ValueError, match=sentence):
+        nth.kernel(net, BEYOND, 2, progress=False)
+    with pytest.raises(ValueError, match=sentence):
+        nth.gradient_flow(net, nth.Dataset(BEYOND, np.ones(2)), [0.0])
+    kernel = nth.kernel(net, BEYOND[:1], 2, progress=False)
+    assert np.isfinite(kernel).all()
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda rows, x: jnp.stack([rows[at] for at in x]),
+        lambda rows, x: jnp.where((x < WORDS)[:, None], rows[x], 0.0),
+    ],
+    ids=["one by one", "masked"],
+)
+def test_entries_beyond_an_end_that_derivatives_agree_on_are_warned_of(find):
+    with pytest.warns(LookupWarning, match=r"^x\[1\] makes the model look up an entry beyond"):
+        kernel = nth.kernel(looked_up(find), BEYOND, 2, progress=False)
+    np.testing.assert_array_equal(kernel, kernel.T)
+
+
+@pytest.mark.parametrize("mode", ["clip", "fill"])
+def test_entries_beyond_an_end_may_be_asked_for(mode):
+    net = looked_up(lambda rows, x: rows.at[x].get(mode=mode, fill_value=0.5))
+    other = looked_up(lambda rows, x: jnp.concatenate([rows, last[mode]])[x % (WORDS + 1)])
+    last = {"clip": net.rows[-1:], "fill": jnp.full((1, FEATURES), 0.5)}
+    x = jnp.where(BEYOND < 0, WORDS - 1, BEYOND)
+    np.testing.assert_array_equal(jax.vmap(net)(x), jax.vmap(other)(x))
+    assert np.isfinite(nth.kernel(net, x, 2, progress=False)).all()
 
 
 def test_tokens_that_half_precision_lacks_stay_themselves():
