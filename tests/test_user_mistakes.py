@@ -721,6 +721,10 @@ COMMAND_MISTAKES = {
         "flow --width",
         r"`--width` must be followed by an integer, but is by nothing",
     ),
+    "sizes missing": (
+        "scaling --widths --seeds 2",
+        r"`--widths` must be followed by integers such as 2 3 4, but is by nothing",
+    ),
     "value of a switch": (
         "flow --log-times yes",
         r"`--log-times` must have no value, but is followed by 'yes'",
@@ -735,7 +739,7 @@ COMMAND_MISTAKES = {
     ),
     "orders with commas": ("plan --orders 2,3", r"`--orders` must be integers .*, but is '2,3'"),
     "order 1": ("compare --orders 1", r"`--orders` must be an integer of at least 2, but is 1\."),
-    "no order": ("compare --orders", r"`--orders` must be a sequence of"),
+    "no order": ("compare --orders", r"`--orders` must be followed by integers such as 2 3 4"),
     "kernel of order 1": ("kernels --orders 1 2", r"`--orders` must be an integer of at least 2"),
     "width 0": ("flow --width 0", r"`--width` must be an integer of at least 1, but is 0\."),
     "depth 0": ("plan --depth 0", r"`--depth` must be an integer of at least 1, but is 0\."),
@@ -881,7 +885,7 @@ COMMAND_MISTAKES = {
     ),
     "folder with half a result": (
         "show {dir}",
-        r"`FILE` must be an intact netCDF-4 file, but .*half\.nc is cut short or damaged\.",
+        r"`FILE` must be an intact netCDF-4 file, but .*half\.nc is cut short, damaged or changed",
     ),
     "widths and depths": (
         "scaling --widths 3 4 --depths 1 2",
@@ -920,7 +924,7 @@ COMMAND_MISTAKES = {
     ),
     "half a result": (
         "show {dir}/half.nc",
-        r"`FILE` must be an intact netCDF-4 file, but .* is cut short or damaged\.",
+        r"`FILE` must be an intact netCDF-4 file, but .* is cut short, damaged or changed\.",
     ),
 }
 

@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from nthsim.cli.mistakes import COMMANDS, TYPED, called, explained, name_of
+from nthsim.cli.mistakes import COMMANDS, TYPED, called, explained, left_empty, name_of
 from nthsim.cli.settings import (
     Command,
     CompareSettings,
@@ -109,6 +109,9 @@ def parsed(args: Sequence[str]) -> Command | None:
         return None
     parse = lambda words: tyro.cli(PARSER, prog="nthsim", description=DESCRIPTION, args=words)  # noqa: E731
     command = _quietly(parse, list(args))
+    empty = None if command is None else left_empty(args)
+    if empty is not None:
+        raise ValueError(f"{empty}.")
     if command is None or isinstance(command, ShowSettings) or command.config is None:
         return None if command is None else _at_home(command)
     name, path = name_of(command), Path(os.path.expanduser(command.config))

@@ -51,6 +51,9 @@ def name_of(command: object) -> str:
 #: What is told without a flag.
 POSITIONAL = {"file"}
 
+#: What may be followed by nothing.
+EMPTY = {("compare", "record"), ("flow", "record"), ("scaling", "orders")}
+
 #: What settings are called on the command line.
 TYPED = {
     name: "FILE" if name in POSITIONAL else f"--{name.replace('_', '-')}"
@@ -80,6 +83,16 @@ def explained(words: Sequence[str]) -> str | None:
     if len(loose) > len(positional):
         only = "one FILE" if positional else "flags with their values"
         return f"`nthsim {head}` must get only {only}, but gets {loose[-1]!r} too"
+    return None
+
+
+def left_empty(words: Sequence[str]) -> str | None:
+    """The first flag of several values that is followed by none, as nothing else finds that."""
+    hints = get_type_hints(COMMANDS[words[0]])
+    for flag, values in _grouped(words[1:])[1]:
+        hint = hints.get(_name(flag))
+        if get_origin(hint) is tuple and not values and (words[0], _name(flag)) not in EMPTY:
+            return f"`{flag}` must be followed by {_wanted(hint)}, but is by nothing"
     return None
 
 
@@ -153,7 +166,8 @@ def _wanted(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_wanted(part) for part in parts if part is not NoneType)
     if origin is tuple:
-        return "integers such as 2 3 4" if parts[0] is int else f"some of {_listed(parts[0])}"
+        some = {int: "integers such as 2 3 4", str: "words"}
+        return some.get(parts[0]) or f"some of {_listed(parts[0])}"
     if origin is Literal:
         return parts[0] if len(parts) == 1 else f"one of {_listed(hint)}"
     return {int: "an integer", float: "a number"}.get(hint, "its value")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nthsim.dynamics.problem import Problem
@@ -115,7 +117,7 @@ class Checkpoint(AbstractKeeper):
         self.took = self.written - clock
 
     def _bytes(self, run: Integration, history: History) -> bytes:
-        arrays = {name: np.asarray(a) for name, a in history.stacked().items()}
+        arrays = {name: _kept(np.asarray(a)) for name, a in history.stacked().items()}
         payload = io.BytesIO()
         eqx.tree_serialise_leaves(payload, (run.carry, arrays))
         body = payload.getvalue()
@@ -167,9 +169,11 @@ class Checkpoint(AbstractKeeper):
         horizon, fell_back = head["horizon"], head["fell_back"]
         run.restore(head["counts"], head["choice"], horizon=horizon, fell_back=fell_back)
         blank = run.blank() if head["started"] else run.carry
-        like = {name: np.empty(shape, dtype) for name, (shape, dtype) in head["records"].items()}
+        records = head["records"].items()
+        like = {name: _kept(np.empty(shape, jnp.dtype(own))) for name, (shape, own) in records}
         carry, arrays = eqx.tree_deserialise_leaves(io.BytesIO(payload), (blank, like))
         run.carry, run.started = carry, head["started"]
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
         history = History.unstacked(head["reached"], head["rows"], arrays)
         stop = None if head["stop"] is None else Stop(**head["stop"])
         until = Until(**head["until"])
@@ -191,6 +195,11 @@ class Checkpoint(AbstractKeeper):
             f"`checkpoint` must hold whole files, but {self.path} cannot be used: "
             f"{first_line(error)}; delete it to start anew."
         )
+
+
+def _kept(array: np.ndarray) -> np.ndarray | jax.Array:
+    """An array as Equinox reads and writes it: half precision that NumPy lacks as one of JAX."""
+    return jnp.asarray(array) if array.dtype.kind == "V" else array
 
 
 def subject_of(problem: Problem, solver: AbstractSolver) -> dict[str, Any]:

@@ -151,6 +151,8 @@ class Own(Observable):
             Unrecorded: When it fails, or returns something else than it must.
         """
         values = np.asarray(real(self.name, self.fn(moment.model)))
+        if values.dtype == np.longdouble:
+            values = values.astype(float)  # which files have
         if values.shape != self.label.shape:
             raise Unrecorded(f"{self.name} has shape {values.shape}, not {self.label.shape}")
         return {self.name: values}

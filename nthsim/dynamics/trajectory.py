@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -40,7 +40,8 @@ class Trajectory(eqx.Module):
     one tells how far the truncation may still be from exact flow. `method` says how a
     truncation was integrated and why, and `ladder` how its order was found if that was left open.
     `solver_error` (T,), if it was asked for, is the root mean square over the training points of
-    what solving ten times as tightly changes in f.
+    what solving ten times as tightly changes in f. `origin` says when, where and with which
+    versions it was computed.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Trajectory(eqx.Module):
     records: dict[str, np.ndarray] = eqx.field(default_factory=dict)
     record_ts: Float[np.ndarray, " S"] | None = None
     labels: dict[str, Label] = eqx.field(default_factory=dict)
+    origin: dict[str, Any] = eqx.field(default_factory=origin)
 
     @property
     def kernel(self) -> Float[np.ndarray, "S n ..."] | None:
@@ -170,14 +172,14 @@ class Trajectory(eqx.Module):
             "ladder": None if self.ladder is None else dataclasses.asdict(self.ladder),
             "records": list(self.records),
             "labels": {name: label.facts() for name, label in self.labels.items()},
+            "origin": self.origin,
         }
         return Record(arrays_of(self) | self.records, facts, self.labels)
 
     def _parts(self) -> tuple[Record, dict[str, Record]]:
         """What a file of this run alone holds."""
-        mine = self.record()
         groups = {} if self.model is None else {"trained_parameters": store(self.model)}
-        return dataclasses.replace(mine, facts=mine.facts | {"origin": origin()}), groups
+        return self.record(), groups
 
 
 class SolveError(RuntimeError):
@@ -260,6 +262,7 @@ def from_record(record: Record) -> Trajectory:
         stats=Stats(**facts["stats"]),
         method=facts["method"],
         ladder=None if ladder is None else Ladder.from_facts(ladder),
+        origin=facts["origin"],
     )
 
 

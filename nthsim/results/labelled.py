@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -12,10 +13,13 @@ from nthsim.results.record import Record, as_python, fingerprint
 from nthsim.results.variables import AXES, FIELDS, LABELS, PARAMETERS, TITLES, UNITS, VARIABLES
 
 #: Raised whenever one nthsim would misread a file of another.
-VERSION = 3
+VERSION = 4
 
 #: The attributes that hold the facts of each group as JSON, and at the root a digest of it all.
 ATTRIBUTE, DIGEST = "nthsim", "nthsim_sha256"
+
+#: The attribute of numbers in half precision, which netCDF lacks: what they are in truth.
+PRECISION = "precision"
 
 #: What the root of a file says of it besides the facts that it was given.
 STAMP = ("format", "version", "kind")
@@ -48,7 +52,9 @@ def unlabelled(name: str, dataset: xr.Dataset) -> Record:
             wide = np.int64 if values.dtype.kind == "i" else values.dtype
             arrays[fields[str(key)]] = values.astype(wide)
         elif key in dataset.data_vars:
-            arrays[str(key)] = variable.to_numpy()
+            values = variable.to_numpy()
+            own = variable.attrs.get(PRECISION, values.dtype)
+            arrays[str(key)] = values.astype(jnp.dtype(own), copy=False)
     return Record(arrays, {key: fact for key, fact in facts.items() if name or key not in STAMP})
 
 
@@ -74,7 +80,7 @@ def _dataset(name: str, record: Record) -> xr.Dataset:
         elif key in record.labels:
             label = record.labels[key]
             attrs = {"long_name": key, "units": label.unit}
-            variables[key] = xr.Variable(("record_time", *own[key]), array, attrs)
+            variables[key] = _widened(("record_time", *own[key]), array, attrs)
             for called, axis in zip(own[key], label.axes, strict=True):
                 coordinates[called] = _coordinate(called, label.coordinates[axis], axis)
         else:
@@ -133,7 +139,14 @@ def _variable(
         axes = tuple(axis for axis in axes if axis not in ("output", "other_output"))
     elif array.ndim > len(axes):
         axes = (axes[0], *(f"input_{i}" for i in range(array.ndim - 1)))
-    return xr.Variable(axes, array, {"long_name": long_name, "units": UNITS.get(name, "1")})
+    return _widened(axes, array, {"long_name": long_name, "units": UNITS.get(name, "1")})
+
+
+def _widened(axes: tuple[str, ...], array: np.ndarray, attrs: dict[str, str]) -> xr.Variable:
+    """A variable in single precision where it is in half."""
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
+        attrs, array = attrs | {PRECISION: array.dtype.name}, array.astype(np.float32)
+    return xr.Variable(axes, array, attrs)
 
 
 def _history(facts: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:  # a damaged file can fail at any depth of HDF5, xarray and JSON
         raise ValueError(
-            f"`path` must be an intact netCDF-4 file, but {path} is cut short or damaged."
+            f"`path` must be an intact netCDF-4 file, but {path} is cut short, damaged or changed."
         ) from error
 
 

@@ -114,7 +114,8 @@ def test_damaged_cell_is_named_in_one_sentence(saved, tmp_path, capsys):
     assert main(words) == 2
     assert capsys.readouterr().err == (
         f"nthsim: `--out` must hold whole cells of one study, but {cell} cannot be used: it must "
-        "be an intact netCDF-4 file, but is cut short or damaged; delete it to compute it anew.\n"
+        "be an intact netCDF-4 file, but is cut short, damaged or changed; delete it to compute it "
+        "anew.\n"
     )
 
 

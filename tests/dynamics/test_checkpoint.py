@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import xarray as xr
 from networks import NETWORKS
 
 import nthsim as nth
@@ -127,6 +128,27 @@ def test_checkpoint_of_another_run_is_refused_by_what_differs(data, part, change
     trained |= {name: one for name, one in change.items() if name in trained}
     with pytest.raises(ValueError, match=f"must be a folder of the same run, .*other {part}"):
         nth.gradient_flow(**trained, run=run)
+
+
+@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
+def test_run_in_half_precision_is_kept_in_checkpoints_and_files(data, half, tmp_path):
+    small = eqx.nn.Linear(4, "scalar", dtype=half, key=jr.key(0))
+    of_bias = nth.Observable.of("of_bias", lambda net: net.bias[0])
+    run = nth.Run([0.0, 0.5], solver=Explicit(rtol=0.2), checkpoint=tmp_path, record=(of_bias,))
+    flow = nth.gradient_flow(small, data, run)
+    flow.save(tmp_path / "flow.nc")
+    for again in (
+        nth.gradient_flow(small, data, run),
+        nth.Trajectory.load(tmp_path / "flow.nc", model=small),
+    ):
+        assert again.f.dtype == again.records["of_bias"].dtype == half
+        np.testing.assert_array_equal(again.f, flow.f)
+        np.testing.assert_array_equal(again.records["of_bias"], flow.records["of_bias"])
+        np.testing.assert_array_equal(again.model.weight, flow.model.weight)
+    with xr.open_datatree(tmp_path / "flow.nc") as tree:  # netCDF has no half precision
+        stored = {each.dtype for group in tree.subtree for each in group.variables.values()}
+    assert np.dtype("float32") in stored
+    assert np.dtype(half) not in stored
 
 
 @pytest.mark.parametrize("run", [flow, dense])

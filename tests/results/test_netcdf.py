@@ -53,7 +53,7 @@ def _refused(path, sentence: str, kind: type = nth.Comparison) -> None:
 
 
 def _damaged(path) -> str:
-    return f"`path` must be an intact netCDF-4 file, but {path} is cut short or damaged."
+    return f"`path` must be an intact netCDF-4 file, but {path} is cut short, damaged or changed."
 
 
 @pytest.mark.parametrize("name", LOAD)
@@ -199,7 +199,7 @@ def test_facts_say_how_it_was_computed(saved):
         facts = json.loads(tree.attrs["nthsim"])
         model = json.loads(tree["parameters"].attrs["nthsim"])
         stats = json.loads(tree["exact"].attrs["nthsim"])["stats"]
-    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 3, "Comparison")
+    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 4, "Comparison")
     facts |= facts["asked"]
     assert facts["curves"] == [{"curve": "order", "p": 2, "method": "auto"}]
     assert facts["loss"] == {"name": "absolute_quartic", "own": False}
@@ -212,6 +212,15 @@ def test_facts_say_how_it_was_computed(saved):
     assert facts["origin"]["device"].startswith("cpu")
     assert (model["class"], model["settings"]) == ("MLP", None)
     assert stats == dataclasses.asdict(studies.vector().exact.stats)
+
+
+def test_run_that_is_saved_again_says_when_it_was_computed(saved, tmp_path):
+    study = nth.Comparison.load(saved["scalar"])
+    long_ago = eqx.tree_at(lambda run: run.origin["created"], study.exact, "2020-02-20T20:20:20")
+    for path in (tmp_path / "run.nc", tmp_path / "again.nc"):
+        long_ago.save(path)
+        long_ago = nth.Trajectory.load(path)
+    assert long_ago.origin == study.exact.origin | {"created": "2020-02-20T20:20:20"}
 
 
 def test_missing_file_is_named(tmp_path):
@@ -311,12 +320,12 @@ def test_parameters_that_are_not_those_saved_are_refused(copy):
 
 
 @pytest.mark.parametrize(
-    ("version", "cure"), [(2, "only an older nthsim reads it"), (4, "update nthsim")]
+    ("version", "cure"), [(3, "only an older nthsim reads it"), (5, "update nthsim")]
 )
 def test_file_of_another_version_is_refused_and_names_both(copy, version, cure):
-    _rewrite(copy, "", lambda facts: facts.replace('"version": 3', f'"version": {version}'))
+    _rewrite(copy, "", lambda facts: facts.replace('"version": 4', f'"version": {version}'))
     _refused(
-        copy, f"`path` must be of format version 3, but {copy} is of version {version}: {cure}."
+        copy, f"`path` must be of format version 4, but {copy} is of version {version}: {cure}."
     )
 
 

@@ -168,7 +168,7 @@ def test_changed_number_or_label_is_noticed(variable, study, tmp_path):
     computed(study, pieces(1), folder=tmp_path / "a")
     with h5netcdf.File(tmp_path / "a" / "number-0.nc", "a") as file:
         file["cell"].variables[variable][1] += 1
-    with pytest.raises(ValueError, match="is cut short or damaged; delete it to compute"):
+    with pytest.raises(ValueError, match="is cut short, damaged or changed; delete it to compute"):
         Store(tmp_path / "a", SUBJECT).found("number-0")
 
 
