@@ -739,7 +739,7 @@ COMMAND_MISTAKES = {
     ),
     "orders with commas": ("plan --orders 2,3", r"`--orders` must be integers .*, but is '2,3'"),
     "order 1": ("compare --orders 1", r"`--orders` must be an integer of at least 2, but is 1\."),
-    "no order": ("compare --orders", r"`--orders` must be followed by integers such as 2 3 4"),
+    "no order": ("compare --orders", r"`--orders` must be a sequence of"),
     "kernel of order 1": ("kernels --orders 1 2", r"`--orders` must be an integer of at least 2"),
     "width 0": ("flow --width 0", r"`--width` must be an integer of at least 1, but is 0\."),
     "depth 0": ("plan --depth 0", r"`--depth` must be an integer of at least 1, but is 0\."),

@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from nthsim.cli.mistakes import COMMANDS, TYPED, called, explained, left_empty, name_of
+from nthsim.cli.mistakes import COMMANDS, TYPED, called, explained, name_of, without_sizes
 from nthsim.cli.settings import (
     Command,
     CompareSettings,
@@ -88,6 +88,9 @@ def _status(args: Sequence[str]) -> int:
     command = parsed(args)
     if command is None:
         return 0
+    missing = without_sizes(args, command)
+    if missing is not None:
+        raise ValueError(f"{missing}; see `nthsim scaling --help`.")
     from nthsim.cli.ranges import check  # here, as NumPy is not for help
 
     check(command)
@@ -109,9 +112,6 @@ def parsed(args: Sequence[str]) -> Command | None:
         return None
     parse = lambda words: tyro.cli(PARSER, prog="nthsim", description=DESCRIPTION, args=words)  # noqa: E731
     command = _quietly(parse, list(args))
-    empty = None if command is None else left_empty(args)
-    if empty is not None:
-        raise ValueError(f"{empty}.")
     if command is None or isinstance(command, ShowSettings) or command.config is None:
         return None if command is None else _at_home(command)
     name, path = name_of(command), Path(os.path.expanduser(command.config))

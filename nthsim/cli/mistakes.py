@@ -51,9 +51,6 @@ def name_of(command: object) -> str:
 #: What is told without a flag.
 POSITIONAL = {"file"}
 
-#: What may be followed by nothing.
-EMPTY = {("compare", "record"), ("flow", "record"), ("scaling", "orders")}
-
 #: What settings are called on the command line.
 TYPED = {
     name: "FILE" if name in POSITIONAL else f"--{name.replace('_', '-')}"
@@ -86,13 +83,13 @@ def explained(words: Sequence[str]) -> str | None:
     return None
 
 
-def left_empty(words: Sequence[str]) -> str | None:
-    """The first flag of several values that is followed by none, as nothing else finds that."""
-    hints = get_type_hints(COMMANDS[words[0]])
-    for flag, values in _grouped(words[1:])[1]:
-        hint = hints.get(_name(flag))
-        if get_origin(hint) is tuple and not values and (words[0], _name(flag)) not in EMPTY:
-            return f"`{flag}` must be followed by {_wanted(hint)}, but is by nothing"
+def without_sizes(words: Sequence[str], command: object) -> str | None:
+    """What is wrong where sizes were about to be given, and none were."""
+    if not isinstance(command, ScalingSettings) or command.widths or command.depths:
+        return None
+    for flag in ("--widths", "--depths"):
+        if flag in words:
+            return f"`{flag}` must be followed by {_wanted(tuple[int, ...])}, but is by nothing"
     return None
 
 
@@ -166,8 +163,7 @@ def _wanted(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_wanted(part) for part in parts if part is not NoneType)
     if origin is tuple:
-        some = {int: "integers such as 2 3 4", str: "words"}
-        return some.get(parts[0]) or f"some of {_listed(parts[0])}"
+        return "integers such as 2 3 4" if parts[0] is int else f"some of {_listed(parts[0])}"
     if origin is Literal:
         return parts[0] if len(parts) == 1 else f"one of {_listed(hint)}"
     return {int: "an integer", float: "a number"}.get(hint, "its value")

@@ -151,8 +151,6 @@ class Own(Observable):
             Unrecorded: When it fails, or returns something else than it must.
         """
         values = np.asarray(real(self.name, self.fn(moment.model)))
-        if values.dtype == np.longdouble:
-            values = values.astype(float)  # which files have
         if values.shape != self.label.shape:
             raise Unrecorded(f"{self.name} has shape {values.shape}, not {self.label.shape}")
         return {self.name: values}
@@ -214,7 +212,7 @@ def _evaluated(
     """
     try:
         found = observable.evaluate(moment)
-        values = {name: np.asarray(value) for name, value in found.items()}
+        values = {name: _storable(np.asarray(value)) for name, value in found.items()}
     except Unrecorded:
         raise
     except Exception as error:  # whatever a stranger's class raises
@@ -224,6 +222,13 @@ def _evaluated(
         if name in known or (name in TAKEN and not own):
             raise Unrecorded(f"{observable.name} records {name}, which is there already")
     return values
+
+
+def _storable(values: np.ndarray) -> np.ndarray:
+    """The same numbers in a type that files have: NumPy lacks what JAX has of 16 bits and fewer."""
+    if values.dtype == np.longdouble:
+        return values.astype(float)
+    return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 
 def check_observables(record: Sequence[Observable], problem: Problem) -> None:

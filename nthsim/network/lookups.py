@@ -1,31 +1,22 @@
 """Indices beyond the end of an array, which JAX takes for others without a word."""
 
 import functools
-import warnings
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.experimental import checkify
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
 
 from nthsim.network.alike import mapped, nodes
 from nthsim.network.network import Network
 from nthsim.network.program import Evaluation, asked_once, program
-from nthsim.solvers.compiled import compiled, is_traced
+from nthsim.solvers.compiled import compiled, is_staged
 
 #: Rows that are tried in the place of missing ones, and inputs that are looked at at once.
 ROWS, BATCH = 4, 64
-
-
-#: What is as good as any, where it is meant.
-CURE = 'where that is meant, index with .at[i].get(mode="clip"), or mode="fill" and a `fill_value`'
-
-
-class LookupWarning(UserWarning):
-    """A model takes indices beyond the end of an array for others."""
 
 
 class Filled(eqx.nn.Embedding):
@@ -48,45 +39,32 @@ def check_lookups(network: Network, theta: PyTree[Array], name: str, x: Array) -
     """Refuse inputs by which a model looks up what its arrays have not.
 
     What a model does with its indices before, or with such entries after, is its own affair: looked
-    at are outputs, with several rows in the place of those that a table has not, and derivatives of
-    them, which for any other array leave out an entry that is taken for a missing one. Both at the
-    parameters and at others near them, as a readout that begins at zero hides everything.
+    at are outputs, with several rows in the place of those that a table has not, and derivatives,
+    which leave an entry out backwards that they do not leave out forwards where any other array is
+    indexed beyond its end. Both at the parameters and at others near them, as a readout that begins
+    at zero hides everything. Where JAX takes another entry for outputs and derivatives alike, as
+    with `mode="clip"` and for a single entry, that is what the model is.
 
     Raises:
         ValueError: The sentence names the first.
-
-    Warns:
-        LookupWarning: When indices are beyond an array's end, and nothing is known to be wrong.
     """
-    if is_traced(theta, x):
+    if is_staged(theta, x):
         return
-    model, near = network.model(theta), jax.tree.map(_moved, theta)
-    if nodes(model, _is_table):
-        lost = np.flatnonzero(_lost(model, x) | _lost(network.model(near), x))
-        if len(lost):
-            sizes = ", ".join(str(table.num_embeddings) for table in nodes(model, _is_table))
-            raise ValueError(
-                f"`{name}` must hold indices from 0 on, below the size of an Embedding, {sizes}, "
-                f"but {name}[{lost[0]}] makes the model look up others."
-            )
-    if not _promises(Evaluation(network, theta, x[0])) or _is_beyond(model, x) is False:
-        return
-    if network.forward(theta, x):
-        lost = _differ(network, theta, x) | _differ(network, near, x)
-    else:
-        lost = _beyond_each(model, x)
-    looks = (
-        "makes the model look up an entry beyond the end of an array of its own, where JAX takes"
-    )
-    if jnp.any(lost):
+    tables = nodes(network.model(theta), _is_table)
+    if tables and (lost := _first(_lost, network, theta, x)) is not None:
+        sizes = ", ".join(str(table.num_embeddings) for table in tables)
         raise ValueError(
-            f"`{name}` must hold indices that the model has entries for, but "
-            f"{name}[{jnp.argmax(lost)}] {looks} another and leaves it out of derivatives; {CURE}."
+            f"`{name}` must hold indices from 0 on, below the size of an Embedding, {sizes}, but "
+            f"{name}[{lost}] makes the model look up others."
         )
-    beyond = _beyond_each(model, x)
-    if np.any(beyond):
-        words = f"{name}[{np.argmax(beyond)}] {looks} another; {CURE}."
-        warnings.warn(words, LookupWarning, stacklevel=4)
+    if not (_promises(Evaluation(network, theta, x[0])) and network.forward(theta, x)):
+        return
+    if (lost := _first(_differ, network, theta, x)) is not None:
+        raise ValueError(
+            f"`{name}` must hold indices that arrays of the model have entries for, but "
+            f"{name}[{lost}] makes it look beyond an end, where JAX takes another entry and leaves "
+            'it out of gradients; where that is meant, index with .at[i].get(mode="clip").'
+        )
 
 
 @asked_once
@@ -95,51 +73,22 @@ def _promises(evaluation: Evaluation) -> bool:
     return program(evaluation.network.single, evaluation.theta, evaluation.one).promises
 
 
-def _beyond_each(model: PyTree, x: Real[Array, "n ..."]) -> Bool[np.ndarray, " n"]:
-    """Which inputs are known to make a model look beyond the ends of arrays, one by one."""
-    return np.array([_is_beyond(model, x[i : i + 1]) is True for i in range(len(x))])
-
-
-def _is_beyond(model: PyTree, x: Real[Array, "n ..."]) -> bool | None:
-    """Whether an index is beyond the end of an array that is not a table, where that is known."""
-    try:
-        return _beyond(model, x).get() is not None
-    except Exception:  # checkify fails in its own ways where it cannot check, as at some scatters
-        return None
-
-
-@compiled
-def _beyond(model: PyTree, x: Real[Array, "n ..."]) -> checkify.Error:
-    """What is known of indices beyond the ends of arrays that are not tables."""
-    row = jnp.zeros(max((len(t.weight.T) for t in nodes(model, _is_table)), default=0))
-    filled = mapped(functools.partial(_filled, row), _is_table, model)
-    outputs = lambda x: jax.lax.map(filled, x, batch_size=min(BATCH, len(x)))  # noqa: E731
-    return checkify.checkify(outputs, errors=checkify.index_checks)(x)[0]
+def _first(
+    found: Callable[[Network, PyTree[Array], Array], Bool[Array, " n"]],
+    network: Network,
+    theta: PyTree[Array],
+    x: Real[Array, "n ..."],
+) -> int | None:
+    """The first input that something is found of, at the parameters or near them."""
+    near = jax.tree.map(_moved, theta)
+    where = np.flatnonzero(found(network, theta, x) | found(network, near, x))
+    return int(where[0]) if len(where) else None
 
 
 @compiled
-def _differ(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> Bool[Array, " n"]:
-    """For which inputs derivatives are others forwards and backwards, beyond rounding."""
-    push = jax.tree.map(lambda leaf: jr.normal(jr.key(2), leaf.shape, leaf.dtype), theta)
-
-    def one(x: Array) -> Bool[Array, ""]:
-        at = lambda theta: jnp.ravel(network.single(theta, x))  # noqa: E731
-        f, pushed = jax.jvp(at, (theta,), (push,))
-        weights = jr.normal(jr.key(3), f.shape, f.dtype)
-        (pulled,) = jax.vjp(at, theta)[1](weights)
-        terms = [
-            jnp.ravel(a * b) for a, b in zip(*map(jax.tree.leaves, (pulled, push)), strict=True)
-        ]
-        back = jnp.concatenate([*terms, -weights * pushed])
-        rounding = jnp.sqrt(jnp.finfo(f.dtype).eps) * jnp.sum(jnp.abs(back))
-        return jnp.abs(jnp.sum(back)) > rounding
-
-    return jax.lax.map(one, x, batch_size=min(BATCH, len(x)))
-
-
-@compiled
-def _lost(model: PyTree, x: Real[Array, "n ..."]) -> Bool[Array, " n"]:
+def _lost(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> Bool[Array, " n"]:
     """By which inputs outputs depend on the rows that are filled in, beyond rounding."""
+    model = network.model(theta)
     longest = max(table.embedding_size for table in nodes(model, _is_table))
     rows = jr.normal(jr.key(0), (ROWS, longest))
 
@@ -149,6 +98,35 @@ def _lost(model: PyTree, x: Real[Array, "n ..."]) -> Bool[Array, " n"]:
         rounding = jnp.sqrt(jnp.finfo(found.dtype).eps) * jnp.max(jnp.abs(found), axis=0)
         same = jnp.ptp(found, axis=0) <= rounding
         return jnp.any(~same & jnp.isfinite(jnp.ravel(model(x))))
+
+    return jax.lax.map(one, x, batch_size=min(BATCH, len(x)))
+
+
+@compiled
+def _differ(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> Bool[Array, " n"]:
+    """By which inputs derivatives are others forwards and backwards, beyond rounding.
+
+    Of each array apart, so that large ones do not hide small ones.
+    """
+    leaves, tree = jax.tree.flatten(theta)
+    away = [jr.normal(jr.key(2), leaf.shape, leaf.dtype) for leaf in leaves]
+
+    def one(x: Array) -> Bool[Array, ""]:
+        at = lambda theta: jnp.ravel(network.single(theta, x))  # noqa: E731
+        f, pull = jax.vjp(at, theta)
+        weights = jr.normal(jr.key(3), f.shape, f.dtype)
+        terms = [a * b for a, b in zip(jax.tree.leaves(pull(weights)[0]), away, strict=True)]
+
+        def pushed(chosen: Array) -> Array:
+            turns = [a * (chosen == i).astype(a.dtype) for i, a in enumerate(away)]
+            return weights * jax.jvp(at, (theta,), (jax.tree.unflatten(tree, turns),))[1]
+
+        forwards = jax.lax.map(pushed, jnp.arange(len(leaves)))
+        backwards = jnp.stack([jnp.sum(term) for term in terms])
+        size = jnp.stack([jnp.sum(jnp.abs(term)) for term in terms])
+        size += jnp.sum(jnp.abs(forwards), axis=1)
+        off = jnp.abs(backwards - jnp.sum(forwards, axis=1))
+        return jnp.any(off > jnp.sqrt(jnp.finfo(f.dtype).eps) * size)
 
     return jax.lax.map(one, x, batch_size=min(BATCH, len(x)))
 

@@ -19,7 +19,7 @@ class Program(NamedTuple):
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
     `operations` are the names of all primitives in it, at any depth, and `promises` tells that some
-    look an array up by indices that are promised to be within. What cannot be seen there is the
+    index an array and say nothing on what is beyond its end. What cannot be seen there is the
     function behind a derivative of its own or a callback.
     """
 
@@ -80,7 +80,7 @@ def _steps(steps: Any, closed: type) -> Iterator[Any]:
 def _promises(step: Any) -> bool:
     """Whether a step says nothing on what is beyond the end of an array."""
     promised = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    return step.primitive.name == "dynamic_slice" or step.params.get("mode") == promised
+    return step.primitive.name == "gather" and step.params["mode"] == promised
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.network.lookups import LookupWarning
 
 TOKENS = np.array([[0, 3, 6], [2, 2, 5], [1, 4, 0], [6, 1, 3]], np.uint8)
 WORDS, FEATURES = 7, 3
@@ -148,45 +148,83 @@ def added(rows, x):
     return rows[x] + jnp.zeros(3).at[x % 3].add(1.0)[:, None]
 
 
+class Wide(eqx.Module):
+    """Rows of an array of its own in front of many more parameters."""
+
+    rows: jax.Array
+    rest: eqx.nn.MLP
+
+    def __call__(self, x):
+        return self.rest(self.rows[x].reshape(-1))
+
+
+def wide(dtype):
+    rest = eqx.nn.MLP(3 * FEATURES, "scalar", 500, 1, activation=jnp.tanh, key=jr.key(0))
+    net = Wide(jr.normal(jr.key(2), (WORDS, FEATURES)), rest)
+    return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, net)
+
+
 BEYOND = jnp.array([[0, 3, -1], [1, WORDS, 2]])
+NETS = {
+    "index": looked_up(lambda rows, x: rows[x]),
+    "behind a readout of zero": looked_up(lambda rows, x: rows[x], 0.0),
+    "beside a scatter": looked_up(added),
+    "rematerialised": looked_up(jax.checkpoint(lambda rows, x: rows[x])),
+    "before many parameters": wide(jnp.float32),
+    "half precision": wide(jnp.bfloat16),
+}
 
 
-@pytest.mark.parametrize("readout", [0.0, 1.0])
-@pytest.mark.parametrize("find", [lambda rows, x: rows[x], added], ids=["index", "scatter"])
-def test_entries_that_arrays_of_a_model_have_not_are_refused(find, readout):
+@pytest.mark.parametrize("name", NETS)
+def test_entries_that_arrays_of_a_model_have_not_are_refused(name):
     # JAX takes the last row, and leaves it out of gradients alone: K^(2) is not symmetric.
-    sentence = r"`x` must hold indices that the model has entries for, but x\[1\] makes"
-    net = looked_up(find, readout)
+    sentence = r"`x` must hold indices that arrays of the model have entries for, but x\[1\] makes"
     with pytest.raises(ValueError, match=sentence):
-        nth.kernel(net, BEYOND, 2, progress=False)
+        nth.kernel(NETS[name], BEYOND, 2, progress=False)
     with pytest.raises(ValueError, match=sentence):
-        nth.gradient_flow(net, nth.Dataset(BEYOND, np.ones(2)), [0.0])
-    kernel = nth.kernel(net, BEYOND[:1], 2, progress=False)
-    assert np.isfinite(kernel).all()
+        nth.gradient_flow(NETS[name], nth.Dataset(BEYOND, np.ones(2)), [0.0])
+    kernel = nth.kernel(NETS[name], BEYOND[:1], 2, progress=False)
+    assert np.isfinite(kernel.astype(float)).all()
+
+
+class Solved(eqx.Module):
+    """A neural ODE, of which Diffrax looks at what is saved beyond its end."""
+
+    rate: jax.Array
+
+    def __call__(self, x):
+        term = diffrax.ODETerm(lambda t, y, rate: -rate * y)
+        ys = diffrax.diffeqsolve(
+            term, diffrax.Heun(), 0.0, 1.0, 0.1, x[0], args=self.rate,
+            saveat=diffrax.SaveAt(ts=jnp.array([0.5, 1.0])), adjoint=diffrax.DirectAdjoint(),
+        ).ys  # fmt: skip
+        return jnp.sum(ys)
 
 
 @pytest.mark.parametrize(
-    "find",
+    "net",
     [
-        lambda rows, x: jnp.stack([rows[at] for at in x]),
-        lambda rows, x: jnp.where((x < WORDS)[:, None], rows[x], 0.0),
+        looked_up(lambda rows, x: jnp.where((x < WORDS)[:, None], rows[x], 0.0)),
+        looked_up(lambda rows, x: rows.at[x].get(mode="clip") + rows[x % WORDS]),
+        looked_up(lambda rows, x: rows.at[x].get(mode="fill", fill_value=0.5) + rows[x % WORDS]),
+        Solved(jnp.array(0.7)),
     ],
-    ids=["one by one", "masked"],
+    ids=["masked", "clipped", "filled", "neural ODE"],
 )
-def test_entries_beyond_an_end_that_derivatives_agree_on_are_warned_of(find):
-    with pytest.warns(LookupWarning, match=r"^x\[1\] makes the model look up an entry beyond"):
-        kernel = nth.kernel(looked_up(find), BEYOND, 2, progress=False)
+def test_entries_beyond_an_end_that_gradients_agree_on_are_what_the_model_is(net):
+    x = BEYOND.astype(float) if isinstance(net, Solved) else BEYOND
+    kernel = nth.kernel(net, x, 2, progress=False)
     np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
+    assert np.isfinite(jax.jit(lambda: nth.kernel(net, x, 2, progress=False))()).all()
 
 
-@pytest.mark.parametrize("mode", ["clip", "fill"])
-def test_entries_beyond_an_end_may_be_asked_for(mode):
-    net = looked_up(lambda rows, x: rows.at[x].get(mode=mode, fill_value=0.5))
-    other = looked_up(lambda rows, x: jnp.concatenate([rows, last[mode]])[x % (WORDS + 1)])
-    last = {"clip": net.rows[-1:], "fill": jnp.full((1, FEATURES), 0.5)}
-    x = jnp.where(BEYOND < 0, WORDS - 1, BEYOND)
-    np.testing.assert_array_equal(jax.vmap(net)(x), jax.vmap(other)(x))
-    assert np.isfinite(nth.kernel(net, x, 2, progress=False)).all()
+def test_tables_are_those_of_the_moment():
+    size = {"is": WORDS}
+    net = looked_up(lambda rows, x: rows[x % size["is"]])
+    assert np.isfinite(nth.kernel(net, BEYOND, 2, progress=False)).all()
+    size["is"] = 100
+    with pytest.raises(ValueError, match="beyond an end"):
+        nth.kernel(net, BEYOND, 2, progress=False)
 
 
 def test_tokens_that_half_precision_lacks_stay_themselves():
