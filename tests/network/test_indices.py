@@ -198,7 +198,7 @@ class Solved(eqx.Module):
             term, diffrax.Heun(), 0.0, 1.0, 0.1, x[0], args=self.rate,
             saveat=diffrax.SaveAt(ts=jnp.array([0.5, 1.0])), adjoint=diffrax.DirectAdjoint(),
         ).ys  # fmt: skip
-        return jnp.sum(ys)
+        return jnp.sum(jnp.asarray(ys))
 
 
 @pytest.mark.parametrize(
