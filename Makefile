@@ -52,6 +52,10 @@ lint: .venv/.tools
 # but what is marked `compiled`.
 test-checkout test-compiled test-wheel: export MPLBACKEND = Agg
 test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
+# And what one worker has compiled, the other, the wheel and the next run read from disk.
+test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
+test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 # The first halves the time of compilation, the second keeps what tests compile themselves right.
 # XLA refuses to start with a flag that its version lacks.
 QUICK := --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type=individual_dot
@@ -62,10 +66,10 @@ test-checkout test-wheel: export XLA_FLAGS = $(shell for flag in $(QUICK); do \
 test-checkout: .venv/.tools
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal -m "not compiled"
 
-# Numbers as users have them: by XLA's own defaults and optimisations.
+# Numbers as users have them: by XLA's own defaults and optimisations, without checks of shapes.
 test-compiled: .venv/.tools
 	@echo "The numerical tests, compiled as users do:"
-	.venv/bin/pytest -n $(WORKERS) --dist worksteal -m compiled
+	.venv/bin/pytest -n $(WORKERS) --dist worksteal --jaxtyping-packages= -m compiled
 
 # Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone;
 # for mathematics that no packaging changes, rooms of it and what is marked slow, that is enough too.
@@ -111,7 +115,7 @@ slurm: benchmarks/.venv-slurm/.package
 
 clean:
 	rm -rf .venv .venv-wheel build dist nthsim.egg-info
-	rm -rf .pytest_cache .ruff_cache benchmarks/.venv-*
+	rm -rf .pytest_cache .ruff_cache .jax_cache benchmarks/.venv-*
 	find nthsim models solvers tests demos benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps .package and .tools: nothing is installed twice until pyproject.toml changes.

@@ -146,7 +146,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         ValueError: When the model does not accept the inputs, the loss does not map one output
             and one target to a scalar, either returns other numbers than real ones in the
             precision of the parameters, one of nthsim's losses meets targets that it cannot mean,
-            or inputs are indices that an `eqx.nn.Embedding` has no row for.
+            or inputs are indices that an array of the model has no entry for.
 
     Warns:
         nthsim.inputs.loss.JumpingLossWarning: When the gradient of the loss jumps.

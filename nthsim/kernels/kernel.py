@@ -64,8 +64,9 @@ def kernel(
         vector output; the first n is the number of `x_first`, if given.
 
     Raises:
-        ValueError: When an argument is not as above, the kernel does not fit into memory, or the
-            model holds a `custom_vjp` that does not allow its derivatives.
+        ValueError: When an argument is not as above, the kernel does not fit into memory, inputs
+            are indices that an array of the model has no entry for, or the model holds a
+            `custom_vjp` that does not allow its derivatives.
 
     Warns:
         nthsim.kernels.method.SlowKernelWarning: When "auto" must take nested derivatives for a
