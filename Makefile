@@ -72,13 +72,13 @@ test-compiled: .venv/.tools
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal --jaxtyping-packages= -m compiled
 
 # Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone;
-# for mathematics that no packaging changes, rooms of it and what is marked slow, that is enough too.
-MATHEMATICS := dynamics kernels models network solvers
+# for what no packaging changes, the rooms below and what is marked slow, that is enough too.
+INNER := comparison dynamics kernels models network solvers
 test-wheel: .venv-wheel/.package
 	@echo "The tests once more, on the wheel:"
 	@root=$$PWD; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	cp -R $(CARRIED) "$$away" && cd "$$away" && \
-	"$$root/.venv-wheel/bin/pytest" tests $(MATHEMATICS:%=--ignore=tests/%) -n $(WORKERS) \
+	"$$root/.venv-wheel/bin/pytest" tests $(INNER:%=--ignore=tests/%) -n $(WORKERS) \
 	  --dist worksteal --jaxtyping-packages= -m "not slow and not compiled"
 
 bench: .venv/.package

@@ -10,8 +10,6 @@ from studies import TS, points
 import nthsim as nth
 from nthsim.solvers import Auto, Explicit
 
-pytestmark = pytest.mark.compiled
-
 SOLVER = Explicit(rtol=1e-9)
 
 
