@@ -13,6 +13,7 @@ from nthsim.solvers.exponential import Exponential
 from nthsim.solvers.linearisation import blockwise, roots, slopes
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.tolerances import halved
 
 #: Measured on a tanh network and digits: for tighter tolerances the eighth-order pair needs fewer
 #: right-hand sides for the same accuracy than the fifth-order one does.
@@ -72,6 +73,8 @@ class Auto(AbstractSolver):
             return rough.resolve(system, horizon, dtype)
         if not isinstance(system, AbstractDrivenSystem):
             return _said(method, side)
+        if halved(dtype):
+            return _said(method, f"{side}; no eigenbasis in {jnp.dtype(dtype).name}")
         N = jax.eval_shape(system.predictions, system.initial()).size
         if N > MOST_OUTPUTS:
             return _said(method, f"{side}; {N} outputs are too many for an eigenbasis")

@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 
-#: A truncation that exceeds its start by this factor has blown up.
-ESCAPE = 1e8
+#: A truncation of which this part still exceeds its start has blown up; float16 has no number as
+#: large as the inverse.
+ESCAPE = 1e-8
 
 
 class DenseHierarchy(AbstractDrivenSystem):
@@ -87,7 +88,7 @@ class DenseHierarchy(AbstractDrivenSystem):
     def escaped(self, state: tuple[Array, ...]) -> Bool[Array, ""]:
         r"""Whether $\tilde f$ has grown beyond all reason, or is no number any more."""
         now, start = (jnp.max(jnp.abs(self._train(f))) for f in (state[0], self.kernels[0]))
-        return ~(now < ESCAPE * (1 + start))
+        return ~(ESCAPE * now < 1 + start)
 
     def _train(self, level: Float[Array, "N_first ..."]) -> Float[Array, "N ..."]:
         return level[: self.kernels[-1].shape[-1]]

@@ -6,6 +6,7 @@ from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.krogstad import Krogstad
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.tolerances import check_single
 
 #: Matrices of N by N at the peak: kernel, basis, work of the eigensolver, and those before a step.
 COPIES = 8
@@ -35,9 +36,11 @@ class Exponential(AbstractSolver):
         """The same for every system that has a tangent kernel, and a field that is smooth.
 
         Raises:
-            ValueError: When the system has no tangent kernel, or its field is not smooth.
+            ValueError: When the system has no tangent kernel, its field is not smooth, or the
+                precision is half.
         """
         del horizon
+        check_single("Exponential", dtype)
         if system.roughness():
             raise ValueError(
                 f"`solver` must be Auto or Explicit where {system.roughness()}, but is Exponential."

@@ -11,6 +11,7 @@ from jaxtyping import Array, DTypeLike, PyTree
 from nthsim.solvers.compiled import lowers
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
+from nthsim.solvers.tolerances import check_single
 
 #: States of so many numbers have a Jacobian that is quickly formed and inverted.
 SMALL = 500
@@ -40,9 +41,10 @@ class Implicit(AbstractSolver):
         """Newton's method by the size of the state.
 
         Raises:
-            ValueError: When the field has no derivatives in forward mode.
+            ValueError: When the field has no derivatives in forward mode, or the precision is half.
         """
         del horizon
+        check_single("Implicit", dtype)
         _check_derivatives(system)
         state = jax.eval_shape(system.initial)
         numbers = sum(leaf.size for leaf in jax.tree.leaves(state))

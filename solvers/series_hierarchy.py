@@ -12,8 +12,8 @@ from nthsim.solvers.driven_system import AbstractDrivenSystem
 
 ThetaPath = tuple[PyTree[Array], ...]
 
-#: A truncation whose parameters moved this many times further than they are long has blown up.
-ESCAPE = 1e8
+#: A truncation whose parameters moved so far that this part exceeds their length has blown up.
+ESCAPE = 1e-8
 
 
 class SeriesHierarchy(AbstractDrivenSystem):
@@ -103,8 +103,7 @@ class SeriesHierarchy(AbstractDrivenSystem):
 
     def escaped(self, state: ThetaPath) -> Bool[Array, ""]:
         """Whether a term has grown beyond all reason, or is no number any more."""
-        bound = ESCAPE * (1 + optx.two_norm(self.theta))
-        return ~(jnp.max(self.sizes(state)) < bound)
+        return ~(ESCAPE * jnp.max(self.sizes(state)) < 1 + optx.two_norm(self.theta))
 
     def path(self, state: ThetaPath) -> ThetaPath:
         r"""$\theta_0, \theta_1, \dots, \theta_{p-1}$."""

@@ -69,6 +69,7 @@ class Asked(eqx.Module):
             check_quadratic(problem.residual.loss, "bounds")
             check_perturbation(size)
             problem.check_kernel(4)
+            problem.check_single("bounds")
         for curve in self.curves:
             if not isinstance(curve, Order):  # which are checked together
                 curve.check(problem)

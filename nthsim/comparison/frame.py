@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from nthsim.comparison.asked import EXACT
@@ -17,7 +18,7 @@ def frame(
     drift: Series | None,
 ) -> pd.DataFrame:
     """One row for each curve and time, as `nthsim.Comparison.to_dataframe` tells."""
-    further = {} if drift is None else {"drift": pd.Series(drift, exact.record_ts)}
+    further = {} if drift is None else {"drift": _column(drift, exact.record_ts)}
     parts = [_frame(EXACT, _series(exact) | further)]
     for key, curve in curves.items():
         found, series = errors[key], _series(curve)
@@ -25,7 +26,7 @@ def frame(
             values = getattr(found, field)
             if values is not None:
                 clock = found.kernel_ts if field.startswith("kernel") else found.ts
-                series[name] = pd.Series(values, clock)
+                series[name] = _column(values, clock)
         parts.append(_frame(key, series))
     names = dict.fromkeys(name for part in parts for name in part.columns)
     last = [name for name in names if name == "drift" or name in exact.records]
@@ -37,11 +38,16 @@ def _series(curve: Trajectory) -> dict[str, pd.Series]:
     """The single numbers that a curve has at its times."""
     names = ("loss", "test_loss", "accuracy", "test_accuracy", "solver_error")
     named = {name: getattr(curve, name) for name in names}
-    found = {n: pd.Series(values, curve.ts) for n, values in named.items() if values is not None}
+    found = {n: _column(values, curve.ts) for n, values in named.items() if values is not None}
     for name, values in curve.records.items():
         if values.ndim == 1:
-            found[name] = pd.Series(values, curve.record_ts)
+            found[name] = _column(values, curve.record_ts)
     return found
+
+
+def _column(values: np.ndarray, clock: np.ndarray | None) -> pd.Series:
+    """Numbers by their times; pandas has no such half precision as JAX."""
+    return pd.Series(values.astype(np.float32) if values.dtype.kind == "V" else values, clock)
 
 
 def _frame(key: str, series: Mapping[str, pd.Series]) -> pd.DataFrame:

@@ -210,14 +210,16 @@ def _evaluated(
     Raises:
         Unrecorded: When it fails, or is called what something else is.
     """
+    own = isinstance(observable, TangentKernel)
     try:
         found = observable.evaluate(moment)
         values = {name: _storable(np.asarray(value)) for name, value in found.items()}
+        if not own:  # which may be a buffer that a stranger goes on to use
+            values = {name: value.copy() for name, value in values.items()}
     except Unrecorded:
         raise
     except Exception as error:  # whatever a stranger's class raises
         raise Unrecorded(f"{observable.name} fails: {first_line(error)}") from error
-    own = isinstance(observable, TangentKernel)
     for name in values:
         if name in known or (name in TAKEN and not own):
             raise Unrecorded(f"{observable.name} records {name}, which is there already")

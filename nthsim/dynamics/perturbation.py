@@ -56,6 +56,7 @@ class Perturbation(Curve):
     def check(self, problem: Problem) -> None:
         """Refuse another loss, and missing derivatives."""
         check_quadratic(problem.residual.loss, "perturbation theory")
+        problem.check_single("perturbation theory")
         problem.check_kernel(4)
 
     def check_memory(self, size: Size) -> None:

@@ -33,6 +33,7 @@ from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
 from nthsim.solvers.compiled import compiled, is_staged
+from nthsim.solvers.tolerances import halved
 
 
 class Problem(eqx.Module):
@@ -108,6 +109,17 @@ class Problem(eqx.Module):
         """
         if not self.forward:
             self.kernel(order)  # which refuses
+
+    def check_single(self, what: str) -> None:
+        """Refuse half precision, for which JAX has no eigenbases.
+
+        Raises:
+            ValueError: When parameters have fewer than 32 bits.
+        """
+        if halved(self.dtype):
+            raise ValueError(
+                f"`model` must be in float32 or float64 for {what}, but is in {self.dtype.name}."
+            )
 
     def tangent_kernel(self, theta: PyTree[Array]) -> Float[Array, "N N"]:
         r"""$K^{(2)}$ among the training points, within a compiled program."""

@@ -23,8 +23,8 @@ _WHOLE = re.compile(r"[+-]?\d+")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "spaces"}
 
 
-#: What stands in the place of a label that is missing.
-MISSING = ("", "NA", "<NA>", "nan", "NaN")
+#: What stands in the place of a label that is missing, whether in capitals or not.
+MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?")
 
 
 class CountingColumnWarning(UserWarning):
@@ -76,7 +76,7 @@ def _labelled(
     for line, cells in lines:
         _check_width(cells, len(targets), line, path)
         words.append(cells[place].strip())
-        if words[-1] in MISSING:
+        if words[-1].lower() in MISSING:
             found = repr(words[-1]) if words[-1] else "empty"
             raise ValueError(
                 "`path` must hold a label in every line, "

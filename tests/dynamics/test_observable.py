@@ -58,6 +58,18 @@ def test_quantities_are_those_of_the_networks_along_the_flow(flow):
     assert np.ptp(flow.records["norm"]) > 1e-3
 
 
+def test_quantities_in_a_buffer_that_is_used_again_are_kept_as_they_were(flow):
+    buffer = np.zeros(())
+
+    def reused(net):
+        buffer[...] = norm(net)
+        return buffer
+
+    run = nth.Run(RUN.ts, solver=RUN.solver, record=(nth.Observable.of("norm", reused),))
+    again = nth.gradient_flow(NET, DATA, run)
+    np.testing.assert_allclose(again.records["norm"], flow.records["norm"], rtol=1e-12)
+
+
 def test_quantities_are_recorded_at_the_chosen_times_and_leave_the_flow_as_it_is(flow):
     some = nth.gradient_flow(NET, DATA, dataclasses.replace(RUN, record_ts=[0.5]))
     np.testing.assert_array_equal(some.records["norm"], flow.records["norm"][1:2])

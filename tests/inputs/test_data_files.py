@@ -441,6 +441,8 @@ def test_point_that_looks_like_numbers_of_columns_is_one_where_its_label_is(tmp_
     [
         ("a,y\n1,\n2,u\n", "must hold a label in every line, but column 2 in line 2"),
         ("a,y\n1,u\n2,NA\n", "must hold a label in every line, but column 2 in line 3 of"),
+        ("a,y\n1,u\n2,None\n", "must hold a label in every line, but column 2 in line 3 of"),
+        ("a,y\n1,?\n2,u\n", "must hold a label in every line, but column 2 in line 2 of"),
         ("0,1,label\n1,2,u\n3,4,v\n", ", 0, 1, label, ..., numbers the columns"),
         ('a,y\n1,"u\n2,v\n', "must be a .csv text file, but"),
         ("y1,a,y2\n1,2,3\n", "`labels` must be of one target column, but"),

@@ -204,6 +204,16 @@ def test_entries_that_arrays_of_a_model_have_not_are_refused(name):
         nth.gradient_flow(NETS[name], nth.Dataset(BEYOND, np.ones(2)), [0.0])
 
 
+@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_one_missing_entry_among_many_is_found_in_low_precision(half):
+    rows, readout = (jr.normal(jr.key(i), shape, half) for i, shape in ((2, (5, 3)), (3, (3,))))
+    net = Rows(rows, readout, lambda rows, x: jnp.mean(rows[x], axis=0))
+    x = jr.randint(jr.key(4), (2, 1001), 0, 5)
+    assert jnp.isfinite(nth.kernel(net, x, 2, progress=False)).all()
+    with pytest.raises(ValueError, match=r"x\[1\] makes it look beyond an end"):
+        nth.kernel(net, x.at[1, 7].set(5), 2, progress=False)
+
+
 def test_entries_that_arrays_of_a_model_have_are_not_refused():
     kernel = nth.kernel(NETS["beside a scatter"], BEYOND[:1], 2, progress=False)
     assert np.isfinite(kernel).all()

@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 import nthsim as nth
-from nthsim.solvers import Auto, Explicit, Exponential, Until
+from nthsim.solvers import Auto, Explicit, Exponential, Implicit, Until
 from nthsim.solvers.dense_hierarchy import DenseHierarchy
 from nthsim.solvers.integration import integrate
 from nthsim.solvers.krogstad import Krogstad
@@ -251,3 +251,17 @@ def test_explicit_steps_go_on_where_exponential_ones_fail(monkeypatch):
     assert "; from t = 0.5" in solution.choice
     assert "on Tsit5" in solution.choice
     np.testing.assert_allclose(flat(solution.state), exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("solver", [Exponential, Implicit])
+def test_solvers_that_factor_matrices_are_refused_in_half_precision(solver, half):
+    net = eqx.nn.Linear(3, "scalar", dtype=half, key=jr.key(0))
+    data = nth.Dataset(jnp.eye(3), jnp.ones(3))
+    name = jnp.dtype(half).name
+    with pytest.raises(ValueError, match=f"`solver` must be Auto or Explicit in {name}, but is"):
+        nth.gradient_flow(net, data, nth.Run([0.0, 0.5], solver=solver(rtol=0.2)))
+    with pytest.raises(ValueError, match=f"must be in float32 or float64 for .*, but is in {name}"):
+        nth.perturbation(net, data, nth.Run([0.0, 0.5], solver=Auto(rtol=0.2)))
+    study = nth.compare(net, data, (2,), nth.Run([0.0, 0.5], solver=Auto(rtol=0.2)), certify=False)
+    assert len(study.to_dataframe()) == 4
