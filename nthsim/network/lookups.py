@@ -87,7 +87,8 @@ def _first(
     if accepts(network, single, x_single):
         theta, x = single, x_single
     near = jax.tree.map(_moved, theta)
-    where = np.flatnonzero(found(network, theta, x) | found(network, near, x))
+    with jax.default_matmul_precision("highest"):
+        where = np.flatnonzero(found(network, theta, x) | found(network, near, x))
     return int(where[0]) if len(where) else None
 
 
@@ -138,6 +139,7 @@ def _differ(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> 
 
 
 def _single(leaf: Array) -> Array:
+    """Half precision in single."""
     half = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
     return leaf.astype(jnp.float32) if half else leaf
 
