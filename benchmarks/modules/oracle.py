@@ -42,8 +42,13 @@ class Truth(NamedTuple):
 
 
 def split(model: Any) -> tuple[Any, Any]:
-    """What trains, and the rest: the seam for modules that hold what does not train."""
-    return eqx.partition(model, eqx.is_inexact_array)
+    """What trains, and the rest: the state of a layer does not."""
+    is_state = lambda node: isinstance(node, eqx.nn.State | eqx.nn.StateIndex)  # noqa: E731
+
+    def trains(node: Any) -> Any:
+        return jax.tree.map(lambda a: not is_state(node) and eqx.is_inexact_array(a), node)
+
+    return eqx.partition(model, jax.tree.map(trains, model, is_leaf=is_state))
 
 
 def parameters(model: Any) -> np.ndarray:

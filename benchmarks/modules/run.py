@@ -13,7 +13,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from table import FAULTS, Row, table
 
@@ -45,18 +45,26 @@ def listed(file: str) -> list[Listed]:
 
 
 def row(module: Listed, seconds: int, folder: Path) -> Row:
-    """Run one module."""
-    out = folder / (re.sub(r"\W+", "_", f"{module.file}_{module.name}") + ".json")
+    """Run one module, or take what an earlier run has kept of it."""
+    stem = re.sub(r"\W+", "_", f"{module.file}_{module.name}")
+    kept, out = folder / f"{stem}.json", folder / f"{stem}.part"
+    if kept.exists():
+        return Row(module.file.split(".")[-1], module.name, module.wrapper, _read(kept))
     done = _run([module.file, module.name, str(out)], seconds)
-    cells = json.loads(out.read_text()) if out.exists() else {}
+    cells = _read(out) if out.exists() else {}
     if done is None:
         cells.setdefault("all", ["no end", f"{seconds} s"])
     elif done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         cells.setdefault("all", ["raw", last[:200]])
+    kept.write_text(json.dumps(cells))
     words = collections.Counter(word for word, _ in cells.values())
     print(f"{module.file}: {module.name}: {dict(words)}", file=sys.stderr, flush=True)
     return Row(module.file.split(".")[-1], module.name, module.wrapper, cells)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def _run(arguments: list[str], seconds: int) -> subprocess.CompletedProcess[str] | None:
@@ -78,11 +86,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=600, help="for each module")
     parser.add_argument("--name", help="only modules whose name this is part of", default="")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the results of each module, which is gone on with"
+    )
     arguments = parser.parse_args()
     with ThreadPoolExecutor(arguments.workers) as pool, tempfile.TemporaryDirectory() as folder:
+        folder = arguments.keep or Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         modules = [one for some in pool.map(listed, arguments.files or files()) for one in some]
         modules = [one for one in modules if arguments.name in one.name]
-        run = lambda one: row(one, arguments.seconds, Path(folder))  # noqa: E731
+        run = lambda one: row(one, arguments.seconds, folder)  # noqa: E731
         rows = list(pool.map(run, modules))
     text = table(rows)
     print(text)

@@ -1,41 +1,72 @@
 """The programs that JAX traces, and questions on them that are asked once."""
 
+import dataclasses
 import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Var, jaxpr_as_fun
 from jaxtyping import PyTree
 
 from nthsim.solvers.compiled import is_traced
 
+#: Derivatives up to this order are looked at, while functions with one of their own are in them.
+DEEPEST = 2
 
-class Program(NamedTuple):
+#: How the names of steps begin that have one.
+OWN = ("custom_jvp", "custom_vjp")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
-    `operations` are the names of all primitives in it, at any depth, and `promises` tells that some
-    index an array and say nothing on what is beyond its end. What cannot be seen there is the
-    function behind a derivative of its own or a callback.
+    A function with a derivative of its own shows no more than its name there, so that the programs
+    of such derivatives are a part of it; of a callback nothing shows but what is called.
     """
 
     words: str
     constants: list[Any]
     out: Any
-    operations: frozenset[str]
-    promises: bool
+    traced: Any
+    order: int
+
+    @functools.cached_property
+    def steps(self) -> list[Any]:
+        """The steps that the outputs need, at any depth."""
+        return list(_steps(self.traced.jaxpr, type(self.traced)))
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The names of all primitives."""
+        return frozenset(step.primitive.name for step in self.steps)
+
+    @property
+    def promises(self) -> bool:
+        """Whether some step indexes an array and says nothing on what is beyond its end."""
+        return any(map(_promises, self.steps))
+
+    @property
+    def derivatives(self) -> list["Program"]:
+        """The programs of those gradients that functions have of their own."""
+        own = [step for step in self.steps if step.primitive.name.startswith(OWN)]
+        deeper = own if self.order < DEEPEST else []
+        found = [_derivative(step, self.traced, self.order + 1) for step in deeper]
+        return [one for one in found if one is not None]
 
     def same(self, other: "Program") -> bool:
         """Whether both compute the same."""
-        pairs = zip(self.constants, other.constants, strict=False)
         return (
             self.words == other.words
-            and len(self.constants) == len(other.constants)
-            and all(_same(*pair) for pair in pairs)
+            and _all(_same, self.constants, other.constants)
+            and _callbacks(self) == _callbacks(other)
+            and _all(Program.same, self.derivatives, other.derivatives)
         )
 
     def digest(self) -> str:
@@ -43,18 +74,52 @@ class Program(NamedTuple):
         found = hashlib.sha256(self.words.encode())
         for constant in self.constants:
             found.update(b"traced" if is_traced(constant) else _bytes(constant))
+        for derivative in self.derivatives:
+            found.update(derivative.digest().encode())
         return found.hexdigest()
 
 
-def program(function: Callable[..., Any], *arguments: Any) -> Program:
-    """Trace a function for arguments of these shapes; nothing is computed."""
+def program(function: Callable[..., Any], *arguments: Any, order: int = 0) -> Program:
+    """Trace a function for arguments of these shapes; nothing is computed.
+
+    `order` is that of the derivative which the function is of another one.
+    """
     # A function made anew is traced anew, whatever JAX remembers of the one inside.
     trace = jax.make_jaxpr(lambda *each: function(*each), return_shape=True)
     traced, out = trace(*arguments)
-    words, constants = re.sub(r"0x[0-9a-f]+", "", str(traced)), list(_constants(traced))
-    steps = list(_steps(traced.jaxpr, type(traced)))
-    names = frozenset(step.primitive.name for step in steps)
-    return Program(words, constants, out, names, any(map(_promises, steps)))
+    words = re.sub(r"0x[0-9a-f]+", "", str(traced))
+    return Program(words, list(_constants(traced)), out, traced, order)
+
+
+def _derivative(step: Any, traced: Any, order: int) -> Program | None:
+    """The program of the gradient of one step; none where taking it fails."""
+    inputs = [one for one in step.invars if isinstance(one, Var)]  # without numbers
+    outputs = [one for one in step.outvars if type(one) is Var]  # without what is dropped
+    alone = {"constvars": [], "invars": inputs, "outvars": outputs, "eqns": [step]}
+    closed = traced.replace(jaxpr=traced.jaxpr.replace(**alone), consts=[])
+    function = jaxpr_as_fun(closed)
+
+    def pulled(*each: Any) -> Any:
+        numbers, others = eqx.partition(each, eqx.is_inexact_array)
+        found = lambda numbers: eqx.filter(  # noqa: E731
+            function(*eqx.combine(numbers, others)), eqx.is_inexact_array
+        )
+        out, pull = jax.vjp(found, numbers)
+        return pull(jax.tree.map(jnp.ones_like, out))
+
+    shapes = (jax.ShapeDtypeStruct(each.shape, each.dtype) for each in closed.in_avals)
+    try:
+        return program(pulled, *shapes, order=order)
+    except Exception:  # whatever a stranger's derivative raises, which is told where it is used
+        return None
+
+
+def _all(holds: Callable[[Any, Any], bool], some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(holds, some, others))
+
+
+def _callbacks(program: Program) -> list[Any]:
+    return [step.params["callback"] for step in program.steps if "callback" in step.params]
 
 
 def _constants(traced: Any) -> Iterator[Any]:
@@ -67,8 +132,12 @@ def _constants(traced: Any) -> Iterator[Any]:
 
 
 def _steps(steps: Any, closed: type) -> Iterator[Any]:
-    """The steps of a program and of those within it, which are `closed` or not."""
-    for step in steps.eqns:
+    """The steps of a program and of those within it, `closed` or not, that it needs; last first."""
+    needed = set(map(id, steps.outvars))
+    for step in reversed(steps.eqns):
+        if not (step.effects or needed.intersection(map(id, step.outvars))):
+            continue
+        needed.update(map(id, step.invars))
         yield step
         for inner in jax.tree.leaves(step.params):
             if isinstance(inner, closed):

@@ -100,6 +100,75 @@ def test_model_that_does_more_is_left_whole_and_told_why(how):
     assert "Taylor arithmetic all through (`model` must" in str(runs[0].method)
 
 
+def with_slope(slope):
+    """One function by one name, with a derivative of its own."""
+
+    @jax.custom_jvp
+    def act(z):
+        return jnp.tanh(z)
+
+    @act.defjvp
+    def act_jvp(z, dz):
+        return act(*z), slope * dz[0]
+
+    return act
+
+
+def with_gradient(slope):
+    @jax.custom_vjp
+    def act(z):
+        return jnp.tanh(z)
+
+    act.defvjp(lambda z: (act(z), None), lambda _, dz: (slope * dz,))
+    return act
+
+
+def with_curvature(slope):
+    """The derivative is the same; its derivative is not."""
+    inner = with_slope(slope)
+
+    @jax.custom_jvp
+    def act(z):
+        return jnp.sin(z)
+
+    @act.defjvp
+    def act_jvp(z, dz):
+        return act(*z), inner(*z) * dz[0]
+
+    return act
+
+
+def called_back(factor):
+    def call(z):
+        return factor * np.asarray(z)
+
+    @jax.custom_jvp
+    def act(z):
+        return jax.pure_callback(call, z, z, vmap_method="sequential")
+
+    act.defjvps(lambda dz, _, z: dz)
+    return act
+
+
+#: Pairs of functions that one exact type is given one of, and others the other.
+TWINS = {
+    made.__name__: (made(1.0), made(2.0))
+    for made in (with_slope, with_gradient, with_curvature, called_back)
+}
+
+
+def by_type(one, other):
+    return lambda s, x: s.b((one if type(s.a) is eqx.nn.Linear else other)(s.a(x)))
+
+
+@pytest.mark.filterwarnings("ignore::nthsim.network.same_functions.RecompilationWarning")
+@pytest.mark.parametrize("name", TWINS)
+def test_exact_type_is_seen_to_choose_between_functions_of_one_name(name):
+    model = net(by_type(*TWINS[name]))
+    with pytest.raises(ValueError, match=r"only call `model.a`.*its exact type"):
+        nth.kernel(model, X, 2, method="structured", progress=False)
+
+
 def test_bias_of_another_shape_makes_no_layer():
     model = net(lambda s, x: s.b(jnp.tanh(s.a(x))))
     with jax.numpy_rank_promotion("allow"):

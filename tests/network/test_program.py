@@ -34,6 +34,33 @@ def test_kernel_is_that_of_the_settings_of_the_moment(method, monkeypatch):
     assert np.abs(kernel(scaled) - before).max() > 0.1
 
 
+def with_slope(slope):
+    @jax.custom_jvp
+    def act(z):
+        return jnp.tanh(z)
+
+    @act.defjvp
+    def act_jvp(z, dz):
+        return act(*z), slope * dz[0]
+
+    return act
+
+
+SLOPED = {"act": with_slope(1.0)}
+
+
+def sloped(z):
+    return SLOPED["act"](z)
+
+
+def test_kernel_is_that_of_the_derivatives_of_the_moment(monkeypatch):
+    kernel = lambda act: nth.kernel(mlp(act), X, 2, progress=False)  # noqa: E731
+    before = kernel(sloped)
+    monkeypatch.setitem(SLOPED, "act", with_slope(2.0))
+    np.testing.assert_allclose(kernel(sloped), kernel(with_slope(2.0)), rtol=1e-12)
+    assert np.abs(kernel(sloped) - before).max() > 0.1
+
+
 class Weighted:
     """A loss with a setting."""
 
