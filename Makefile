@@ -12,8 +12,8 @@ CARRIED := pyproject.toml tests $(wildcard demos docs *.md *.cff)
 
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Python compiles what it imports, a small part of what is installed.
-export PIP_NO_COMPILE = 1
+# Python compiles what it imports, a small part of what is installed. pip takes a "no" by a zero.
+export PIP_NO_COMPILE = 0
 
 .PHONY: help demo test lint test-checkout test-compiled test-wheel bench canaries foreign readers slurm clean
 
@@ -67,9 +67,11 @@ test-checkout: .venv/.tools
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal -m "not compiled"
 
 # Numbers as users have them: by XLA's own defaults and optimisations, without checks of shapes.
+# The other files are not even read, as each makes arrays and networks by programs compiled so.
 test-compiled: .venv/.tools
 	@echo "The numerical tests, compiled as users do:"
-	.venv/bin/pytest -n $(WORKERS) --dist worksteal --jaxtyping-packages= -m compiled
+	.venv/bin/pytest $(shell grep -rl --include="test_*.py" "mark\.compiled" tests) \
+	  -n $(WORKERS) --dist worksteal --jaxtyping-packages= -m compiled
 
 # Users run without jaxtyping's checks, and so does this. Demos and README belong to the checkout alone;
 # for what no packaging changes, the rooms below and what is marked slow, that is enough too.

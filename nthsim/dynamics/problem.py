@@ -7,19 +7,13 @@ from math import prod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.inputs.arrays import whole
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.loss import (
-    LOSSES,
-    JumpingLossWarning,
-    Loss,
-    Residual,
-    check_targets,
-    jumping,
-    squared_error,
-)
+from nthsim.inputs.jump import JumpingLossWarning, jumped, jumping
+from nthsim.inputs.loss import LOSSES, Loss, Residual, check_targets, squared_error
 from nthsim.kernels.along_path import SeriesKernel, series_kernel
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
@@ -32,7 +26,10 @@ from nthsim.network.network import AbstractNetwork, in_precision, precision
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
+from nthsim.solvers.calls import outputs
 from nthsim.solvers.compiled import compiled, is_staged
+from nthsim.solvers.solution import Solution
+from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.tolerances import halved
 
 
@@ -150,6 +147,32 @@ class Problem(eqx.Module):
         """Whether the loss is known to be quadratic in the outputs."""
         return self.residual.loss is squared_error
 
+    def told(self, system: AbstractSystem, solution: Solution) -> Solution:
+        """A solution of a system of this problem, which says so where it came over a jump.
+
+        Warns:
+            nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps among the
+                outputs on the way, where none was known to.
+        """
+        residual, N = self.residual, len(self.x) * self.outputs_per_sample
+        if residual.loss in LOSSES.values() or residual.jumps:
+            return solution
+        start = np.asarray(outputs(system, system.initial())["f"])[None]
+        path = np.concatenate([start, solution.records.get("f", start[:0])])
+        path = path.reshape(-1, path.shape[-1])[:, :N]  # of all members of an ensemble
+        path = path[np.isfinite(path).all(axis=1)]
+        if not (len(path) and jumped(residual.loss, residual.y, self.out_shape, path)):
+            return solution
+        warnings.warn(
+            "`loss` has a gradient that jumps among the outputs on the way of this run, which "
+            "showed only there: errors may exceed the tolerance. Take Explicit(rtol=...) as "
+            "`solver`, and see whether a smaller rtol changes the results.",
+            JumpingLossWarning,
+            stacklevel=3,
+        )
+        words = f"{solution.choice}; as the loss's gradient jumps, errors may exceed the tolerance"
+        return dataclasses.replace(solution, choice=words)
+
 
 def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     """Check model, data and loss against each other.
@@ -161,7 +184,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
             or inputs are indices that an array of the model has no entry for.
 
     Warns:
-        nthsim.inputs.loss.JumpingLossWarning: When the gradient of the loss jumps.
+        nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps.
         nthsim.kernels.derivatives.BackwardPassWarning: When the backward pass of the model, by a
             `custom_vjp` or `stop_gradient` in it, is not the derivative of its forward pass.
     """

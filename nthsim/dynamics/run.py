@@ -200,7 +200,7 @@ class Run(eqx.Module):
         model = None
         if parameters is not None:
             model = problem.network.model(parameters(solution.state))
-        labels = labels_of(chosen)
+        labels, solution = labels_of(chosen), problem.told(system, solution)
         return trajectory(name, problem, solution, model=model, method=why, labels=labels)
 
     def evaluated(

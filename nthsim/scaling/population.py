@@ -57,7 +57,7 @@ class Population(eqx.Module):
         members = ensemble(system, lambda s: s.theta, self.thetas)
         block = self._block(problem.without_test_points(), 2)
         observe = lambda t, s: {"kernel": np.asarray(_tangent_kernels(members, block, s))}  # noqa: E731
-        return integrate(members, ts, solver, observe=observe)
+        return self.problem.told(members, integrate(members, ts, solver, observe=observe))
 
     def truncation(
         self,
@@ -69,7 +69,7 @@ class Population(eqx.Module):
         system = dense_hierarchy(self.problem, tuple(kernel[0] for kernel in kernels))
         members = ensemble(system, lambda s: s.kernels, tuple(kernels))
         observe = lambda t, state: {"kernel": np.asarray(_frozen_kernels(members, state))}  # noqa: E731
-        return integrate(members, ts, solver, observe=observe)
+        return self.problem.told(members, integrate(members, ts, solver, observe=observe))
 
     def _block(self, problem: Problem, order: int) -> AbstractBlockKernel:
         """One member's kernel, in blocks so small that those of all fit where one's would."""

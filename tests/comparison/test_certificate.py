@@ -10,7 +10,7 @@ from failing import failing
 
 import nthsim as nth
 from nthsim.comparison.certificate import SlopeWarning
-from nthsim.inputs.loss import JumpingLossWarning
+from nthsim.inputs.jump import JumpingLossWarning
 from nthsim.models import FCN, ResNet
 
 pytestmark = pytest.mark.slow

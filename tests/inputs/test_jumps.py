@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.inputs.loss import JumpingLossWarning, jumping
+from nthsim.inputs.jump import JumpingLossWarning, jumped, jumping
 from nthsim.solvers import Auto, Explicit, Exponential
 
 TARGETS = jnp.array([0.1, 1.0, -1.0, 2.0])
@@ -66,6 +66,17 @@ def test_jumps_of_losses_of_vectors_are_found():
     assert found == {"sum": True, "norm": True, "margin": True, "cross-entropy": False}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_jumps_on_the_way_are_found_and_nothing_else_is(dtype):
+    way = np.array([[2.0, 0.9, -1.2, 0.1], [-2.0, 1.05, 1.1, 2.1]], dtype)
+    smooth = {name: loss for name, loss in SMOOTH.items() if name != "with a pole"}
+    losses = JUMPING | smooth  # no run comes over a pole
+    found = {n: jumped(loss, TARGETS.astype(dtype), (), way) for n, loss in losses.items()}
+    assert found == dict.fromkeys(JUMPING, True) | dict.fromkeys(smooth, False)
+    aside = way[1:] + np.array([[0.0, 0.1, 0.1, 0.2], [0.3, 0.2, 0.2, 0.4]], dtype)
+    assert not jumped(absolute, TARGETS.astype(dtype), (), aside)
+
+
 NET = eqx.nn.MLP(3, "scalar", 8, 1, activation=jnp.tanh, key=jr.key(0))
 DATA = nth.Dataset(np.arange(12.0).reshape(4, 3) / 5, TARGETS)
 TELLING = "as the loss's gradient jumps, errors may exceed the tolerance"
@@ -90,7 +101,7 @@ def test_absolute_error_ends_where_short_steps_of_euler_do():
     assert TELLING in str(run)
 
 
-@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.jump.JumpingLossWarning")
 @pytest.mark.parametrize("method", ["dense", "series"])
 def test_truncations_of_such_a_loss_say_so_too(method):
     run = nth.hierarchy(NET, DATA, 2, [0.5], loss=absolute, method=method, progress=False)
@@ -98,13 +109,13 @@ def test_truncations_of_such_a_loss_say_so_too(method):
     assert run.solver.startswith("Tsit5")
 
 
-@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.jump.JumpingLossWarning")
 def test_comparison_says_so():
     study = nth.compare(NET, DATA, (2,), [0.0, 0.5], loss=absolute, certify=False, progress=False)
     assert TELLING in re.sub(r"\s+", " ", str(study))
 
 
-@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.jump.JumpingLossWarning")
 def test_exponential_steps_are_refused_and_never_chosen():
     sentence = "^`solver` must be Auto or Explicit where the loss's gradient jumps, but is Expon"
     with pytest.raises(ValueError, match=sentence):
@@ -127,8 +138,49 @@ def test_smooth_losses_are_not_doubted():
     assert "jumps" not in str(run)
 
 
-@pytest.mark.filterwarnings("ignore::nthsim.inputs.loss.JumpingLossWarning")
+@pytest.mark.filterwarnings("ignore::nthsim.inputs.jump.JumpingLossWarning")
 def test_any_explicit_pair_says_so():
     solver = Explicit(rtol=1e-4, method=dfx.Dopri5())
     run = nth.gradient_flow(NET, DATA, nth.Run([0.5], solver=solver), loss=absolute, progress=False)
     assert TELLING in run.solver
+
+
+#: Targets of which one is rare, and a linear network whose outputs come to all of them from afar.
+MANY = np.where(np.arange(40) == 30, 0.57, np.linspace(-1.0, 1.0, 40))
+APART = nth.Dataset(np.linspace(-1.0, 1.0, 40)[:, None], MANY)
+LINEAR = eqx.tree_at(
+    lambda m: (m.weight, m.bias),
+    eqx.nn.Linear(1, "scalar", key=jr.key(0)),
+    (jnp.full((1, 1), 9.0), jnp.ones(1)),
+)
+
+#: Jumps that are not where, or not of the size that, they are looked for before a run.
+UNFORESEEN = {
+    "far out": lambda f, y: 0.5 * (f - y) ** 2 + 2 * jnp.maximum(f - 6.0, jnp.zeros_like(f)),
+    "at a rare target": lambda f, y: jnp.where(y == 0.57, jnp.abs(f - y), 0.5 * (f - y) ** 2),
+    "small beside what is not come to": lambda f, y: (
+        0.5 * (f - y) ** 2
+        + 1e-2 * jnp.abs(f - 0.3)
+        + 1e7 * jnp.maximum(-f - 3.9, jnp.zeros_like(f)) ** 2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFORESEEN)
+def test_jumps_that_only_the_run_comes_to_are_told(name):
+    data = APART
+    if name.startswith("small"):
+        data = nth.Dataset(APART.x / 4, APART.y)  # outputs above -3.9
+    loss = UNFORESEEN[name]
+    assert not jumping(loss, data.y, ())
+    with pytest.warns(JumpingLossWarning, match="among the outputs on the way of this run"):
+        run = nth.gradient_flow(LINEAR, data, [0.5, 20.0], loss=loss, progress=False)
+    assert TELLING in str(run)
+
+
+def test_study_tells_of_jumps_that_only_its_runs_come_to():
+    with pytest.warns(JumpingLossWarning, match="among the outputs on the way"):
+        nth.width_scaling(
+            lambda m, key: LINEAR, APART, [1], 1, (2,), [0.5], loss=UNFORESEEN["far out"],
+            kernels=2, progress=False,
+        )  # fmt: skip

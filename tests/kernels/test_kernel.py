@@ -13,7 +13,7 @@ from oracles import Product, TwoLayerLinear, derivative_tensors, relative_error,
 import nthsim as nth
 from nthsim.models import FCN, ResNet
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+pytestmark = pytest.mark.slow
 
 N, D = 3, 2
 

@@ -1,0 +1,158 @@
+"""Where the gradient of a loss jumps."""
+
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nthsim.inputs.loss import Loss
+from nthsim.solvers.compiled import compiled
+
+#: Lines through the outputs that the gradient is followed along: so many targets, and outputs.
+TARGETS, OUTPUTS = 16, 8
+
+#: Pieces that a line is cut into, and how many of them are looked at more closely.
+PIECES, CLOSER = 256, 8
+
+#: No piece is shorter than so many roundings of the longest output.
+FINEST = 100
+
+#: Lines reach so many times as far as the largest target, or as one.
+REACH = 4.0
+
+#: Of what a run came through so many lines at most, some at a time, longer by a part at its ends.
+MOST_LINES, AT_A_TIME, BEYOND = 4096, 256, 0.05
+
+
+class JumpingLossWarning(UserWarning):
+    """The gradient of a loss jumps, and solutions may slide along the jump."""
+
+
+class Lines(NamedTuple):
+    """Lines through the outputs of samples, along each of which one output changes.
+
+    `bases` are the outputs (lines, k) there and `targets` those of their samples; output `unit`
+    goes from `low` to `high`.
+    """
+
+    bases: np.ndarray
+    targets: np.ndarray
+    units: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
+    r"""Whether $\partial\ell/\partial f$ jumps where outputs near the targets move one by one."""
+    targets = np.unique(np.asarray(y), axis=0)
+    targets = targets[_spread(len(targets), TARGETS)]
+    reach = REACH * max(1.0, float(np.abs(targets).max()))
+    k = prod(out_shape)
+    pattern = (reach / 8 * np.cos(1.0 + np.arange(k))).astype(targets.dtype)
+    at = [(pattern, target) for target in targets]
+    if targets.shape[1:] == out_shape:
+        at += [(target.reshape(-1), target) for target in targets]
+    bases, targets = (np.stack(parts) for parts in zip(*at, strict=True))
+    lines = [(a, j) for a in range(len(at)) for j in _spread(k, OUTPUTS)]
+    which, units = (np.array(parts) for parts in zip(*lines, strict=True))
+    start = -1.0137 * reach  # no target should be among the nodes, where a norm has no gradient
+    ends = np.full(len(lines), start)
+    return _jump_along(
+        Lines(bases[which], targets[which], units, ends, ends + 2 * reach), loss, out_shape
+    )
+
+
+def jumped(loss: Loss, y: Array, out_shape: tuple[int, ...], f: Float[np.ndarray, "T N"]) -> bool:
+    r"""Whether $\partial\ell/\partial f$ jumps among the outputs that a run came through.
+
+    That is between the smallest and the largest of each, and a little beyond, where a run may be
+    held; of very many outputs those that moved furthest are looked at.
+    """
+    path, targets = f.reshape(len(f), len(y), -1), np.asarray(y)
+    low, high = path.min(axis=0), path.max(axis=0)
+    order = np.argsort((low - high).reshape(-1), kind="stable")[:MOST_LINES]
+    pieces = -(-len(order) // AT_A_TIME)
+    for some in np.resize(order, (pieces, AT_A_TIME if pieces > 1 else len(order))):
+        samples, units = np.unravel_index(some, low.shape)
+        start, end = low[samples, units], high[samples, units]
+        beyond = BEYOND * (end - start)
+        ends = start - beyond, end + 1.037 * beyond  # no end is a node
+        lines = Lines(path[-1][samples], targets[samples], units, *ends)
+        if _jump_along(lines, loss, out_shape):
+            return True
+    return False
+
+
+def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...]) -> bool:
+    """Whether the gradient jumps somewhere along lines.
+
+    What changes between neighbours in a grid must change as much between neighbours in ever finer
+    ones, to the rounding of the outputs. What grows there is a pole, and one that pulls outputs in
+    from both sides, as that of $|f - y|^{1/2}$ does, holds them as a jump does.
+    """
+    bases, targets, units, low, high = lines
+
+    def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nodes = np.linspace(low, high, PIECES + 1, axis=1).astype(bases.dtype)
+        return nodes, np.asarray(_slopes(loss, out_shape, bases, targets, units, nodes))
+
+    nodes, first = followed(low, high)
+    size = np.abs(first[np.isfinite(first)]).max(initial=0.0)
+    jumps = _changes(first)
+    pieces = np.argsort(jumps, axis=1)[:, -CLOSER:]
+    low, high, jumps = (
+        np.take_along_axis(each, pieces, axis=1).reshape(-1)
+        for each in (nodes[:, :-1], nodes[:, 1:], jumps)
+    )
+    kept = jumps > 1e-5 * size  # rounding is no change
+    bases, targets, units = (np.repeat(each, CLOSER, axis=0) for each in (bases, targets, units))
+    reach = np.maximum(np.abs(nodes[:, [0, -1]]).max(), np.abs(bases).max())
+    finest = FINEST * PIECES * np.finfo(bases.dtype).eps * reach
+    while kept.any() and np.max(high - low) > finest:
+        nodes, found = followed(low, high)
+        changes = _changes(found)
+        at, piece = np.arange(len(low)), np.argmax(changes, axis=1)
+        finer = changes[at, piece]
+        pulled = (found[at, piece] < 0) & (found[at, piece + 1] > 0)
+        # Half of it, where a node is at it.
+        kept &= (finer > 0.4 * jumps) & ((finer < 2 * jumps) | pulled)
+        low, high, jumps = nodes[at, piece], nodes[at, piece + 1], finer
+    return bool(kept.any())
+
+
+@compiled
+def _slopes(
+    loss: Loss,
+    out_shape: tuple[int, ...],
+    bases: Float[Array | np.ndarray, "lines k"],
+    targets: Float[Array | np.ndarray, "lines ..."],
+    units: Array | np.ndarray,
+    nodes: Float[Array | np.ndarray, "lines nodes"],
+) -> Float[Array, "lines nodes"]:
+    """One entry of the loss's gradient, along the line on which that output alone changes.
+
+    None where the loss itself is no number, as that of a logarithm on its other side.
+    """
+
+    def slope(s: Array, base: Array, target: Array, unit: Array) -> Array:
+        f = base.at[unit].set(s).reshape(out_shape)
+        value, gradient = jax.value_and_grad(loss)(f, target)
+        return jnp.where(jnp.isfinite(value), gradient.reshape(-1)[unit], jnp.nan)
+
+    along = jax.vmap(slope, (0, None, None, None))
+    return jax.vmap(along)(*map(jnp.asarray, (nodes, bases, targets, units)))
+
+
+def _changes(slopes: np.ndarray) -> np.ndarray:
+    """Between neighbours; none where there is no number."""
+    with np.errstate(invalid="ignore"):
+        changes = np.abs(np.diff(slopes, axis=1))
+    return np.where(np.isfinite(changes), changes, 0.0)
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """Indices of at most so many of n, evenly."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
