@@ -50,6 +50,7 @@ def row(module: Listed, seconds: int, folder: Path) -> Row:
     kept, out = folder / f"{stem}.json", folder / f"{stem}.part"
     if kept.exists():
         return Row(module.file.split(".")[-1], module.name, module.wrapper, _read(kept))
+    out.unlink(missing_ok=True)
     done = _run([module.file, module.name, str(out)], seconds)
     cells = _read(out) if out.exists() else {}
     if done is None:
@@ -57,7 +58,8 @@ def row(module: Listed, seconds: int, folder: Path) -> Row:
     elif done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         cells.setdefault("all", ["raw", last[:200]])
-    kept.write_text(json.dumps(cells))
+    else:
+        out.replace(kept)
     words = collections.Counter(word for word, _ in cells.values())
     print(f"{module.file}: {module.name}: {dict(words)}", file=sys.stderr, flush=True)
     return Row(module.file.split(".")[-1], module.name, module.wrapper, cells)
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600, help="for each module")
     parser.add_argument("--name", help="only modules whose name this is part of", default="")
     parser.add_argument(
-        "--keep", type=Path, help="a folder for the results of each module, which is gone on with"
+        "--keep", type=Path, help="a folder for results; what stands in it is not run again"
     )
     arguments = parser.parse_args()
     with ThreadPoolExecutor(arguments.workers) as pool, tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,14 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.inputs.arrays import whole
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.jump import JumpingLossWarning, jumped, jumping
-from nthsim.inputs.loss import LOSSES, Loss, Residual, check_targets, squared_error
+from nthsim.inputs.loss import (
+    LOSSES,
+    Loss,
+    Residual,
+    check_targets,
+    loss_name,
+    squared_error,
+)
 from nthsim.kernels.along_path import SeriesKernel, series_kernel
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
@@ -154,19 +161,23 @@ class Problem(eqx.Module):
             nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps among the
                 outputs on the way, where none was known to.
         """
-        residual, N = self.residual, len(self.x) * self.outputs_per_sample
+        residual = self.residual
         if residual.loss in LOSSES.values() or residual.jumps:
             return solution
         start = np.asarray(outputs(system, system.initial())["f"])[None]
         path = np.concatenate([start, solution.records.get("f", start[:0])])
-        path = path.reshape(-1, path.shape[-1])[:, :N]  # of all members of an ensemble
-        path = path[np.isfinite(path).all(axis=1)]
-        if not (len(path) and jumped(residual.loss, residual.y, self.out_shape, path)):
+        # Members of an ensemble are samples of their own; one that left every bound came to no end.
+        path = path.reshape(len(path), -1, len(self.x_first), *self.out_shape)[:, :, : len(self.x)]
+        path = path[:, np.isfinite(path).all(axis=(0, *range(2, path.ndim)))]
+        members = path.shape[1]
+        y = np.concatenate([residual.y] * members) if members else residual.y[:0]
+        path = path.reshape(len(path), len(y), *self.out_shape)
+        if not (members and jumped(residual.loss, y, path)):
             return solution
         warnings.warn(
-            "`loss` has a gradient that jumps among the outputs on the way of this run, which "
-            "showed only there: errors may exceed the tolerance. Take Explicit(rtol=...) as "
-            "`solver`, and see whether a smaller rtol changes the results.",
+            f"`loss` ({loss_name(residual.loss)}) has a gradient that jumps among the outputs on "
+            "the way of a run, which showed only there: errors may exceed the tolerance. Take "
+            "Explicit(rtol=...) as `solver`, and see whether a smaller rtol changes the results.",
             JumpingLossWarning,
             stacklevel=3,
         )

@@ -23,8 +23,9 @@ FINEST = 100
 #: Lines reach so many times as far as the largest target, or as one.
 REACH = 4.0
 
-#: Of what a run came through so many lines at most, some at a time, longer by a part at its ends.
-MOST_LINES, AT_A_TIME, BEYOND = 4096, 256, 0.05
+#: Of what a run came through so many lines at most, some at a time, longer by a part at its ends;
+#: of several outputs as many fewer.
+MOST_LINES, AT_A_TIME, BEYOND = 4096, 512, 0.05
 
 
 class JumpingLossWarning(UserWarning):
@@ -65,23 +66,25 @@ def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
     )
 
 
-def jumped(loss: Loss, y: Array, out_shape: tuple[int, ...], f: Float[np.ndarray, "T N"]) -> bool:
+def jumped(loss: Loss, y: Array | np.ndarray, f: Float[np.ndarray, "T n ..."]) -> bool:
     r"""Whether $\partial\ell/\partial f$ jumps among the outputs that a run came through.
 
     That is between the smallest and the largest of each, and a little beyond, where a run may be
-    held; of very many outputs those that moved furthest are looked at.
+    held; of very many outputs those that moved furthest are looked at, and none that moved so
+    little that a jump there could not be told from a slope.
     """
-    path, targets = f.reshape(len(f), len(y), -1), np.asarray(y)
+    k = prod(f.shape[2:])
+    path, targets = f.reshape(len(f), len(y), k), np.asarray(y)
     low, high = path.min(axis=0), path.max(axis=0)
-    order = np.argsort((low - high).reshape(-1), kind="stable")[:MOST_LINES]
-    pieces = -(-len(order) // AT_A_TIME)
-    for some in np.resize(order, (pieces, AT_A_TIME if pieces > 1 else len(order))):
+    order = np.argsort((low - high).reshape(-1), kind="stable")[: max(MOST_LINES // k, 1)]
+    at_a_time = min(len(order), max(AT_A_TIME // k, 1))
+    for some in np.resize(order, (-(-len(order) // at_a_time), at_a_time)):
         samples, units = np.unravel_index(some, low.shape)
         start, end = low[samples, units], high[samples, units]
         beyond = BEYOND * (end - start)
         ends = start - beyond, end + 1.037 * beyond  # no end is a node
         lines = Lines(path[-1][samples], targets[samples], units, *ends)
-        if _jump_along(lines, loss, out_shape):
+        if _jump_along(lines, loss, f.shape[2:]):
             return True
     return False
 
@@ -94,31 +97,33 @@ def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...]) -> bool:
     from both sides, as that of $|f - y|^{1/2}$ does, holds them as a jump does.
     """
     bases, targets, units, low, high = lines
+    reach = np.maximum(np.abs(bases).max(axis=1), np.maximum(np.abs(low), np.abs(high)))
+    finest = FINEST * PIECES * float(jnp.finfo(bases.dtype).eps) * reach
+    short = high - low <= PIECES * finest  # and not even once to be looked at more closely
 
-    def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nodes = np.linspace(low, high, PIECES + 1, axis=1).astype(bases.dtype)
-        return nodes, np.asarray(_slopes(loss, out_shape, bases, targets, units, nodes))
+        found = np.asarray(_slopes(loss, out_shape, bases, targets, units, nodes))
+        return nodes, found, _changes(found)
 
-    nodes, first = followed(low, high)
+    nodes, first, jumps = followed(low, high)
     size = np.abs(first[np.isfinite(first)]).max(initial=0.0)
-    jumps = _changes(first)
     pieces = np.argsort(jumps, axis=1)[:, -CLOSER:]
     low, high, jumps = (
         np.take_along_axis(each, pieces, axis=1).reshape(-1)
         for each in (nodes[:, :-1], nodes[:, 1:], jumps)
     )
-    kept = jumps > 1e-5 * size  # rounding is no change
-    bases, targets, units = (np.repeat(each, CLOSER, axis=0) for each in (bases, targets, units))
-    reach = np.maximum(np.abs(nodes[:, [0, -1]]).max(), np.abs(bases).max())
-    finest = FINEST * PIECES * np.finfo(bases.dtype).eps * reach
-    while kept.any() and np.max(high - low) > finest:
-        nodes, found = followed(low, high)
-        changes = _changes(found)
+    bases, targets, units, finest = (
+        np.repeat(each, CLOSER, axis=0) for each in (bases, targets, units, finest)
+    )
+    kept = (jumps > 1e-5 * size) & np.repeat(~short, CLOSER)  # rounding is no change
+    while kept.any() and not np.any(kept & (high - low <= finest)):
+        nodes, found, changes = followed(low, high)
         at, piece = np.arange(len(low)), np.argmax(changes, axis=1)
         finer = changes[at, piece]
         pulled = (found[at, piece] < 0) & (found[at, piece + 1] > 0)
         # Half of it, where a node is at it.
-        kept &= (finer > 0.4 * jumps) & ((finer < 2 * jumps) | pulled)
+        kept &= (finer > 0.4 * jumps) & ((finer / 2 < jumps) | pulled)
         low, high, jumps = nodes[at, piece], nodes[at, piece + 1], finer
     return bool(kept.any())
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -19,8 +20,8 @@ from nthsim.solvers.compiled import is_traced
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
 DEEPEST = 2
 
-#: How the names of steps begin that have one.
-OWN = ("custom_jvp", "custom_vjp")
+#: How the names of steps begin that have one, and where JAX keeps its own, which do not change.
+OWN, LIBRARY = ("custom_jvp", "custom_vjp"), f"{Path(jax.__file__).parent}/"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +29,8 @@ class Program:
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
     A function with a derivative of its own shows no more than its name there, so that the programs
-    of such derivatives are a part of it; of a callback nothing shows but what is called.
+    of such derivatives are a part of it, those of JAX's functions aside. What cannot be seen is the
+    function behind a callback.
     """
 
     words: str
@@ -52,11 +54,10 @@ class Program:
         """Whether some step indexes an array and says nothing on what is beyond its end."""
         return any(map(_promises, self.steps))
 
-    @property
+    @functools.cached_property
     def derivatives(self) -> list["Program"]:
         """The programs of those gradients that functions have of their own."""
-        own = [step for step in self.steps if step.primitive.name.startswith(OWN)]
-        deeper = own if self.order < DEEPEST else []
+        deeper = filter(_is_own, self.steps if self.order < DEEPEST else [])
         found = [_derivative(step, self.traced, self.order + 1) for step in deeper]
         return [one for one in found if one is not None]
 
@@ -64,8 +65,7 @@ class Program:
         """Whether both compute the same."""
         return (
             self.words == other.words
-            and _all(_same, self.constants, other.constants)
-            and _callbacks(self) == _callbacks(other)
+            and _all(_same if self.order == 0 else _alike, self.constants, other.constants)
             and _all(Program.same, self.derivatives, other.derivatives)
         )
 
@@ -118,8 +118,13 @@ def _all(holds: Callable[[Any, Any], bool], some: list[Any], others: list[Any]) 
     return len(some) == len(others) and all(map(holds, some, others))
 
 
-def _callbacks(program: Program) -> list[Any]:
-    return [step.params["callback"] for step in program.steps if "callback" in step.params]
+def _is_own(step: Any) -> bool:
+    """Whether a step has a derivative of its own, in code that is not JAX's."""
+    if not step.primitive.name.startswith(OWN):
+        return False
+    inner = [part.jaxpr for part in jax.tree.leaves(step.params) if hasattr(part, "jaxpr")]
+    sources = [getattr(one.debug_info, "func_src_info", None) or "" for one in inner]
+    return not (sources and all(LIBRARY in source for source in sources))
 
 
 def _constants(traced: Any) -> Iterator[Any]:
@@ -156,6 +161,13 @@ def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
     return not is_traced(one, other) and _bytes(one) == _bytes(other)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """The same, or of one shape where a derivative takes what the function took when traced."""
+    if is_traced(one) and is_traced(other):
+        return (one.shape, one.dtype) == (other.shape, other.dtype)
+    return _same(one, other)
 
 
 def _bytes(constant: Any) -> bytes:

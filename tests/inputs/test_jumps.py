@@ -71,10 +71,12 @@ def test_jumps_on_the_way_are_found_and_nothing_else_is(dtype):
     way = np.array([[2.0, 0.9, -1.2, 0.1], [-2.0, 1.05, 1.1, 2.1]], dtype)
     smooth = {name: loss for name, loss in SMOOTH.items() if name != "with a pole"}
     losses = JUMPING | smooth  # no run comes over a pole
-    found = {n: jumped(loss, TARGETS.astype(dtype), (), way) for n, loss in losses.items()}
+    found = {n: jumped(loss, TARGETS.astype(dtype), way) for n, loss in losses.items()}
     assert found == dict.fromkeys(JUMPING, True) | dict.fromkeys(smooth, False)
+    short = np.asarray(TARGETS, dtype) + np.array([[0.01], [0.06]], dtype)
+    assert not any(jumped(loss, TARGETS.astype(dtype), short) for loss in smooth.values())
     aside = way[1:] + np.array([[0.0, 0.1, 0.1, 0.2], [0.3, 0.2, 0.2, 0.4]], dtype)
-    assert not jumped(absolute, TARGETS.astype(dtype), (), aside)
+    assert not jumped(absolute, TARGETS.astype(dtype), aside)
 
 
 NET = eqx.nn.MLP(3, "scalar", 8, 1, activation=jnp.tanh, key=jr.key(0))
@@ -173,7 +175,7 @@ def test_jumps_that_only_the_run_comes_to_are_told(name):
         data = nth.Dataset(APART.x / 4, APART.y)  # outputs above -3.9
     loss = UNFORESEEN[name]
     assert not jumping(loss, data.y, ())
-    with pytest.warns(JumpingLossWarning, match="among the outputs on the way of this run"):
+    with pytest.warns(JumpingLossWarning, match="among the outputs on the way of a run"):
         run = nth.gradient_flow(LINEAR, data, [0.5, 20.0], loss=loss, progress=False)
     assert TELLING in str(run)
 
@@ -184,3 +186,11 @@ def test_study_tells_of_jumps_that_only_its_runs_come_to():
             lambda m, key: LINEAR, APART, [1], 1, (2,), [0.5], loss=UNFORESEEN["far out"],
             kernels=2, progress=False,
         )  # fmt: skip
+
+
+def test_outputs_of_several_numbers_may_have_a_loss_of_ones_own():
+    net = eqx.nn.MLP(3, 3, 4, 1, activation=jnp.tanh, key=jr.key(2))
+    data = nth.Dataset(DATA.x, VECTORS)
+    own = lambda f, y: 0.5 * jnp.sum((f - y) ** 2)  # noqa: E731
+    runs = [nth.gradient_flow(net, data, [1.0], loss=loss) for loss in (own, nth.squared_error)]
+    np.testing.assert_allclose(runs[0].f, runs[1].f, rtol=1e-12)
