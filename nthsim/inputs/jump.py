@@ -17,7 +17,7 @@ TARGETS, OUTPUTS = 16, 8
 #: Pieces that a line is cut into, and how many of them are looked at more closely.
 PIECES, CLOSER = 256, 8
 
-#: No piece is shorter than so many roundings of the longest output.
+#: No piece is shorter than so many roundings of the longest output on its line.
 FINEST = 100
 
 #: Lines reach so many times as far as the largest target, or as one.
@@ -100,6 +100,8 @@ def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...]) -> bool:
     reach = np.maximum(np.abs(bases).max(axis=1), np.maximum(np.abs(low), np.abs(high)))
     finest = FINEST * PIECES * float(jnp.finfo(bases.dtype).eps) * reach
     short = high - low <= PIECES * finest  # and not even once to be looked at more closely
+    if short.all():
+        return False
 
     def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nodes = np.linspace(low, high, PIECES + 1, axis=1).astype(bases.dtype)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import with_slope
 from oracles import relative_error
 
 import nthsim as nth
@@ -98,20 +99,6 @@ def test_model_that_does_more_is_left_whole_and_told_why(how):
     # Both meet their tolerance of 1e-7.
     np.testing.assert_allclose(runs[0].f, runs[1].f, rtol=1e-5)
     assert "Taylor arithmetic all through (`model` must" in str(runs[0].method)
-
-
-def with_slope(slope):
-    """One function by one name, with a derivative of its own."""
-
-    @jax.custom_jvp
-    def act(z):
-        return jnp.tanh(z)
-
-    @act.defjvp
-    def act_jvp(z, dz):
-        return act(*z), slope * dz[0]
-
-    return act
 
 
 def with_gradient(slope):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import with_slope
 
 import nthsim as nth
 from nthsim.network.program import program
@@ -32,18 +33,6 @@ def test_kernel_is_that_of_the_settings_of_the_moment(method, monkeypatch):
     monkeypatch.setitem(SETTINGS, "scale", 2.0)
     np.testing.assert_allclose(kernel(scaled), kernel(lambda z: jnp.tanh(2.0 * z)), rtol=1e-12)
     assert np.abs(kernel(scaled) - before).max() > 0.1
-
-
-def with_slope(slope):
-    @jax.custom_jvp
-    def act(z):
-        return jnp.tanh(z)
-
-    @act.defjvp
-    def act_jvp(z, dz):
-        return act(*z), slope * dz[0]
-
-    return act
 
 
 SLOPED = {"act": with_slope(1.0)}
