@@ -44,7 +44,10 @@ class Carry(eqx.Module):
 
 
 class Outcome(eqx.Module):
-    """How a compiled call ended: its steps, and whether a limit was found, or all is lost."""
+    """How a compiled call ended: its steps, and whether a limit was found, or all is lost.
+
+    `tiny` says that the first level is so small that `atol` alone holds its errors.
+    """
 
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
@@ -52,6 +55,7 @@ class Outcome(eqx.Module):
     found: Bool[Array, ""]
     escaped: Bool[Array, ""]
     exhausted: Bool[Array, ""]
+    tiny: Bool[Array, ""]
 
 
 @compiled
@@ -127,6 +131,7 @@ def advance(
     assert solution.ts is not None
     state = jax.tree.map(lambda y: y[-1], solution.ys)
     after = Carry(solution.ts[-1], state, solution.solver_state, solution.controller_state)
+    first = system.sizes(state)[0]
     return after, Outcome(
         solution.stats["num_steps"],
         solution.stats["num_rejected_steps"],
@@ -134,6 +139,7 @@ def advance(
         solution.controller_state.found,
         solution.event_mask,
         solution.result == dfx.RESULTS.dt_min_reached,
+        (first > 0) & (scheme.rtol * first < scheme.atol),
     )
 
 

@@ -26,6 +26,11 @@ CALL_SECONDS = 0.5
 #: A level that grew by this factor before the step size ran out has blown up.
 GROWN = 1e3
 
+#: What is said of a run whose state was so small that its relative tolerance did not hold.
+TINY = (
+    "; what moves was smaller than atol / rtol, where errors may exceed rtol: take a smaller atol"
+)
+
 
 class Integration:
     """The carry, the work done so far, and the reason to stop."""
@@ -197,6 +202,8 @@ class Integration:
         self.rejected += int(outcome.rejected)
         self.forced += int(outcome.forced)
         self.evaluations += taken * self.method.stages
+        if outcome.tiny and not self.whole and TINY not in self.choice:
+            self.choice += TINY
         # Twice as long at most: the first call's time is mostly compilation.
         self.limit = int(min(2 * self.limit, max(1, CALL_SECONDS * taken / seconds)))
         self.stop = self._reason(outcome)

@@ -172,7 +172,7 @@ class Problem(eqx.Module):
         members = path.shape[1]
         y = np.concatenate([residual.y] * members) if members else residual.y[:0]
         path = path.reshape(len(path), len(y), *self.out_shape)
-        if not (members and jumped(residual.loss, y, path)):
+        if not (members and jumped(residual.loss, y, path, residual.program)):
             return solution
         warnings.warn(
             f"`loss` ({loss_name(residual.loss)}) has a gradient that jumps among the outputs on "
@@ -211,9 +211,12 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     network, out_shape = network.as_now(theta, x)
     y, y_test = jax.tree.map(lambda y: y.astype(dtype), (data.y, data.y_test))
     for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
-        if before is not None and after is not None:
-            whole(name, before, after)
+        whole(name, before, after)
+        if after is not None:
             check_lookups(network, theta, name, after)
+    if loss not in LOSSES.values():  # which may read an index off a target
+        whole("y", data.y, y)
+        whole("y_test", data.y_test, y_test)
     check_targets(loss, "y", data.y)
     check_targets(loss, "y_test", data.y_test)
     _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
@@ -221,7 +224,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
     now, loss = program(loss, *one).digest(), alike(loss)
-    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape), now)
+    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
     forward = network.forward(theta, x)
     sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
     linear = sound or backward_linear(network, theta, x)
@@ -257,9 +260,9 @@ def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
         )
 
 
-def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
+def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...], now: str) -> bool:
     # `nthsim plan` has no values of targets, and no other losses than these.
-    if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape):
+    if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape, now):
         return False
     warnings.warn(
         "`loss` has a gradient that jumps: where outputs stay at a jump, as at the end of "

@@ -78,13 +78,17 @@ def finite(name: str, array: Shaped[Array | np.ndarray, "..."]) -> None:
 
 
 def whole(
-    name: str, before: Shaped[Array | np.ndarray, "..."], after: Shaped[Array, "..."]
+    name: str,
+    before: Shaped[Array | np.ndarray, "..."] | None,
+    after: Shaped[Array, "..."] | None,
 ) -> None:
     """Refuse whole numbers, indices say, that became others in another precision.
 
     Raises:
         ValueError: All that was there are whole numbers, and one of them is another now.
     """
+    if before is None or after is None:
+        return
     try:
         old, new = (np.asarray(array).astype(np.float64) for array in (before, after))
     except jax.errors.TracerArrayConversionError:

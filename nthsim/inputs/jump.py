@@ -46,8 +46,11 @@ class Lines(NamedTuple):
     high: np.ndarray
 
 
-def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
-    r"""Whether $\partial\ell/\partial f$ jumps where outputs near the targets move one by one."""
+def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...], now: str = "") -> bool:
+    r"""Whether $\partial\ell/\partial f$ jumps where outputs near the targets move one by one.
+
+    `now` tells the loss from the same one before something changed that it reads.
+    """
     targets = np.unique(np.asarray(y), axis=0)
     targets = targets[_spread(len(targets), TARGETS)]
     reach = REACH * max(1.0, float(np.abs(targets).max()))
@@ -62,11 +65,13 @@ def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> bool:
     start = -1.0137 * reach  # no target should be among the nodes, where a norm has no gradient
     ends = np.full(len(lines), start)
     return _jump_along(
-        Lines(bases[which], targets[which], units, ends, ends + 2 * reach), loss, out_shape
+        Lines(bases[which], targets[which], units, ends, ends + 2 * reach), loss, out_shape, now
     )
 
 
-def jumped(loss: Loss, y: Array | np.ndarray, f: Float[np.ndarray, "T n ..."]) -> bool:
+def jumped(
+    loss: Loss, y: Array | np.ndarray, f: Float[np.ndarray, "T n ..."], now: str = ""
+) -> bool:
     r"""Whether $\partial\ell/\partial f$ jumps among the outputs that a run came through.
 
     That is between the smallest and the largest of each, and a little beyond, where a run may be
@@ -84,12 +89,12 @@ def jumped(loss: Loss, y: Array | np.ndarray, f: Float[np.ndarray, "T n ..."]) -
         beyond = BEYOND * (end - start)
         ends = start - beyond, end + 1.037 * beyond  # no end is a node
         lines = Lines(path[-1][samples], targets[samples], units, *ends)
-        if _jump_along(lines, loss, f.shape[2:]):
+        if _jump_along(lines, loss, f.shape[2:], now):
             return True
     return False
 
 
-def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...]) -> bool:
+def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...], now: str) -> bool:
     """Whether the gradient jumps somewhere along lines.
 
     What changes between neighbours in a grid must change as much between neighbours in ever finer
@@ -105,7 +110,7 @@ def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...]) -> bool:
 
     def followed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nodes = np.linspace(low, high, PIECES + 1, axis=1).astype(bases.dtype)
-        found = np.asarray(_slopes(loss, out_shape, bases, targets, units, nodes))
+        found = np.asarray(_slopes(loss, out_shape, now, bases, targets, units, nodes))
         return nodes, found, _changes(found)
 
     nodes, first, jumps = followed(low, high)
@@ -134,6 +139,7 @@ def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...]) -> bool:
 def _slopes(
     loss: Loss,
     out_shape: tuple[int, ...],
+    now: str,
     bases: Float[Array | np.ndarray, "lines k"],
     targets: Float[Array | np.ndarray, "lines ..."],
     units: Array | np.ndarray,
@@ -143,6 +149,7 @@ def _slopes(
 
     None where the loss itself is no number, as that of a logarithm on its other side.
     """
+    del now  # another program for another loss
 
     def slope(s: Array, base: Array, target: Array, unit: Array) -> Array:
         f = base.at[unit].set(s).reshape(out_shape)

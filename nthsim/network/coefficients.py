@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from nthsim.network.failures import kind_and_line
 from nthsim.network.program import Evaluation, asked_once, program
+from nthsim.network.rounding import whole_numbers
 
 Function = Callable[[PyTree], PyTree]
 
@@ -71,12 +72,15 @@ def obstacle(function: Function, theta: PyTree) -> str | None:
 
     Said of the function: it "holds ...".
     """
+    traced = jax.make_jaxpr(function)(theta)
+    if whole_numbers(traced.jaxpr):
+        return "makes numbers whole that depend on parameters, which Taylor arithmetic gets wrong"
     try:
         jax.eval_shape(lambda at: coefficients(function, [at, at, at]), theta)
     except KeyError as error:  # the table of rules has none for this
         return f"holds an operation without Taylor arithmetic, {error.args[0]}"
     except Exception as error:  # jet raises whatever it runs into
-        own = sorted(set(_with_own_derivatives(jax.make_jaxpr(function)(theta))))
+        own = sorted(set(_with_own_derivatives(traced)))
         if own:
             return f"holds a function with a derivative of its own, {' and '.join(own)}"
         return f"holds what Taylor arithmetic fails on, {kind_and_line(error)}"

@@ -76,6 +76,23 @@ def contents(function: Callable[..., Any]) -> Contents:
     return Contents((known,), tuple(reader.unknown), tuple(reader.arrays))
 
 
+def described(known: object) -> str:
+    """What is `known` of a function in words, the same in every process.
+
+    An object that is not looked into goes by its type and name.
+    """
+    if isinstance(known, types.CodeType):
+        return described((known.co_code, known.co_names, known.co_consts))
+    if isinstance(known, tuple):
+        return f"({', '.join(map(described, known))})"
+    if isinstance(known, frozenset):
+        return f"{{{', '.join(sorted(map(described, known)))}}}"
+    if isinstance(known, Is):
+        thing = known.thing
+        return f"{type(thing).__qualname__} {getattr(thing, '__name__', '')}"
+    return repr(known)
+
+
 def in_library(thing: object) -> bool:
     """Whether a function or class is one of a library's own."""
     return str(getattr(thing, "__module__", None)).partition(".")[0] in LIBRARIES

@@ -28,15 +28,21 @@ Terms = list[Any]
 
 
 def is_layer(node: Any) -> bool:
-    """Whether this is such a layer itself: a subclass may act otherwise, and so do groups."""
+    """Whether this is such a layer itself: a subclass may act otherwise, and so do groups.
+
+    So does one with a weight of another rank, or of other taps, than it was made with: a `Linear`
+    applies any array by `@`, and a `Conv` pads for the taps that it was made with.
+    """
     if type(node) not in (eqx.nn.Linear, *CONVOLUTIONS):
         return False
     whole = isinstance(node, eqx.nn.Linear) or node.groups == 1
     held = [node.weight] if node.bias is None else [node.weight, node.bias]
     if not (whole and jax.tree_util.all_leaves(held)):  # something is wrapped
         return False
-    out, _, *kernel = node.weight.shape
-    return node.bias is None or node.bias.shape == (out, *(1 for _ in kernel))
+    kernel = () if isinstance(node, eqx.nn.Linear) else node.kernel_size
+    if node.weight.ndim < 2 or node.weight.shape[2:] != kernel:
+        return False
+    return node.bias is None or node.bias.shape == (len(node.weight), *(1 for _ in kernel))
 
 
 def layers_of(theta: PyTree) -> list[Layer]:

@@ -15,13 +15,17 @@ import numpy as np
 from jax.extend.core import Var, jaxpr_as_fun
 from jaxtyping import PyTree
 
+from nthsim.network.function_contents import contents, described
 from nthsim.solvers.compiled import is_traced
 
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
-DEEPEST = 2
+DEEPEST = 4
 
 #: How the names of steps begin that have one, and where JAX keeps its own, which do not change.
 OWN, LIBRARY = ("custom_jvp", "custom_vjp"), f"{Path(jax.__file__).parent}/"
+
+#: Where JAX makes one derivative of those that are handed to it.
+HANDED = "/custom_derivatives.py"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +33,8 @@ class Program:
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
     A function with a derivative of its own shows no more than its name there, so that the programs
-    of such derivatives are a part of it, those of JAX's functions aside. What cannot be seen is the
-    function behind a callback.
+    of such derivatives are a part of it, those of JAX's functions aside. So is what functions of
+    Python behind callbacks depend on, as far as that can be seen: no state of an object.
     """
 
     words: str
@@ -88,7 +92,17 @@ def program(function: Callable[..., Any], *arguments: Any, order: int = 0) -> Pr
     trace = jax.make_jaxpr(lambda *each: function(*each), return_shape=True)
     traced, out = trace(*arguments)
     words = re.sub(r"0x[0-9a-f]+", "", str(traced))
+    steps = _steps(traced.jaxpr, type(traced)) if "callback" in words else ()
+    words += "".join(described(contents(each)) for step in steps for each in _called_back(step))
     return Program(words, list(_constants(traced)), out, traced, order)
+
+
+def _called_back(step: Any) -> Iterator[Callable[..., Any]]:
+    """The functions of Python that a step calls."""
+    for part in step.params.values():
+        function = getattr(part, "callback_func", None)
+        if callable(function):
+            yield function
 
 
 def _derivative(step: Any, traced: Any, order: int) -> Program | None:
@@ -119,12 +133,18 @@ def _all(holds: Callable[[Any, Any], bool], some: list[Any], others: list[Any]) 
 
 
 def _is_own(step: Any) -> bool:
-    """Whether a step has a derivative of its own, in code that is not JAX's."""
+    """Whether a step has a derivative of its own, in code that is not JAX's.
+
+    A function of JAX may be given another one by a user, of which nothing is known but that it was
+    handed to `defjvps`: so it is with that of JAX's relu.
+    """
     if not step.primitive.name.startswith(OWN):
         return False
-    inner = [part.jaxpr for part in jax.tree.leaves(step.params) if hasattr(part, "jaxpr")]
-    sources = [getattr(one.debug_info, "func_src_info", None) or "" for one in inner]
-    return not (sources and all(LIBRARY in source for source in sources))
+    parts = [getattr(part, "jaxpr", part) for part in step.params.values()]
+    known = [part.debug_info for part in parts if hasattr(part, "debug_info")]
+    sources = [getattr(info, "func_src_info", None) or "" for info in known]
+    theirs = [LIBRARY in source and HANDED not in source for source in sources]
+    return not (len(theirs) > 1 and all(theirs))
 
 
 def _constants(traced: Any) -> Iterator[Any]:

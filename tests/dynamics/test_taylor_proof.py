@@ -15,6 +15,7 @@ import nthsim as nth
 from nthsim.dynamics.problem import pose
 from nthsim.dynamics.taylor_proof import proven
 from nthsim.inputs.loss import squared_error
+from nthsim.network.rounding import whole_numbers
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +71,54 @@ def test_what_is_wrong_or_not_finite_takes_nested_derivatives(function, words):
         found = road_of(function)
     assert found.startswith("nested derivatives, as the network has ")
     assert re.search(words, found)
+
+
+def stepped(z):
+    """Numbers made whole: steps without a slope, which JAX's Taylor arithmetic does not see."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.tanh(z) + (50 * z).astype(int) / 50
+
+
+def test_numbers_made_whole_have_no_slope_in_any_expansion():
+    run = {"run": [0.0, 2.0], "progress": False}
+    net = Through(stepped)
+    series, dense = (nth.hierarchy(net, DATA, 3, method=m, **run) for m in ("series", "dense"))
+    np.testing.assert_allclose(series.f, dense.f, rtol=1e-5)
+    linear = nth.taylor(net, DATA, 1, **run)
+    second = nth.hierarchy(net, DATA, 2, method="dense", **run)
+    np.testing.assert_allclose(linear.f, second.f, rtol=1e-5)
+    words = "as the network makes numbers whole that depend on parameters, which Taylor arithmetic"
+    assert words in str(series.method)
+    assert words in str(linear.method)
+
+
+class Looking(eqx.Module):
+    """Looks something up by an input, perhaps in a branch; or by what its layer makes of it."""
+
+    table: Array
+    layer: eqx.nn.Linear
+    look: Callable = eqx.field(static=True)
+
+    def __call__(self, x: Array) -> Array:
+        return self.look(self, x)
+
+
+@pytest.mark.parametrize(
+    ("look", "whole"),
+    [
+        (lambda net, x: net.layer(net.table[x.astype(int)]), False),
+        (lambda net, x: net.layer(jax.jit(lambda i: net.table[i])(x.astype(int))), False),
+        (lambda net, x: net.layer(net.table * (net.table > 0).astype(x.dtype)), False),
+        (lambda net, x: net.table[net.layer(x).astype(int)] * net.layer(x), True),
+        (lambda net, x: jax.jit(lambda z: z * z.astype(int).astype(z.dtype))(net.layer(x)), True),
+        (lambda net, x: jax.lax.map(lambda z: z.astype(int).astype(z.dtype), net.table)[0], True),
+    ],
+)
+def test_only_what_depends_on_parameters_must_not_be_made_whole(look, whole):
+    net = Looking(jr.normal(jr.key(2), (3,)), eqx.nn.Linear(3, "scalar", key=jr.key(3)), look)
+    traced = jax.make_jaxpr(lambda net: net(jnp.zeros(3)))(net)
+    found = whole_numbers(traced.jaxpr)
+    assert found == whole
 
 
 def test_one_test_point_is_enough():

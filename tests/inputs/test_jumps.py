@@ -180,6 +180,23 @@ def test_jumps_that_only_the_run_comes_to_are_told(name):
     assert TELLING in str(run)
 
 
+class Settled:
+    """A loss by a setting that is read when it is called."""
+
+    jumps = False
+
+    def __call__(self, f, y):
+        return jnp.abs(f - y) if type(self).jumps else (f - y) ** 2
+
+
+def test_loss_that_has_come_to_jump_is_told(monkeypatch):
+    loss, run = Settled(), {"run": [0.0, 0.1], "progress": False}
+    assert TELLING not in str(nth.gradient_flow(NET, DATA, loss=loss, **run))
+    monkeypatch.setattr(Settled, "jumps", True)
+    with pytest.warns(JumpingLossWarning):
+        assert TELLING in str(nth.gradient_flow(NET, DATA, loss=loss, **run))
+
+
 def test_study_tells_of_jumps_that_only_its_runs_come_to():
     with pytest.warns(JumpingLossWarning, match="among the outputs on the way"):
         nth.width_scaling(

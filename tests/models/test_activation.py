@@ -13,6 +13,7 @@ from scipy.integrate import quad
 from scipy.special import erf, expit
 from scipy.stats import norm
 
+import nthsim as nth
 from nthsim.models.activation import (
     ACTIVATIONS,
     kinked,
@@ -130,6 +131,20 @@ def test_an_activation_that_cannot_be_normalised_is_refused(activation, integral
 def test_an_activation_that_is_not_elementwise_is_refused():
     with pytest.raises(ValueError, match=r"^`activation` must act elementwise, but maps an array"):
         normalisation(jnp.sum)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda z: jnp.tanh(z) * jnp.mean(jnp.abs(z)),
+        lambda z: jnp.where(z.size > 64, z, jnp.tanh(z)),
+        jax.nn.softmax,
+        lambda z: z - jnp.mean(z),
+    ],
+)
+def test_a_limit_kernel_of_an_activation_that_is_not_elementwise_is_refused(activation):
+    with pytest.raises(ValueError, match=r"^`activation` must act elementwise, but maps -2.7 to "):
+        nth.limit_kernel("fcn", jnp.eye(2), depth=1, activation=activation)
 
 
 @pytest.mark.parametrize("c_sigma", [0.0, -1.0, math.inf, math.nan])

@@ -280,3 +280,13 @@ def test_whole_numbers_that_the_precision_lacks_are_refused_where_the_network_ta
                 nth.kernel(single, big, 2, progress=False)
             with pytest.raises(ValueError, match=f"`x_first` {sentence}"):
                 nth.kernel(single, small, 2, x_first=big, progress=False)
+
+
+def test_targets_that_the_precision_lacks_are_refused_where_a_loss_may_read_indices_off_them():
+    single = eqx.nn.Linear(1, "scalar", dtype=jnp.float32, key=jr.key(0))
+    data = nth.Dataset([[1.0], [2.0]], np.array([2**24 + 1, 2]))
+    own = lambda f, y: (f - y.astype(int) % 2) ** 2  # noqa: E731
+    with jax.numpy_dtype_promotion("standard"):
+        with pytest.raises(ValueError, match="`y` must hold whole numbers that float32 has"):
+            nth.gradient_flow(single, data, [0.1], loss=own, progress=False)
+        nth.gradient_flow(single, data, [1e-9], progress=False)  # to be come near to, no more

@@ -51,6 +51,37 @@ def test_what_acts_otherwise_is_no_layer():
     assert not is_layer(eqx.nn.ConvTranspose1d(2, 3, 2, key=key))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "x"),
+    [
+        (eqx.nn.Linear(2, 2, use_bias=False, key=jr.key(0)), (2, 2, 2), (2,)),
+        (eqx.nn.Linear(1, 1, use_bias=False, key=jr.key(0)), (3, 1, 1), (1,)),
+        (eqx.nn.Linear(2, 2, use_bias=False, key=jr.key(0)), (2,), (2,)),
+        (eqx.nn.Conv1d(2, 3, 3, padding="SAME", use_bias=False, key=jr.key(0)), (3, 2, 1), (2, 5)),
+        (eqx.nn.Conv1d(2, 3, 3, padding="SAME", use_bias=False, key=jr.key(0)), (3, 2, 2), (2, 5)),
+        (eqx.nn.Conv2d(1, 2, 3, padding=1, use_bias=False, key=jr.key(0)), (2, 1, 2, 2), (1, 4, 3)),
+    ],
+)
+def test_layer_with_an_array_that_it_was_not_made_with_is_none(layer, shape, x):
+    class Net(eqx.Module):
+        layer: eqx.Module
+
+        def __call__(self, x):
+            return jnp.sum(jnp.tanh(self.layer(x)) ** 3)  # pyright: ignore[reportCallIssue]
+
+    net = Net(eqx.tree_at(lambda at: at.weight, layer, jr.normal(jr.key(1), shape)))
+    points = jr.normal(jr.key(2), (3, *x))
+    assert not is_layer(net.layer)
+    with pytest.raises(ValueError, match=r"^`model` must have linear or conv"):
+        nth.kernel(net, points, 2, method="structured", progress=False)
+    data = nth.Dataset(points, jnp.arange(3.0))
+    series, dense = (
+        nth.hierarchy(net, data, 3, [0.0, 0.1], method=m, progress=False)
+        for m in ("series", "dense")
+    )
+    np.testing.assert_allclose(series.f, dense.f, rtol=1e-6)
+
+
 class Shared(eqx.Module):
     """One convolution called twice, on images of two sizes."""
 

@@ -1,5 +1,6 @@
 """What is compiled, kept or replaced belongs to what a model and a loss are now."""
 
+import re
 from collections.abc import Callable
 
 import equinox as eqx
@@ -48,6 +49,64 @@ def test_kernel_is_that_of_the_derivatives_of_the_moment(monkeypatch):
     monkeypatch.setitem(SLOPED, "act", with_slope(2.0))
     np.testing.assert_allclose(kernel(sloped), kernel(with_slope(2.0)), rtol=1e-12)
     assert np.abs(kernel(sloped) - before).max() > 0.1
+
+
+def ruled(rule):
+    """A function of JAX with a derivative that is not JAX's."""
+    spike = jax.custom_jvp(jnp.sign)
+    spike.defjvp(lambda p, t: (jnp.sign(p[0]), t[0] * rule(p[0])))
+    return spike
+
+
+def handed(rule):
+    """The same, handed over as JAX does for its own."""
+    spike = jax.custom_jvp(jnp.sign)
+    spike.defjvps(lambda t, ans, z: t * rule(z))
+    return spike
+
+
+def host(kind):
+    """A function of NumPy and its derivative, defined anew under the same names."""
+    cell = "def value(z): return np.{}(z)\ndef slope(z): return {}"
+    made = {"np": np}
+    parts = {"tanh": ("tanh", "1 - np.tanh(z)**2"), "sin": ("sin", "np.cos(z)")}[kind]
+    exec(cell.format(*parts), made)
+    call = lambda f, z: jax.pure_callback(  # noqa: E731
+        f, jax.ShapeDtypeStruct(z.shape, z.dtype), z, vmap_method="expand_dims"
+    )
+    act = jax.custom_jvp(lambda z: call(made["value"], z))
+    act.defjvp(lambda p, t: (act(p[0]), t[0] * call(made["slope"], p[0])))
+    return act
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "right"),
+    [
+        (ruled(jnp.cos), ruled(jnp.exp), None),
+        (handed(jnp.cos), handed(jnp.exp), None),
+        (host("tanh"), host("sin"), jnp.sin),
+    ],
+)
+def test_kernel_is_that_of_the_rule_or_callback_of_the_moment(first, second, right, monkeypatch):
+    kernel = lambda act: nth.kernel(mlp(act), X, 2, progress=False)  # noqa: E731
+    monkeypatch.setitem(SLOPED, "act", first)
+    before = kernel(sloped)
+    monkeypatch.setitem(SLOPED, "act", second)
+    expected = kernel(right or (lambda z: second(z)))
+    np.testing.assert_allclose(kernel(sloped), expected, rtol=1e-12)
+    assert np.abs(kernel(sloped) - before).max() > 0.1
+
+
+def test_program_of_a_callback_is_the_same_in_another_process_and_for_a_function_made_anew():
+    shape = jax.ShapeDtypeStruct((2,), jnp.float64)
+
+    def calling(function):
+        return program(lambda x: jax.pure_callback(function, shape, x), shape)
+
+    words = {calling(lambda z: np.tanh(z)).words for _ in range(2)}
+    assert len(words) == 1
+    assert not re.search(r"0x[0-9a-f]", words.pop())
+    assert calling(np.tanh).words != calling(np.sin).words
 
 
 class Weighted:
@@ -129,6 +188,33 @@ class Cautious(eqx.Module):
 
     def __call__(self, x):
         return cautious(self, x)
+
+
+class Careless(eqx.Module):
+    """Goes on after whatever comes."""
+
+    layers: list
+    instead: int
+
+    def __call__(self, x):
+        h = jnp.tanh(self.layers[0](x))
+        try:
+            h = self.layers[1](h)
+        except:  # noqa: E722
+            h = jnp.full(3 + self.instead, 0.1)
+        return self.layers[2](jnp.sin(h))
+
+
+@pytest.mark.parametrize("instead", [0, 1])
+def test_model_that_catches_everything_has_the_same_series(instead):
+    keys, sizes = jr.split(jr.key(2), 3), [(2, 4), (4, 3), (3, "scalar")]
+    layers = [eqx.nn.Linear(*s, key=k) for s, k in zip(sizes, keys, strict=True)]
+    series, dense = (
+        nth.hierarchy(Careless(layers, instead), DATA, 3, [0.0, 0.5], method=method, progress=False)
+        for method in ("series", "dense")
+    )
+    np.testing.assert_allclose(series.f, dense.f, rtol=1e-6)
+    assert "layer by layer" in str(series.method)
 
 
 def test_model_that_catches_errors_is_followed_layer_by_layer_all_the_same():
