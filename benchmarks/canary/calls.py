@@ -24,12 +24,16 @@ class Subject(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Numbers of nthsim and what they must be; `start` is what they moved from, if they did."""
+    """Numbers of nthsim and what they must be; `start` is what they moved from, if they did.
+
+    `told` says that steps missed their tolerance at kinks, as the result says itself.
+    """
 
     name: str
     got: Any
     right: Any
     start: Any = None
+    told: bool = False
 
 
 def flow(subject: Subject, kind: str, p: int, method: str) -> list[Found]:
@@ -49,7 +53,8 @@ def flow(subject: Subject, kind: str, p: int, method: str) -> list[Found]:
         _, state = subject.reference.trained("flow", p, tau)
         theta = np.concatenate([np.ravel(a) for a in subject.reference.theta])
         trained = [np.ravel(a) for a in arrays(run.model)]
-        found.append(Found("parameters", np.concatenate(trained), theta + state, theta))
+        told = run.stats.forced > 0
+        found.append(Found("parameters", np.concatenate(trained), theta + state, theta, told))
     return found
 
 
@@ -60,7 +65,7 @@ def ran(subject: Subject, run: nthsim.Trajectory, kind: str, p: int, tau: float)
     name = f"{kind} {p}" if p else kind
     found = [
         Found(f"{name}: f(0)", _all(run, 0), f0),
-        Found(f"{name}: f", _all(run, 1), f1, f0),
+        Found(f"{name}: f", _all(run, 1), f1, f0, run.stats.forced > 0),
     ]
     return found + _losses(name, reference, run, f0, f1)
 
@@ -94,7 +99,8 @@ def compare(subject: Subject) -> list[Found]:
     N = start.shape[0] // len(reference.x) * reference.n
     got = np.asarray(study.exact.kernel).reshape(2, N, N)
     found.append(Found("K^(2) at 0", got[0], start[:N, :N]))
-    found.append(Found("K^(2) after", got[1], end[:N, :N]))
+    told = study.exact.stats.forced > 0
+    found.append(Found("K^(2) after", got[1], end[:N, :N], start[:N, :N] if told else None, told))
     return found
 
 
@@ -212,4 +218,5 @@ def _all(run: nthsim.Trajectory, at: int) -> np.ndarray:
 
 def _losses(name: str, reference: Reference, run: nthsim.Trajectory, *f: np.ndarray):
     right = [reference.mean_loss(each) for each in f]
-    return [Found(f"{name}: loss", run.loss, right)]
+    told = run.stats.forced > 0
+    return [Found(f"{name}: loss", run.loss, right, right[:1] if told else None, told)]
