@@ -39,7 +39,7 @@ ACTIVATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
 )
 
 
-#: Numbers that an activation is asked for alone, and among as many as a layer may have.
+#: Numbers that an activation is asked for alone, and among so many.
 SOME, MANY = np.array([-2.7, -0.9, 0.0, 0.4, 1.3, 3.1]), 1000
 
 
@@ -78,6 +78,7 @@ def normalisation(activation: str | Callable[..., Array]) -> float:
             covers.
     """
     sigma = resolve(activation)
+    check_elementwise(sigma)
     nodes, weights = gauss_legendre(bound=12, order=16, breaks=np.array(kinks(sigma)))
     values = _values(sigma, nodes)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -117,22 +118,23 @@ def kinks(activation: Callable[..., Array]) -> tuple[float, ...]:
     """Where an activation or its slope jumps in |z| <= 16, in ascending order.
 
     What changes between neighbours in a grid there does so between neighbours in ever finer ones.
-
-    Raises:
-        ValueError: if the activation does not act elementwise, as everything must that is found of
-            one by its values.
     """
     if activation in ACTIVATIONS.values():
         return (0.0,) if activation is relu else ()
-    _check_elementwise(activation)
     with jax.ensure_compile_time_eval():
         now = jax.make_jaxpr(lambda z: activation(z))(jnp.zeros(3))
         held = tuple(np.asarray(array).tobytes() for array in now.consts)
     return _kinks(activation, f"{now}", held)
 
 
-def _check_elementwise(activation: Callable[..., Array]) -> None:
-    """Refuse one that gives a number among others another value than alone."""
+def check_elementwise(activation: Callable[..., Array]) -> None:
+    """Refuse an activation that gives a number among others another value than alone.
+
+    Raises:
+        ValueError: if it is such a one.
+    """
+    if activation in ACTIVATIONS.values():
+        return
     many = np.resize(SOME, MANY)
     together = _values(activation, many)
     if together.shape != many.shape:
@@ -140,10 +142,11 @@ def _check_elementwise(activation: Callable[..., Array]) -> None:
             "`activation` must act elementwise, "
             f"but maps an array of shape {many.shape} to one of shape {together.shape}."
         )
+    size = float(np.abs(together).max(where=np.isfinite(together), initial=0.0))
     for z, value in zip(SOME, together, strict=False):
         alone = _values(activation, z[None])
         # Rounding may differ by the length of an array, and in float32.
-        if not np.allclose(alone, value, rtol=1e-4, atol=1e-6, equal_nan=True):
+        if not np.allclose(alone, value, rtol=1e-4, atol=1e-6 * size, equal_nan=True):
             raise ValueError(
                 "`activation` must act elementwise, "
                 f"but maps {z:g} to {alone[0]:.6g}, and among others to {value:.6g}."

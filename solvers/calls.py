@@ -46,7 +46,7 @@ class Carry(eqx.Module):
 class Outcome(eqx.Module):
     """How a compiled call ended: its steps, and whether a limit was found, or all is lost.
 
-    `tiny` says that the first level is so small that `atol` alone holds its errors.
+    `tiny` says that all levels are so small that `atol` alone holds their errors.
     """
 
     steps: Int[Array, ""]
@@ -131,7 +131,7 @@ def advance(
     assert solution.ts is not None
     state = jax.tree.map(lambda y: y[-1], solution.ys)
     after = Carry(solution.ts[-1], state, solution.solver_state, solution.controller_state)
-    first = system.sizes(state)[0]
+    largest = jnp.max(system.sizes(state))
     return after, Outcome(
         solution.stats["num_steps"],
         solution.stats["num_rejected_steps"],
@@ -139,7 +139,7 @@ def advance(
         solution.controller_state.found,
         solution.event_mask,
         solution.result == dfx.RESULTS.dt_min_reached,
-        (first > 0) & (scheme.rtol * first < scheme.atol),
+        (largest > 0) & (scheme.rtol * largest < scheme.atol),
     )
 
 

@@ -26,10 +26,8 @@ CALL_SECONDS = 0.5
 #: A level that grew by this factor before the step size ran out has blown up.
 GROWN = 1e3
 
-#: What is said of a run whose state was so small that its relative tolerance did not hold.
-TINY = (
-    "; what moves was smaller than atol / rtol, where errors may exceed rtol: take a smaller atol"
-)
+#: What is said of a run whose state was always so small that `atol` alone held its errors.
+TINY = "; what moved stayed smaller than atol / rtol, where errors may exceed rtol: lower atol"
 
 
 class Integration:
@@ -50,6 +48,7 @@ class Integration:
             self.choice += f"; as {system.roughness()}, errors may exceed the tolerance"
         self.carry = Carry(self._number(0.0), state, None, None)
         self.started = self.fell_back = self.looked = False
+        self.tiny: bool | None = None
         self.earlier = 0.0
         self.steps = self.rejected = self.forced = self.evaluations = 0
         self.limit = 4
@@ -202,8 +201,7 @@ class Integration:
         self.rejected += int(outcome.rejected)
         self.forced += int(outcome.forced)
         self.evaluations += taken * self.method.stages
-        if outcome.tiny and not self.whole and TINY not in self.choice:
-            self.choice += TINY
+        self.tiny = bool(outcome.tiny) and not self.whole and self.tiny is not False
         # Twice as long at most: the first call's time is mostly compilation.
         self.limit = int(min(2 * self.limit, max(1, CALL_SECONDS * taken / seconds)))
         self.stop = self._reason(outcome)

@@ -214,16 +214,17 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         whole(name, before, after)
         if after is not None:
             check_lookups(network, theta, name, after)
-    if loss not in LOSSES.values():  # which may read an index off a target
-        whole("y", data.y, y)
-        whole("y_test", data.y_test, y_test)
     check_targets(loss, "y", data.y)
     check_targets(loss, "y_test", data.y_test)
     _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
     way = expansion_method(network, theta, x, prod(out_shape))
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
-    now, loss = program(loss, *one).digest(), alike(loss)
+    traced = program(loss, *one)
+    now, loss = traced.digest(), alike(loss)
+    if traced.rounds:  # as a loss does that reads an index off a target
+        whole("y", data.y, y)
+        whole("y_test", data.y_test, y_test)
     residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
     forward = network.forward(theta, x)
     sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))

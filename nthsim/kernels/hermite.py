@@ -20,7 +20,7 @@ from nthsim.kernels.expectations import (
     correlation,
     namespace,
 )
-from nthsim.models.activation import gauss_legendre, kinks
+from nthsim.models.activation import check_elementwise, gauss_legendre, kinks
 from nthsim.network.program import program
 from nthsim.solvers.compiled import compiled
 
@@ -80,7 +80,12 @@ class Hermite(AbstractExpectation):
 
     @staticmethod
     def of(activation: Callable[..., Array]) -> "Hermite":
-        """Those of an activation as it is now: it may read what changes."""
+        """Those of an activation as it is now: it may read what changes.
+
+        Raises:
+            ValueError: When it does not act elementwise.
+        """
+        check_elementwise(activation)
         one = jax.ShapeDtypeStruct((), jnp.result_type(float))
         return Hermite(activation, kinks(activation), program(activation, one).digest())
 

@@ -70,11 +70,9 @@ def pulled(
 def obstacle(function: Function, theta: PyTree) -> str | None:
     """Why Taylor arithmetic fails on a function, None if it does not; nothing is computed.
 
-    Said of the function: it "holds ...".
+    Said of the function: it "holds ..." or "makes ...".
     """
     traced = jax.make_jaxpr(function)(theta)
-    if whole_numbers(traced.jaxpr):
-        return "makes numbers whole that depend on parameters, which Taylor arithmetic gets wrong"
     try:
         jax.eval_shape(lambda at: coefficients(function, [at, at, at]), theta)
     except KeyError as error:  # the table of rules has none for this
@@ -84,6 +82,8 @@ def obstacle(function: Function, theta: PyTree) -> str | None:
         if own:
             return f"holds a function with a derivative of its own, {' and '.join(own)}"
         return f"holds what Taylor arithmetic fails on, {kind_and_line(error)}"
+    if whole_numbers(traced.jaxpr):
+        return "makes numbers whole that depend on parameters, which Taylor arithmetic gets wrong"
     return None
 
 

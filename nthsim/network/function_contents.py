@@ -76,21 +76,35 @@ def contents(function: Callable[..., Any]) -> Contents:
     return Contents((known,), tuple(reader.unknown), tuple(reader.arrays))
 
 
-def described(known: object) -> str:
-    """What is `known` of a function in words, the same in every process.
+def described(function: Any) -> str:
+    """What a function depends on in words, the same in every process where it is all known.
 
-    An object that is not looked into goes by its type and name.
+    Of what is not, each object goes by its place in memory: it is asked anew when it is called, but
+    another one in its place is not it. A library's function that wraps one of a user's is that.
     """
+    if isinstance(function, types.MethodType):
+        return f"{described(function.__func__)} of {id(function.__self__)}"
+    if in_library(function):
+        held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        return " ".join([_name(function), *(described(each) for each in held if callable(each))])
+    found = contents(function)
+    return _in_words(found.known, placed=bool(found.unknown))
+
+
+def _in_words(known: object, *, placed: bool) -> str:
     if isinstance(known, types.CodeType):
-        return described((known.co_code, known.co_names, known.co_consts))
+        return _in_words((known.co_code, known.co_names, known.co_consts), placed=placed)
     if isinstance(known, tuple):
-        return f"({', '.join(map(described, known))})"
+        return f"({', '.join(_in_words(each, placed=placed) for each in known)})"
     if isinstance(known, frozenset):
-        return f"{{{', '.join(sorted(map(described, known)))}}}"
+        return f"{{{', '.join(sorted(_in_words(each, placed=placed) for each in known))}}}"
     if isinstance(known, Is):
-        thing = known.thing
-        return f"{type(thing).__qualname__} {getattr(thing, '__name__', '')}"
+        return f"{_name(known.thing)} {id(known.thing) if placed else ''}"
     return repr(known)
+
+
+def _name(thing: object) -> str:
+    return f"{type(thing).__qualname__} {getattr(thing, '__name__', '')}"
 
 
 def in_library(thing: object) -> bool:

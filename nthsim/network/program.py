@@ -15,11 +15,11 @@ import numpy as np
 from jax.extend.core import Var, jaxpr_as_fun
 from jaxtyping import PyTree
 
-from nthsim.network.function_contents import contents, described
+from nthsim.network.function_contents import described
 from nthsim.solvers.compiled import is_traced
 
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
-DEEPEST = 4
+DEEPEST = 2
 
 #: How the names of steps begin that have one, and where JAX keeps its own, which do not change.
 OWN, LIBRARY = ("custom_jvp", "custom_vjp"), f"{Path(jax.__file__).parent}/"
@@ -34,7 +34,7 @@ class Program:
 
     A function with a derivative of its own shows no more than its name there, so that the programs
     of such derivatives are a part of it, those of JAX's functions aside. So is what functions of
-    Python behind callbacks depend on, as far as that can be seen: no state of an object.
+    Python behind callbacks depend on.
     """
 
     words: str
@@ -57,6 +57,11 @@ class Program:
     def promises(self) -> bool:
         """Whether some step indexes an array and says nothing on what is beyond its end."""
         return any(map(_promises, self.steps))
+
+    @property
+    def rounds(self) -> bool:
+        """Whether some step makes numbers whole."""
+        return any(map(_rounds, self.steps))
 
     @functools.cached_property
     def derivatives(self) -> list["Program"]:
@@ -93,7 +98,7 @@ def program(function: Callable[..., Any], *arguments: Any, order: int = 0) -> Pr
     traced, out = trace(*arguments)
     words = re.sub(r"0x[0-9a-f]+", "", str(traced))
     steps = _steps(traced.jaxpr, type(traced)) if "callback" in words else ()
-    words += "".join(described(contents(each)) for step in steps for each in _called_back(step))
+    words += "".join(described(each) for step in steps for each in _called_back(step))
     return Program(words, list(_constants(traced)), out, traced, order)
 
 
@@ -135,16 +140,21 @@ def _all(holds: Callable[[Any, Any], bool], some: list[Any], others: list[Any]) 
 def _is_own(step: Any) -> bool:
     """Whether a step has a derivative of its own, in code that is not JAX's.
 
-    A function of JAX may be given another one by a user, of which nothing is known but that it was
-    handed to `defjvps`: so it is with that of JAX's relu.
+    A user may give another one to a function of JAX. Of that nothing is known where it was handed
+    to `defjvps`, as JAX does itself for functions that stand under their names in `jax.nn`.
     """
     if not step.primitive.name.startswith(OWN):
         return False
     parts = [getattr(part, "jaxpr", part) for part in step.params.values()]
     known = [part.debug_info for part in parts if hasattr(part, "debug_info")]
     sources = [getattr(info, "func_src_info", None) or "" for info in known]
-    theirs = [LIBRARY in source and HANDED not in source for source in sources]
-    return not (len(theirs) > 1 and all(theirs))
+    if not all(LIBRARY in source for source in sources):
+        return True
+    if len(sources) > 1 and not any(HANDED in source for source in sources):
+        return False
+    named = [getattr(jax.nn, source.split(" at ")[0], None) for source in sources]
+    around = any(f"{own}_call" in str(part) for part in parts for own in OWN)
+    return around or not any(isinstance(one, jax.custom_jvp) for one in named)
 
 
 def _constants(traced: Any) -> Iterator[Any]:
@@ -175,6 +185,14 @@ def _promises(step: Any) -> bool:
     """Whether a step says nothing on what is beyond the end of an array."""
     promised = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
     return step.primitive.name == "gather" and step.params["mode"] == promised
+
+
+def _rounds(step: Any) -> bool:
+    """Whether a step makes numbers whole."""
+    if step.primitive.name != "convert_element_type":
+        return False
+    before, after = step.invars[0].aval.dtype, step.outvars[0].aval.dtype
+    return jnp.issubdtype(before, jnp.inexact) and not jnp.issubdtype(after, jnp.inexact)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,7 +1,8 @@
 """Numbers that are made whole on the way, whose derivative is zero and whose Taylor terms are not.
 
-JAX's Taylor arithmetic takes the conversion to a type of whole numbers for linear: it makes each
-coefficient whole, where all but the first are zero.
+JAX's Taylor arithmetic takes the conversion to a type of whole numbers, or of truth values, for
+linear: it converts each coefficient, where all but the first are zero. That does no harm until
+numbers are made of them again.
 """
 
 from typing import Any
@@ -9,32 +10,43 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+#: Operations without slope that Taylor arithmetic has right.
+FLAT = frozenset(
+    {"stop_gradient", "floor", "ceil", "round", "sign", "is_finite"}
+    | {"gt", "lt", "ge", "le", "eq", "ne", "and", "or", "not", "xor"}
+)
+
 
 def whole_numbers(steps: Any) -> bool:
-    """Whether a program makes something whole that depends on what it is given."""
+    """Whether a program computes with something made whole that depends on what it is given.
+
+    Followed into functions, not into loops and branches, which have no Taylor arithmetic at all.
+    """
     return _followed(steps, [_moves(one) for one in steps.invars])[0]
 
 
 def _followed(steps: Any, given: list[bool]) -> tuple[bool, list[bool]]:
     """Whether it does, and which outputs depend on those inputs that are `given`."""
-    moving = {id(one) for one, moves in zip(steps.invars, given, strict=True) if moves}
+    following = {id(one) for one, follows in zip(steps.invars, given, strict=True) if follows}
     for step in steps.eqns:
-        taken = [id(one) in moving for one in step.invars]
-        if not any(taken):
+        taken = [id(one) in following for one in step.invars]
+        if not any(taken) or step.primitive.name in FLAT:
             continue
-        if step.primitive.name == "convert_element_type" and not any(map(_moves, step.outvars)):
-            return True, []
-        moved = [True] * len(step.outvars)
-        for inner in _inner(step):
-            # A loop or a branch takes other things besides: there all may depend on it.
-            each = taken if len(inner.invars) == len(taken) else [True] * len(inner.invars)
-            looped = step.primitive.name in ("scan", "while")
-            found, out = _followed(inner, [True] * len(each) if looped else each)
-            if found:
+        whole = any(f and not _moves(one) for one, f in zip(step.invars, taken, strict=True))
+        if step.primitive.name == "convert_element_type":
+            if whole and _moves(step.outvars[0]):
                 return True, []
-            moved = out if len(out) == len(moved) and not looped else moved
-        moving |= {id(one) for one, m in zip(step.outvars, moved, strict=True) if m and _moves(one)}
-    return False, [id(one) in moving for one in steps.outvars]
+            following.add(id(step.outvars[0]))
+            continue
+        moving = any(f and _moves(one) for one, f in zip(step.invars, taken, strict=True))
+        follow = [moving if _moves(one) else whole for one in step.outvars]
+        for inner in _inner(step):
+            if len(inner.invars) == len(taken):
+                found, follow = _followed(inner, taken)
+                if found:
+                    return True, []
+        following |= {id(one) for one, f in zip(step.outvars, follow, strict=True) if f}
+    return False, [id(one) in following for one in steps.outvars]
 
 
 def _inner(step: Any) -> list[Any]:

@@ -97,16 +97,45 @@ def test_kernel_is_that_of_the_rule_or_callback_of_the_moment(first, second, rig
     assert np.abs(kernel(sloped) - before).max() > 0.1
 
 
-def test_program_of_a_callback_is_the_same_in_another_process_and_for_a_function_made_anew():
+class Gain:
+    """A gain that is its own."""
+
+    def __init__(self, gain):
+        self.gain = gain
+
+    def by(self, z):
+        return self.gain * z
+
+
+def test_program_tells_callbacks_apart_by_all_that_they_depend_on():
     shape = jax.ShapeDtypeStruct((2,), jnp.float64)
 
-    def calling(function):
-        return program(lambda x: jax.pure_callback(function, shape, x), shape)
+    def words(function, *, equinox=False):
+        call = lambda x: eqx.filter_pure_callback(function, x, result_shape_dtypes=shape)  # noqa: E731
+        plain = lambda x: jax.pure_callback(function, shape, x)  # noqa: E731
+        return program(call if equinox else plain, shape).words
 
-    words = {calling(lambda z: np.tanh(z)).words for _ in range(2)}
-    assert len(words) == 1
-    assert not re.search(r"0x[0-9a-f]", words.pop())
-    assert calling(np.tanh).words != calling(np.sin).words
+    by = lambda settings: lambda z: settings["k"] * z  # noqa: E731
+    one, other = {"k": 1.0}, {"k": 2.0}
+    gain, more = Gain(1.0), Gain(2.0)
+    made_anew = {words(lambda z: np.tanh(z)) for _ in range(2)}
+    assert len(made_anew) == 1
+    assert not re.search(r"0x[0-9a-f]", made_anew.pop())
+    assert words(np.tanh) != words(np.sin)
+    assert words(np.tanh, equinox=True) == words(np.tanh, equinox=True)
+    assert words(np.tanh, equinox=True) != words(np.sin, equinox=True)
+    assert words(by(one)) == words(by(one)) != words(by(other))
+    assert words(gain.by) == words(gain.by) != words(more.by)
+
+
+def test_derivatives_of_jax_are_not_looked_into_and_those_given_to_its_functions_are():
+    shape = jax.ShapeDtypeStruct((2,), jnp.float64)
+    given = jax.custom_jvp(jax.nn.relu)
+    given.defjvps(lambda t, ans, z: t * jax.nn.sigmoid(z))
+    for function in (jax.nn.relu, jax.nn.relu6, jax.nn.softplus, jax.nn.logsumexp):
+        assert not program(function, shape).derivatives
+    for function in (given, ruled(jnp.cos), handed(jnp.cos)):
+        assert program(function, shape).derivatives
 
 
 class Weighted:
