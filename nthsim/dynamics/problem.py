@@ -28,6 +28,7 @@ from nthsim.kernels.method import block_kernel
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
+from nthsim.network.function_contents import described
 from nthsim.network.lookups import check_lookups
 from nthsim.network.network import AbstractNetwork, in_precision, precision
 from nthsim.network.program import Evaluation, program
@@ -221,7 +222,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
     traced = program(loss, *one)
-    now, loss = traced.digest(), alike(loss)
+    now, loss = traced.digest(described), alike(loss)
     if traced.rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)
         whole("y_test", data.y_test, y_test)

@@ -21,6 +21,7 @@ from nthsim.kernels.expectations import (
     namespace,
 )
 from nthsim.models.activation import check_elementwise, gauss_legendre, kinks
+from nthsim.network.function_contents import described
 from nthsim.network.program import program
 from nthsim.solvers.compiled import compiled
 
@@ -87,7 +88,7 @@ class Hermite(AbstractExpectation):
         """
         check_elementwise(activation)
         one = jax.ShapeDtypeStruct((), jnp.result_type(float))
-        return Hermite(activation, kinks(activation), program(activation, one).digest())
+        return Hermite(activation, kinks(activation), program(activation, one).digest(described))
 
     def mean(self, s: Variances) -> Variances:
         """By quadrature."""

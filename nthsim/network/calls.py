@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Array, DTypeLike, PyTree
 
 from nthsim.network.failures import first_line
+from nthsim.network.function_contents import described
 from nthsim.network.layers import Layer, layer_names, layers_of, outside_layers, with_layers
 from nthsim.network.network import AbstractNetwork, Network, parameter_count, precision
 from nthsim.network.program import Evaluation, asked_once, program
@@ -143,7 +144,7 @@ def _differing(network: Network, theta: PyTree, one: Any) -> str | None:
             listener = Listener(layers_of(theta), layers_of(theta))
             return taped(network, theta, listener, alone=alone)(x)
 
-        return not plain.same(program(listening, theta, one))
+        return not plain.same(program(listening, theta, one), described)
 
     if not differs(None):
         return None

@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from nthsim.models.plain import PLAIN
 from nthsim.network.alike import nodes, originals
 from nthsim.network.failures import first_line
+from nthsim.network.function_contents import described
 from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.network.trained import stopped
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
@@ -90,7 +91,7 @@ class Network(AbstractNetwork):
                 "`model` must hold what it is transformed by as arrays of its own, but a function "
                 "in it captures an array that is traced here."
             )
-        return Network(self.static, now.digest()), _one_shape(now.out, precision(theta))
+        return Network(self.static, now.digest(described)), _one_shape(now.out, precision(theta))
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -134,7 +135,7 @@ def _calls_alone(evaluation: Evaluation) -> bool:
     assert isinstance(network, Network)
     others = Network(jax.tree.map(_other, network.static))
     shapes = evaluation.theta, evaluation.one
-    return program(network.single, *shapes).same(program(others.single, *shapes))
+    return program(network.single, *shapes).same(program(others.single, *shapes), described)
 
 
 def _plain(leaf: object) -> object:

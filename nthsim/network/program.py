@@ -15,7 +15,6 @@ import numpy as np
 from jax.extend.core import Var, jaxpr_as_fun
 from jaxtyping import PyTree
 
-from nthsim.network.function_contents import described
 from nthsim.solvers.compiled import is_traced
 
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
@@ -27,14 +26,16 @@ OWN, LIBRARY = ("custom_jvp", "custom_vjp"), f"{Path(jax.__file__).parent}/"
 #: Where JAX makes one derivative of those that are handed to it.
 HANDED = "/custom_derivatives.py"
 
+#: What puts into words all that a function of Python depends on.
+Described = Callable[[Callable[..., Any]], str]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
     """The steps of a function in words, the arrays that it holds, the shapes that it returns.
 
     A function with a derivative of its own shows no more than its name there, so that the programs
-    of such derivatives are a part of it, those of JAX's functions aside. So is what functions of
-    Python behind callbacks depend on.
+    of such derivatives are a part of it, those of JAX's functions aside.
     """
 
     words: str
@@ -70,21 +71,32 @@ class Program:
         found = [_derivative(step, self.traced, self.order + 1) for step in deeper]
         return [one for one in found if one is not None]
 
-    def same(self, other: "Program") -> bool:
+    def same(self, other: "Program", described: Described) -> bool:
         """Whether both compute the same."""
+        called = [list(map(described, one.callbacks)) for one in (self, other)]
         return (
             self.words == other.words
+            and called[0] == called[1]
             and _all(_same if self.order == 0 else _alike, self.constants, other.constants)
-            and _all(Program.same, self.derivatives, other.derivatives)
+            and _all(lambda a, b: a.same(b, described), self.derivatives, other.derivatives)
         )
 
-    def digest(self) -> str:
-        """Letters that are others once the steps or the numbers held are."""
+    @property
+    def callbacks(self) -> list[Callable[..., Any]]:
+        """The functions of Python that it calls, which show no more than their names."""
+        parts = [part for step in self.steps for part in step.params.values()]
+        found = [getattr(part, "callback_func", None) for part in parts]
+        return [function for function in found if callable(function)]
+
+    def digest(self, described: Described) -> str:
+        """Letters that are others once the steps, the numbers held or what is called back are."""
         found = hashlib.sha256(self.words.encode())
         for constant in self.constants:
             found.update(b"traced" if is_traced(constant) else _bytes(constant))
         for derivative in self.derivatives:
-            found.update(derivative.digest().encode())
+            found.update(derivative.digest(described).encode())
+        for function in self.callbacks:
+            found.update(described(function).encode())
         return found.hexdigest()
 
 
@@ -97,17 +109,7 @@ def program(function: Callable[..., Any], *arguments: Any, order: int = 0) -> Pr
     trace = jax.make_jaxpr(lambda *each: function(*each), return_shape=True)
     traced, out = trace(*arguments)
     words = re.sub(r"0x[0-9a-f]+", "", str(traced))
-    steps = _steps(traced.jaxpr, type(traced)) if "callback" in words else ()
-    words += "".join(described(each) for step in steps for each in _called_back(step))
     return Program(words, list(_constants(traced)), out, traced, order)
-
-
-def _called_back(step: Any) -> Iterator[Callable[..., Any]]:
-    """The functions of Python that a step calls."""
-    for part in step.params.values():
-        function = getattr(part, "callback_func", None)
-        if callable(function):
-            yield function
 
 
 def _derivative(step: Any, traced: Any, order: int) -> Program | None:
