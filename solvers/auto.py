@@ -80,7 +80,10 @@ class Auto(AbstractSolver):
             return _said(method, f"{side}; {N} outputs are too many for an eigenbasis")
         if system.linear and N <= QUICK_OUTPUTS:
             return exponential.resolve(system, horizon, dtype)
-        steps = horizon * float(_fastest_rate(system)) / REACH[pair]
+        try:
+            steps = horizon * float(_fastest_rate(system)) / REACH[pair]
+        except TypeError:  # from JAX, of a loss with a `custom_vjp`
+            return _said(method, f"{side}; the loss has no derivatives by which to tell stiffness")
         several = EXPONENTIAL_STEP * (FEWEST + SLOPE * rtol**-0.25)
         if not steps * method.stages > several:
             needed = f"{max(steps, 1.0):.0f}"

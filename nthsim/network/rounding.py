@@ -16,6 +16,9 @@ FLAT = frozenset(
     | {"gt", "lt", "ge", "le", "eq", "ne", "and", "or", "not", "xor"}
 )
 
+#: Operations that take whole numbers to look something up by, and none from them.
+LOOKING = frozenset({"gather", "select_n", "dynamic_slice", "dynamic_update_slice", "scatter"})
+
 
 def whole_numbers(steps: Any) -> bool:
     """Whether a program computes with something made whole that depends on what it is given.
@@ -33,14 +36,14 @@ def _followed(steps: Any, given: list[bool]) -> tuple[bool, list[bool]]:
         if not any(taken) or step.primitive.name in FLAT:
             continue
         whole = any(f and not _moves(one) for one, f in zip(step.invars, taken, strict=True))
-        if step.primitive.name == "convert_element_type":
-            if whole and _moves(step.outvars[0]):
-                return True, []
-            following.add(id(step.outvars[0]))
-            continue
         moving = any(f and _moves(one) for one, f in zip(step.invars, taken, strict=True))
-        follow = [moving if _moves(one) else whole for one in step.outvars]
-        for inner in _inner(step):
+        made = step.primitive.name == "convert_element_type"
+        follow = [moving if _moves(one) else whole or made for one in step.outvars]
+        within = _inner(step)
+        looking = within or step.primitive.name in LOOKING
+        if whole and not looking and any(map(_moves, step.outvars)):
+            return True, []  # numbers are made of it: by a conversion, or a product into others
+        for inner in within:
             if len(inner.invars) == len(taken):
                 found, follow = _followed(inner, taken)
                 if found:

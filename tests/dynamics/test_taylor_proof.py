@@ -92,6 +92,10 @@ def test_numbers_made_whole_have_no_slope_in_any_expansion():
     assert words in str(linear.method)
 
 
+def _into_numbers(a, b):
+    return jnp.einsum("i,i->", a, b, preferred_element_type=float)
+
+
 class Looking(eqx.Module):
     """Looks something up by an input, or by what its layer makes of it."""
 
@@ -114,6 +118,7 @@ class Looking(eqx.Module):
         (lambda net, x: jnp.sum(jnp.where(net.table.astype(bool), net.table, 0.0)), False),
         (lambda net, x: jnp.sum(net.table.astype(bool).astype(x.dtype) * net.table), True),
         (lambda net, x: net.table[jnp.argmax(net.table)] * net.layer(x), False),
+        (lambda net, x: _into_numbers(net.table.astype(int), jnp.arange(3)), True),
         (lambda net, x: jnp.floor(net.layer(x)).astype(int).astype(x.dtype), False),
         (lambda net, x: jax.lax.stop_gradient(net.table).astype(int).astype(x.dtype)[0], False),
     ],

@@ -180,6 +180,22 @@ def test_jumps_that_only_the_run_comes_to_are_told(name):
     assert TELLING in str(run)
 
 
+@jax.custom_vjp
+def half_squared(f, y):
+    """Squared error with a gradient of its own, which JAX takes no further derivatives of."""
+    return 0.5 * (f - y) ** 2
+
+
+half_squared.defvjp(lambda f, y: (half_squared(f, y), f - y), lambda r, c: (c * r, -c * r))
+
+
+def test_loss_with_a_gradient_of_its_own_takes_explicit_steps():
+    own = nth.gradient_flow(NET, DATA, [0.5], loss=half_squared, progress=False)
+    plain = nth.gradient_flow(NET, DATA, [0.5], progress=False)
+    np.testing.assert_allclose(own.f, plain.f, rtol=1e-6)
+    assert "no derivatives by which to tell stiffness" in str(own)
+
+
 class Settled:
     """A loss by a setting that is read when it is called."""
 
