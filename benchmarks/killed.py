@@ -59,6 +59,10 @@ class Told(eqx.Module):
         """That of the study."""
         return self.study.subject()
 
+    def mark(self, cell: Cell) -> str:
+        """That of the study."""
+        return self.study.mark(cell)
+
     def compute(self, cell: Cell) -> Record:
         """As the study does."""
         kept = Path(self.folder, f"{cell.name}.nc").exists()

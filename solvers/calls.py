@@ -44,18 +44,15 @@ class Carry(eqx.Module):
 
 
 class Outcome(eqx.Module):
-    """How a compiled call ended: its steps, and whether a limit was found, or all is lost.
-
-    `tiny` says that all levels are so small that `atol` alone holds their errors.
-    """
+    """How a compiled call ended: its steps, and whether a limit was found, or all is lost."""
 
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
     forced: Int[Array, ""]
+    unheld: Int[Array, ""]
     found: Bool[Array, ""]
     escaped: Bool[Array, ""]
     exhausted: Bool[Array, ""]
-    tiny: Bool[Array, ""]
 
 
 @compiled
@@ -131,15 +128,14 @@ def advance(
     assert solution.ts is not None
     state = jax.tree.map(lambda y: y[-1], solution.ys)
     after = Carry(solution.ts[-1], state, solution.solver_state, solution.controller_state)
-    largest = jnp.max(system.sizes(state))
     return after, Outcome(
         solution.stats["num_steps"],
         solution.stats["num_rejected_steps"],
         solution.controller_state.forced,
+        solution.controller_state.unheld,
         solution.controller_state.found,
         solution.event_mask,
         solution.result == dfx.RESULTS.dt_min_reached,
-        (largest > 0) & (scheme.rtol * largest < scheme.atol),
     )
 
 

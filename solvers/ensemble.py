@@ -44,14 +44,14 @@ class Ensemble(AbstractSystem):
         out = self.out(state)
         return jax.tree.map(lambda a: _where(out, jnp.zeros_like(a), a), slopes)
 
-    def sizes(self, state: PyTree[Array]) -> Float[Array, " levels"]:
-        """The levels of the first member, then those of the second, and so on."""
-        return self.over(lambda system, y: system.sizes(y), state).reshape(-1)
+    def sizes(self, state: PyTree[Array]) -> Float[Array, "members levels"]:
+        """The levels of each member."""
+        return self.over(lambda system, y: system.sizes(y), state)
 
-    def scales(self) -> Float[Array, " levels"]:
+    def scales(self) -> Float[Array, "members levels"]:
         """Likewise; nothing is known of a member that is not sound."""
         scales = self.over(lambda system: system.scales())
-        return _where(self.sound, scales, jnp.zeros_like(scales)).reshape(-1)
+        return _where(self.sound, scales, jnp.zeros_like(scales))
 
     def outputs(self, state: PyTree[Array]) -> dict[str, Array]:
         """What each member shows, NaN for those that are out."""

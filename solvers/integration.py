@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.solvers.calls import outputs
 from nthsim.solvers.history import History
-from nthsim.solvers.run import TINY, Integration
+from nthsim.solvers.run import UNHELD, Integration
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.stop import Stop
@@ -100,5 +100,5 @@ def integrate(
         state=run.carry.state,
         stop=run.stop,
         stats=run.stats(),
-        choice=run.choice + (TINY if run.tiny else ""),
+        choice=run.choice + (UNHELD if run.unheld else ""),
     )

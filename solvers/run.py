@@ -27,7 +27,7 @@ CALL_SECONDS = 0.5
 GROWN = 1e3
 
 #: What is said of a run whose state was always so small that `atol` alone held its errors.
-TINY = "; what moved stayed smaller than atol / rtol, where errors may exceed rtol: lower atol"
+UNHELD = "; where all that moved was smaller than atol / rtol, errors exceed rtol: lower atol"
 
 
 class Integration:
@@ -48,9 +48,8 @@ class Integration:
             self.choice += f"; as {system.roughness()}, errors may exceed the tolerance"
         self.carry = Carry(self._number(0.0), state, None, None)
         self.started = self.fell_back = self.looked = False
-        self.tiny: bool | None = None
         self.earlier = 0.0
-        self.steps = self.rejected = self.forced = self.evaluations = 0
+        self.steps = self.rejected = self.forced = self.unheld = self.evaluations = 0
         self.limit = 4
         self.stop: Stop | None = None
 
@@ -61,7 +60,7 @@ class Integration:
 
     def counts(self) -> dict[str, int | float]:
         """The work so far, as numbers that `restore` takes."""
-        names = ("steps", "rejected", "forced", "evaluations", "seconds")
+        names = ("steps", "rejected", "forced", "unheld", "evaluations", "seconds")
         return {name: getattr(self, name) for name in names}
 
     def restore(
@@ -71,7 +70,8 @@ class Integration:
         if horizon != self.horizon:
             self.method = self.solver.resolve(self.system, horizon, self.dtype)
         self.steps, self.rejected = int(counts["steps"]), int(counts["rejected"])
-        self.forced, self.evaluations = int(counts["forced"]), int(counts["evaluations"])
+        self.forced, self.unheld = int(counts["forced"]), int(counts["unheld"])
+        self.evaluations = int(counts["evaluations"])
         self.earlier, self.choice = counts["seconds"], choice
         if fell_back and self.method.fallback is not None:
             self.method, self.fell_back = self.method.fallback, True
@@ -201,7 +201,7 @@ class Integration:
         self.rejected += int(outcome.rejected)
         self.forced += int(outcome.forced)
         self.evaluations += taken * self.method.stages
-        self.tiny = bool(outcome.tiny) and not self.whole and self.tiny is not False
+        self.unheld += int(outcome.unheld)
         # Twice as long at most: the first call's time is mostly compilation.
         self.limit = int(min(2 * self.limit, max(1, CALL_SECONDS * taken / seconds)))
         self.stop = self._reason(outcome)

@@ -40,8 +40,8 @@ class AbstractSolver(eqx.Module):
     Euclidean norm of the distance travelled by the parameters, for a dense hierarchy the root mean
     square of each tensor, for a series the Euclidean norm of each term. Left out, `rtol` is 1e-7 in
     float64 and 1e-4 in float32, and `atol` is `1e-6 * rtol`: it only keeps a level that is zero
-    from being held to its own rounding. Where all that moves stays below atol / rtol, the result
-    says so.
+    from being held to its own rounding. The result says so where all that moves was below
+    atol / rtol and a step's error above rtol.
 
     Raises:
         ValueError: When a tolerance is not positive or `max_steps` is not at least 1; when solving,

@@ -29,8 +29,9 @@ class LevelState(eqx.Module):
 
     `planned` is the step size now planned, `largest` the largest step that met the tolerance;
     `refused_step` and `refused_error` are the last attempt's if it was rejected, else zero; `steps`
-    and `forced` count the steps tried and those taken although they missed the tolerance. `bracket`
-    is of the limit that is being located, and `found` tells that the last step ends at one.
+    and `forced` count the steps tried and those taken although they missed the tolerance, `unheld`
+    those taken at states so small that `atol` alone let them pass. `bracket` is of the limit that
+    is being located, and `found` tells that the last step ends at one.
     """
 
     inner: Any
@@ -40,6 +41,7 @@ class LevelState(eqx.Module):
     refused_error: Float[Scalar, ""]
     steps: Int[Scalar, ""]
     forced: Int[Scalar, ""]
+    unheld: Int[Scalar, ""]
     bracket: Bracket
     found: Bool[Scalar, ""]
 
@@ -69,7 +71,7 @@ class LevelController(dfx.AbstractStepSizeController):
     The first step is tried up to `first_end`; without one, by how fast the right-hand side changes.
     """
 
-    sizes: Callable[[PyTree], Float[Array, " levels"]]
+    sizes: Callable[[PyTree], Float[Array, "*members levels"]]
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
     limit: Int[Array, ""]
@@ -100,7 +102,7 @@ class LevelController(dfx.AbstractStepSizeController):
         inner = jax.tree.map(jnp.asarray, inner)
         none, zero = jnp.array(0), jnp.zeros_like(dt0)
         bracket, found = closed(dt0.dtype), jnp.array(False)
-        return tnext, LevelState(inner, dt0, zero, zero, zero, none, none, bracket, found)
+        return tnext, LevelState(inner, dt0, zero, zero, zero, none, none, none, bracket, found)
 
     def _estimate(self, terms, t0, t1, y0, args, func, error_order) -> Float[Array, ""]:
         r"""$\tau\, \mathrm{rtol}^{1/q}$ with $\tau = \|F\| / \|\dot F\|$, in which F changes.
@@ -134,7 +136,7 @@ class LevelController(dfx.AbstractStepSizeController):
 
     def _adapted(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state: LevelState):
         """Accept or reject by the worst level; keep the plan when the step was cut short."""
-        error = self._error(y0, y1_candidate, y_error)
+        error, unheld = self._error(y0, y1_candidate, y_error)
         step = t1 - t0
         forced = (error >= 1) & (step <= self.floor * state.largest) & _jumps(step, error, state)
         forced &= self.kinks and error_order >= TELLING
@@ -155,6 +157,7 @@ class LevelController(dfx.AbstractStepSizeController):
             refused_error=jnp.where(keep, zero, error),
             steps=state.steps + 1,
             forced=jnp.where(forced, state.forced + 1, state.forced),
+            unheld=jnp.where(keep & unheld, state.unheld + 1, state.unheld),
             bracket=state.bracket,
             found=jnp.array(False),
         )
@@ -178,10 +181,10 @@ class LevelController(dfx.AbstractStepSizeController):
         located = crossed | going_on
         found = located & (gap > 0) & (t1 - bracket.low <= self.rtol * t1)
         bracket = _where(found, none, bracket)
-        forced = jnp.where(found, after.forced, state.forced)
-        tried = dataclasses.replace(
-            state, steps=after.steps, forced=forced, bracket=bracket, found=found
-        )
+        counts = {"steps": after.steps}
+        for name in ("forced", "unheld"):
+            counts[name] = jnp.where(found, getattr(after, name), getattr(state, name))
+        tried = dataclasses.replace(state, **counts, bracket=bracket, found=found)
         after = _where(located, tried, dataclasses.replace(after, bracket=bracket))
         again = located & ~found
         next_t0, next_t1 = jnp.where(again, t0, next_t0), jnp.where(again, bracket.trial, next_t1)
@@ -189,10 +192,17 @@ class LevelController(dfx.AbstractStepSizeController):
         result = dfx.RESULTS.where(hand_back, dfx.RESULTS.max_steps_reached, result)
         return keep & ~again, next_t0, next_t1, jump, after, result
 
-    def _error(self, y0: PyTree, y1: PyTree, y_error: PyTree) -> Float[Array, ""]:
-        size = jnp.maximum(self.sizes(y0), self.sizes(y1))
-        error = jnp.max(self.sizes(y_error) / (self.atol + self.rtol * size))
-        return jnp.where(jnp.isfinite(error), error, jnp.inf)
+    def _error(
+        self, y0: PyTree, y1: PyTree, y_error: PyTree
+    ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+        """The worst level's error by what it may be; whether none passes but by `atol` alone."""
+        size = self.rtol * jnp.maximum(self.sizes(y0), self.sizes(y1))
+        errors = self.sizes(y_error)
+        error = jnp.max(errors / (self.atol + size))
+        # The largest of all levels, of one member, as others may rest.
+        largest = jnp.max(size, axis=-1, keepdims=True)
+        unheld = (size == largest) & (size < self.atol) & (errors > size)
+        return jnp.where(jnp.isfinite(error), error, jnp.inf), jnp.any(unheld)
 
     def _unit_pid(self) -> dfx.PIDController:
         return dfx.PIDController(rtol=0.0, atol=1.0, norm=jnp.abs, pcoeff=0.3, icoeff=0.4)
@@ -215,4 +225,5 @@ def _jumps(step: Array, error: Array, state: LevelState) -> Bool[Array, ""]:
 def restarted(state: LevelState) -> LevelState:
     """The same plan with the counts at zero, for the next call."""
     none = jnp.zeros_like(state.steps)
-    return dataclasses.replace(state, steps=none, forced=none, found=jnp.array(False))
+    none = {"steps": none, "forced": none, "unheld": none}
+    return dataclasses.replace(state, **none, found=jnp.array(False))

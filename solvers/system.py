@@ -18,11 +18,11 @@ class AbstractSystem(eqx.Module):
         """The time derivative of `state`, with its structure."""
 
     @abc.abstractmethod
-    def sizes(self, state: PyTree[Array]) -> Float[Array, " levels"]:
+    def sizes(self, state: PyTree[Array]) -> Float[Array, "*members levels"]:
         """One norm per level; the error of each level is held against its own size."""
 
     @abc.abstractmethod
-    def scales(self) -> Float[Array, " levels"]:
+    def scales(self) -> Float[Array, "*members levels"]:
         """What the size of each level is to be compared with; zero where nothing is known."""
 
     @abc.abstractmethod

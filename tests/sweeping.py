@@ -51,8 +51,13 @@ class Sleeper:
         time.sleep(self.seconds)
         powers = np.asarray((cell.number + 0.1) ** jnp.arange(1.0, 4.0))
         facts = {"number": np.int64(cell.number), "limits": (1, None, float("inf"))}
+        facts |= {"mark": self.mark(cell)}
         self._tell(cell, "ends")
         return Record({"powers": powers, "ts": np.ones((0, 2)), "flags": powers > 1}, facts)
+
+    def mark(self, cell: Piece) -> str:
+        """The number, of which powers are taken."""
+        return str(cell.number)
 
     def subject(self) -> dict[str, Any]:
         """What the numbers follow from."""

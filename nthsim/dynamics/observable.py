@@ -16,14 +16,14 @@ from nthsim.budget.size import Size
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.failures import first_line
-from nthsim.results.record import Label
+from nthsim.network.function_contents import described
+from nthsim.results.record import Label, digest
 from nthsim.results.variables import AXES, ERRORS, VARIABLES
 from nthsim.solvers.integration import Unrecorded
 
 #: What a recording may not be called, as a run or a file has it already.
-TAKEN = frozenset(VARIABLES) | frozenset(AXES)
-TAKEN |= {"ts", "record_ts", "contributions", "records", "labels", "trained_parameters"}
-TAKEN |= {"curve", *ERRORS.values()}
+TAKEN = {*VARIABLES, *AXES, *ERRORS.values(), "ts", "record_ts", "contributions", "records"}
+TAKEN |= {"labels", "trained_parameters", "curve"}
 
 
 class Moment:
@@ -165,20 +165,19 @@ class Own(Observable):
         return {self.name: self.label}
 
     def mark(self, problem: Problem) -> str:
-        """Its name, coordinates, and what it is of parameters near the initial ones.
-
-        So functions are told apart by what they compute, whatever they are made of.
-        """
-        moved = jax.tree.map(_moved, problem.theta)
+        """Its name, coordinates, what it is made of, and what it is near the initial parameters."""
+        made = described(self.fn, placed=False)
+        moved = Moment(0.0, problem, jax.tree.map(_moved, problem.theta), lambda: jnp.zeros(()))
         try:
-            moment = Moment(0.0, problem, moved, lambda: jnp.zeros(()))
-            values = _evaluated(self, moment, {})[self.name].ravel()
+            values = _evaluated(self, moved, {})[self.name].ravel()
             # Six digits of the largest, so that rounding elsewhere does not count.
             scale = np.abs(values).max(initial=0) or 1.0
             shown = f"{scale:.5g} " + " ".join(f"{value:.5f}" for value in values / scale)
         except Unrecorded as error:
             shown = str(error)
-        return f"{self.name} {json.dumps(self.label.facts())} {shown}"
+        if made != described(self.fn, placed=False):  # it keeps a log, say
+            made = described(self.fn, placed=False, inside=False)
+        return f"{self.name} {json.dumps(self.label.facts())} {digest((), made)} {shown}"
 
 
 class Recorder(eqx.Module):
@@ -300,5 +299,5 @@ def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:
 
 def _moved(leaf: Array) -> Array:
     """Parameters all of which are a little away from where they were."""
-    turns = jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
-    return leaf + turns * jnp.asarray(0.1, leaf.dtype)
+    turns = jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape)
+    return leaf + jnp.asarray(0.1 * turns, leaf.dtype)

@@ -1,9 +1,12 @@
-"""All that a Python function depends on, so that two functions can be compared."""
+"""All that a Python function depends on, to be compared and in words."""
 
 import builtins
+import collections
+import contextlib
 import dis
 import functools
 import hashlib
+import sys
 import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
@@ -65,6 +68,10 @@ class Is:
         return id(self.thing)
 
 
+class Scope(Is):
+    """The global variables that a function looks its own up in."""
+
+
 def contents(function: Callable[..., Any]) -> Contents:
     """All that a Python function or a `functools.partial` depends on, at this moment.
 
@@ -73,43 +80,96 @@ def contents(function: Callable[..., Any]) -> Contents:
     """
     reader = _Reader()
     known = reader.value("", function)
-    return Contents((known,), tuple(reader.unknown), tuple(reader.arrays))
+    unknown, arrays = (tuple(dict.fromkeys(names)) for names in (reader.unknown, reader.arrays))
+    return Contents((known,), unknown, arrays)
 
 
-def described(function: Any) -> str:
+def described(function: Any, *, placed: bool = True, inside: bool = True) -> str:
     """What a function depends on in words, the same in every process where it is all known.
 
-    Of what is not, each object goes by its place in memory: it is asked anew when it is called, but
-    another one in its place is not it. A library's function that wraps one of a user's is that.
+    Of an object that is not known the words hold what is `inside` at this moment, and where it is
+    `placed` in memory: it is asked anew when it is called, but another one in its place is not it.
     """
-    if isinstance(function, types.MethodType):
-        return f"{described(function.__func__)} of {id(function.__self__)}"
-    if in_library(function):
-        held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-        return " ".join([_name(function), *(described(each) for each in held if callable(each))])
     found = contents(function)
-    return _in_words(found.known, placed=bool(found.unknown))
+    return _Words(placed=placed and bool(found.unknown), inside=inside).all(found.known)
 
 
-def _in_words(known: object, *, placed: bool) -> str:
-    if isinstance(known, types.CodeType):
-        return _in_words((known.co_code, known.co_names, known.co_consts), placed=placed)
-    if isinstance(known, tuple):
-        return f"({', '.join(_in_words(each, placed=placed) for each in known)})"
-    if isinstance(known, frozenset):
-        return f"{{{', '.join(sorted(_in_words(each, placed=placed) for each in known))}}}"
-    if isinstance(known, Is):
-        return f"{_name(known.thing)} {id(known.thing) if placed else ''}"
-    return repr(known)
+class _Words:
+    """Puts contents into words, and then what is in the objects met there, each once."""
+
+    def __init__(self, *, placed: bool, inside: bool) -> None:
+        self._placed, self._inside = placed, inside
+        self._places: dict[int, int] = {}
+        self._met: list[Any] = []  # kept, so that no place is taken twice
+
+    def all(self, known: object) -> str:
+        """The words for contents and for all objects in them."""
+        words = [self._of(known)]
+        for thing in self._met:  # which grows
+            words.append(" ".join(self._of(_Reader().value("", part)) for part in _parts(thing)))
+        return "\n".join(words)
+
+    def _of(self, known: object) -> str:
+        if isinstance(known, types.CodeType):
+            return self._of((known.co_code, known.co_names, known.co_consts))
+        if isinstance(known, tuple):
+            return f"({', '.join(map(self._of, known))})"
+        if isinstance(known, frozenset):
+            return f"{{{', '.join(sorted(map(self._of, known)))}}}"
+        if not isinstance(known, Is):
+            return repr(known)
+        thing = known.thing
+        words = [type(thing).__qualname__, getattr(thing, "__name__", "")]
+        if not isinstance(known, Scope):
+            words.append(self._place(thing))
+        return " ".join(map(str, words + ([id(thing)] if self._placed else [])))
+
+    def _place(self, thing: object) -> str:
+        """Which of the objects met it is."""
+        closed = isinstance(thing, types.ModuleType | type) or not self._inside
+        if closed or len(self._places) > MOST:
+            return ""
+        if id(thing) not in self._places:
+            self._places[id(thing)] = len(self._places)
+            self._met.append(thing)
+        return f"no. {self._places[id(thing)]}"
 
 
-def _name(thing: object) -> str:
-    return f"{type(thing).__qualname__} {getattr(thing, '__name__', '')}"
+def _parts(thing: Any) -> list[Any]:
+    """What is in a container, a function or another object, methods of a user's class included."""
+    if isinstance(thing, list | tuple | collections.deque):
+        return list(thing)
+    if isinstance(thing, set | frozenset):
+        return sorted(thing, key=repr)
+    if isinstance(thing, dict):
+        return [part for pair in thing.items() for part in pair]
+    if isinstance(thing, types.FunctionType):
+        held = []
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # nothing is assigned yet
+                held.append(cell.cell_contents)
+        if in_library(thing):  # which may wrap a function of a user's
+            return list(filter(callable, held))
+        return [thing.__code__, thing.__defaults__, *held]
+    if isinstance(thing, JITTED):
+        return [vars(thing)["__wrapped__"]]
+    kinds = type(thing).__mro__
+    slots = [name for kind in kinds for name in vars(kind).get("__slots__", ()) if len(name) > 1]
+    named = {name: getattr(thing, name, None) for name in slots} | getattr(thing, "__dict__", {})
+    known = LIBRARIES | sys.stdlib_module_names
+    users = [kind for kind in kinds if _package(kind) not in known]
+    parts = [part for kind in users for part in vars(kind).values()]
+    methods = [part for part in parts if isinstance(part, types.FunctionType)]
+    return [*named, *named.values(), *methods]
 
 
 def in_library(thing: object) -> bool:
     """Whether a function or class is one of a library's own."""
-    return str(getattr(thing, "__module__", None)).partition(".")[0] in LIBRARIES
+    return _package(thing) in LIBRARIES
+
+
+def _package(thing: object) -> str:
+    return str(getattr(thing, "__module__", None)).partition(".")[0]
 
 
 class _Reader:
@@ -127,6 +187,8 @@ class _Reader:
             return kind, value  # as True == 1
         if kind in (float, complex) or isinstance(value, np.dtype):
             return kind, repr(value)  # as 0.0 == -0.0
+        if kind is types.CodeType:
+            return value
         if kind is tuple:
             return kind, tuple(self.value(name, one) for one in value)
         if kind is np.ndarray or isinstance(value, jax.Array | np.generic):
@@ -137,6 +199,8 @@ class _Reader:
             return kind, *parts, keywords, self._values(name, vars(value))
         if isinstance(value, types.FunctionType) and not in_library(value):
             return self._function(value)
+        if isinstance(value, types.MethodType):
+            return kind, self.value(name, value.__func__), self.value(name, value.__self__)
         if not (isinstance(value, types.ModuleType) or _stays(value)):
             self.unknown.append(name)
         return Is(value)
@@ -172,7 +236,7 @@ class _Reader:
             code,
             function.__module__,
             function.__qualname__,
-            Is(found),
+            Scope(found),
             tuple(called),  # as somebody may ask whether a function `is` that of a name
             self.value("defaults", function.__defaults__),
             self._values("defaults", function.__kwdefaults__ or {}),

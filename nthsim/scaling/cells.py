@@ -87,7 +87,7 @@ class Study(eqx.Module):
         found = measured(networks, self.orders, self.kernels, self.ts, self.solver)
         arrays = {name: array[:seeds] for name, array in found.arrays.items()}
         facts = found.facts | {"form": self._form(cell, models[:seeds])}
-        facts |= {"seconds": time.perf_counter() - clock}
+        facts |= {"mark": _mark(models[:seeds]), "seconds": time.perf_counter() - clock}
         return Record(arrays, facts, coordinates=self._places(cell))
 
     def _places(self, cell: Cell) -> dict[str, np.ndarray]:
@@ -126,6 +126,10 @@ class Study(eqx.Module):
                 f"{size}: {kind_and_line(error)}."
             ) from error
 
+    def mark(self, cell: Cell) -> str:
+        """A fingerprint of a cell's networks, which are drawn anew."""
+        return _mark(self.models(cell.family, cell.size, cell.seeds))
+
     def subject(self) -> dict[str, Any]:
         """What tells one study from another, in parts that a sentence can name.
 
@@ -134,7 +138,7 @@ class Study(eqx.Module):
         """
         stored = store_solver(self.solver)
         models = {
-            slug(family): {str(size): self._mark(family, size) for size in self.sizes}
+            slug(family): {str(size): self._first(family, size) for size in self.sizes}
             for family in self.families
         }
         model = self.model(next(iter(self.families)), self.sizes[0], 0)
@@ -162,10 +166,14 @@ class Study(eqx.Module):
         forms = [form(model, cell.size, jr.key(seed)) for model, seed in pairs]
         return forms[0] if all(each == forms[0] for each in forms) else None
 
-    def _mark(self, family: str, size: int) -> str:
+    def _first(self, family: str, size: int) -> str:
         network, theta = split(self.model(family, size, 0))
         now, _ = network.as_now(theta, in_precision(network, theta, self.data.x))
         return network_digest(now, theta)
+
+
+def _mark(models: Sequence[PyTree]) -> str:
+    return digest((), *(network_digest(*split(model)) for model in models))
 
 
 def slug(family: str) -> str:

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -137,16 +137,16 @@ class Store:
             )
         return {name: manifest[name] for name in ("subject", "cells")}
 
-    def found(self, name: str) -> Record | None:
-        """A finished cell; None if it is not finished.
+    def found(self, name: str, mark: Callable[[], str]) -> Record | None:
+        """A finished cell; None if it is not finished. `mark` makes what its fact `mark` must be.
 
         Raises:
-            ValueError: When its file is damaged or of another study.
+            ValueError: When its file is damaged, of another study or of other networks.
         """
         path = self._path(name)
-        return self._read(path, name) if path.exists() else None
+        return self._read(path, name, mark) if path.exists() else None
 
-    def _read(self, path: Path, name: str) -> Record:
+    def _read(self, path: Path, name: str, mark: Callable[[], str]) -> Record:
         try:
             root, groups = netcdf.read(path, KIND)
             record, facts = groups.get(GROUP), root.facts
@@ -157,6 +157,8 @@ class Store:
                 raise ValueError(f"it is the cell {facts.get('cell')}")
             if record is None:
                 raise ValueError("it holds no numbers")
+            if record.facts.get("mark") != mark():
+                raise ValueError("it is of other networks than `make_model` makes now")
         except ValueError as error:
             # The file is what this sentence is about, and is named in it once.
             reason = str(error).removesuffix(".").replace("`path`", "it").replace(f" {path} ", " ")

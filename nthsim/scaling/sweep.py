@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,6 +42,10 @@ class AnyStudy(Protocol):
 
     def compute(self, cell: Any) -> Record:
         """The result of one cell; raises what it meets, KeyboardInterrupt included."""
+        ...
+
+    def mark(self, cell: Any) -> str:
+        """What the numbers of a cell follow from beside that; `compute` makes it a fact, `mark`."""
         ...
 
     def subject(self) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def computed(
     """
     names = [cell.name for cell in cells]
     store = None if folder is None else opened(folder, study.subject(), names)
-    sweep = _Sweep(store, dict(zip(names, cells, strict=True)))
+    sweep = _Sweep(store, dict(zip(names, cells, strict=True)), study.mark)
     with Progress(f"{len(names)} cells", progress) as bar, _interruptible(sweep):
         sweep.look()
         bar.to(sweep.part)
@@ -127,8 +131,10 @@ def computed(
 class _Sweep:
     """Where a sweep is: cells that wait, claims on those at work, records of those done."""
 
-    def __init__(self, store: Store | None, cells: dict[str, AnyCell]) -> None:
-        self.store, self.total = store, len(cells)
+    def __init__(
+        self, store: Store | None, cells: dict[str, AnyCell], mark: Callable[[Any], str]
+    ) -> None:
+        self.store, self.total, self.mark = store, len(cells), mark
         self.waiting = dict(cells)
         self.claims: dict[str, Claim] = {}
         self.records: dict[str, Record] = {}
@@ -188,7 +194,8 @@ class _Sweep:
 
     def _found(self, name: str) -> bool:
         """Whether a cell is on disk, from where it is then taken."""
-        record = None if self.store is None else self.store.found(name)
+        mark = lambda: self.mark(self.waiting[name])  # noqa: E731
+        record = None if self.store is None else self.store.found(name, mark)
         if record is None:
             return False
         self.records[name] = record

@@ -158,9 +158,21 @@ def distance(power):
     return lambda net: jnp.sum(jnp.abs(net.readout.weight - NET.readout.weight) ** power)
 
 
+class Bound(eqx.Module):
+    """Whether a readout's weight is small, which two bounds mostly agree on."""
+
+    settings: dict[str, float]
+
+    def __call__(self, net):
+        return float(net.readout.weight[0, 0] < self.settings["most"])
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        (Bound({"most": 90.0}), Bound({"most": 99.0})),
+        (Bound({"most": 90.0}).__call__, Bound({"most": 99.0}).__call__),
+        (lambda net: float(net.readout.weight[0, 0] < 90), lambda net: 1.0),
         (entry(0), entry(1)),
         (jax.jit(entry(0)), jax.jit(entry(1))),
         (functools.partial(lambda i, net: entry(i)(net), 0), lambda net: entry(1)(net)),

@@ -126,6 +126,9 @@ def test_program_tells_callbacks_apart_by_all_that_they_depend_on():
     assert words(np.tanh, equinox=True) != words(np.sin, equinox=True)
     assert words(by(one)) == words(by(one)) != words(by(other))
     assert words(gain.by) == words(gain.by) != words(more.by)
+    before = words(gain.by)
+    gain.gain = 3.0
+    assert words(gain.by) != before
 
 
 def test_derivatives_of_jax_are_not_looked_into_and_those_given_to_its_functions_are():

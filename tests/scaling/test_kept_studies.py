@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
@@ -101,6 +103,18 @@ def test_folder_of_another_study_is_refused_by_what_differs(part, change, folder
         ValueError, match=f"`checkpoint` must be a folder .* holds another {part}\\."
     ):
         study(out=folder, **change)
+
+
+def test_folder_of_other_networks_of_any_seed_is_refused(folder):
+    twice = lambda net: jax.tree.map(lambda leaf: 2 * leaf if eqx.is_array(leaf) else leaf, net)  # noqa: E731
+
+    def other(width, key):
+        net = FCN(3, width, 1, key=key)
+        return twice(net) if jr.key_data(key)[-1] == 1 else net
+
+    sentence = r"fcn-4-seeds-0-1.nc cannot be used: it is of other networks than `make_model` makes"
+    with pytest.raises(ValueError, match=sentence):
+        study(out=folder, make=other)
 
 
 def test_batch_that_fails_is_named(folder):

@@ -141,10 +141,10 @@ def test_cell_damaged_anywhere_is_refused_or_whole(study, tmp_path):
     for place in np.linspace(0, len(whole) - 1, 25).astype(int):
         path.write_bytes(whole[:place])
         with pytest.raises(ValueError, match="delete it to compute it anew"):
-            store.found("number-0")
+            store.found("number-0", lambda: "0")
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         try:
-            found = store.found("number-0")
+            found = store.found("number-0", lambda: "0")
             assert found is not None
             same([found], [record])  # some bytes of HDF5 mean nothing
         except ValueError as error:
@@ -169,7 +169,7 @@ def test_changed_number_or_label_is_noticed(variable, study, tmp_path):
     with h5netcdf.File(tmp_path / "a" / "number-0.nc", "a") as file:
         file["cell"].variables[variable][1] += 1
     with pytest.raises(ValueError, match="is cut short, damaged or changed; delete it to compute"):
-        Store(tmp_path / "a", SUBJECT).found("number-0")
+        Store(tmp_path / "a", SUBJECT).found("number-0", lambda: "0")
 
 
 def test_file_without_a_cell_is_refused(study, tmp_path):
@@ -177,7 +177,7 @@ def test_file_without_a_cell_is_refused(study, tmp_path):
     facts = {"cell": "number-0", "subject": SUBJECT}
     write(tmp_path / "a" / "number-0.nc", "Cell", Record({}, facts), {})
     with pytest.raises(ValueError, match="it holds no numbers; delete it"):
-        Store(tmp_path / "a", SUBJECT).found("number-0")
+        Store(tmp_path / "a", SUBJECT).found("number-0", lambda: "0")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,12 @@ class Filling:
     def compute(self, cell):
         """The cell's own number."""
         (disks.free if cell.number > self.last else disks.fill)()
-        return Record({"number": np.full(3, cell.number)}, {})
+        return Record({"number": np.full(3, cell.number)}, {"mark": ""})
+
+    def mark(self, cell):
+        """Nothing beside the subject."""
+        del cell
+        return ""
 
     def subject(self):
         """There is one such study."""
