@@ -26,7 +26,8 @@ def made_up(self, cell: Cell) -> Record:
     rows = np.array(cell.seeds)[:, None] + np.array([[1.0, cell.size**-1.0]])
     arrays = dict.fromkeys(("kernel_rms", "kernel_max", "kernel_mean", "drift"), rows)
     arrays |= {"initial_f": rows, "initial_kernels": rows[:, :, None] * rows[:, None]}
-    return Record(arrays, {"solver": "some steps", "stops": {}, "seconds": 1.0})
+    facts = {"solver": "some steps", "stops": {}, "seconds": 1.0, "mark": self.mark(cell)}
+    return Record(arrays, facts)
 
 
 @pytest.fixture(autouse=True)
