@@ -39,6 +39,13 @@ ACTIVATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
 )
 
 
+#: Into how many pieces a unit of z is cut, one after the other until a moment changes by no more
+#: than this part of it.
+PIECES, SETTLED = (1, 2, 4, 8, 16, 32, 64, 128), 1e-9
+
+#: Into how many pieces the range is cut where kinks are looked for, and the most that are found.
+PIECES_OF_ALL, MOST_KINKS = 4096, 20_000
+
 #: Numbers that an activation is asked for alone, and among so many.
 SOME, MANY = np.array([-2.7, -0.9, 0.0, 0.4, 1.3, 3.1]), 1000
 
@@ -79,19 +86,38 @@ def normalisation(activation: str | Callable[..., Array]) -> float:
     """
     sigma = resolve(activation)
     check_elementwise(sigma)
-    nodes, weights = gauss_legendre(bound=12, order=16, breaks=np.array(kinks(sigma)))
+    breaks, before = np.array(kinks(sigma)), np.nan
+    for pieces in PIECES:
+        moment, tail, part = _moments(sigma, *gauss_legendre(12, 16, breaks, pieces=pieces))
+        # The negated comparison also refuses NaN; a moment that diverges shows in the outer panels.
+        if not (0 < moment < np.inf and tail <= 1e-9 * moment):
+            raise ValueError(
+                r"`activation` must have a finite, nonzero second moment under N(0, 1), "
+                f"but its integral over |z| <= 12 is {moment:.6g}, of which {tail:.6g} at |z| > 11."
+            )
+        if abs(moment - before) <= part * moment:
+            return 1 / moment
+        before = moment
+    raise ValueError(
+        "`activation` must have a second moment under N(0, 1) that quadrature settles, but between "
+        f"{16 * PIECES[-2]} and {16 * PIECES[-1]} nodes to a unit it still changes."
+    )
+
+
+def _moments(
+    sigma: Callable[..., Array], nodes: np.ndarray, weights: np.ndarray
+) -> tuple[float, float, float]:
+    """The second moment, what of it is at |z| > 11, and by which part of it others may differ."""
     values = _values(sigma, nodes)
     with np.errstate(over="ignore", invalid="ignore"):
-        masses = weights * values**2
-        moment = float(np.sum(masses))
-        tail = float(np.sum(masses[np.abs(nodes) > 11]))
-    # The negated comparison also refuses NaN; a moment that diverges shows in the outer panels.
-    if not (0 < moment < np.inf and tail <= 1e-9 * moment):
-        raise ValueError(
-            r"`activation` must have a finite, nonzero second moment under N(0, 1), "
-            f"but its integral over |z| <= 12 is {moment:.6g}, of which {tail:.6g} at |z| > 11."
-        )
-    return 1 / moment
+        masses = weights * values.astype(float) ** 2
+    moment, tail = float(np.sum(masses)), float(np.sum(masses[np.abs(nodes) > 11]))
+    return moment, tail, allowed(values.dtype)
+
+
+def allowed(dtype: Any) -> float:
+    """By how much of a moment quadratures of values in a precision may differ."""
+    return max(SETTLED, 10 * float(jnp.finfo(dtype).eps))
 
 
 def resolve_c_sigma(c_sigma: float | str, activation: str | Callable[..., Array]) -> float:
@@ -157,7 +183,7 @@ def check_elementwise(activation: Callable[..., Array]) -> None:
 def _kinks(activation: Callable[..., Array], *now: object) -> tuple[float, ...]:
     """The same of an activation as it is `now`: it may read what changes."""
     del now
-    low, width, pieces = np.array([-16.0137]), 32.1, 4096
+    low, width, pieces = np.array([-16.0137]), 32.1, PIECES_OF_ALL
     known, size = np.zeros((2, 1)), np.zeros(2)
     while width > 1e-12:
         both = _values_and_slopes(activation, low[:, None] + width * _steps(pieces))
@@ -168,6 +194,8 @@ def _kinks(activation: Callable[..., Array], *now: object) -> tuple[float, ...]:
         size = np.maximum(size, np.max(np.abs(both), (1, 2), where=np.isfinite(both), initial=0.0))
         kept = changes > np.maximum(0.4 * known, 1e-5 * size[:, None])[..., None]
         place, piece = np.nonzero(kept.any(axis=0))
+        if pieces < PIECES_OF_ALL and len(place) > MOST_KINKS:
+            return ()  # it changes as fast as this everywhere, which no kinks are to be blamed for
         width, known = width / pieces, np.where(kept, changes, np.inf)[:, place, piece]
         # A little more than the piece, at an end of which the jump may be.
         low = low[place] + width * (piece - 0.05)
@@ -177,9 +205,12 @@ def _kinks(activation: Callable[..., Array], *now: object) -> tuple[float, ...]:
 
 
 def _values(activation: Callable[..., Array], nodes: np.ndarray) -> np.ndarray:
-    # A network may be built inside `jit` or `vmap`; its constants have to be concrete even there.
-    with jax.ensure_compile_time_eval():
-        return np.asarray(activation(jnp.asarray(nodes)), dtype=np.float64)
+    """In double precision, unless the activation lowers it.
+
+    A network may be built inside `jit` or `vmap`; its constants have to be concrete even there.
+    """
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        return np.asarray(activation(jnp.asarray(nodes)))
 
 
 def _steps(pieces: int) -> np.ndarray:
@@ -194,13 +225,15 @@ def _values_and_slopes(activation: Callable[..., Array], z: np.ndarray) -> np.nd
         return np.stack([np.asarray(activation(at)), np.asarray(slopes)])
 
 
-def gauss_legendre(bound: int, order: int, breaks: Any = None) -> tuple[Any, Any]:
-    """Nodes, and weights times the normal density, on panels between neighbouring integers.
+def gauss_legendre(
+    bound: int, order: int, breaks: Any = None, *, pieces: int = 1
+) -> tuple[Any, Any]:
+    """Nodes, and weights times the normal density, on panels: `pieces` between integers.
 
     Kinks cost no accuracy between panels. Those at zero are; others, sets of which may stand along
     the last axis of `breaks`, become ends of panels too.
     """
-    ends = np.arange(-bound, bound + 1.0)
+    ends = np.arange(-bound * pieces, bound * pieces + 1.0) / pieces
     xp = np if breaks is None else breaks.__array_namespace__()
     if breaks is not None:
         every = xp.broadcast_to(ends, (*breaks.shape[:-1], len(ends)))

@@ -126,7 +126,7 @@ def hierarchy(
         model: Its kernels are taken at t = 0.
         data: Test points are carried along passively.
         order: The order p, at least 2; or "auto" for the first that differs from the one before it
-            by at most `tol` all along.
+            by at most `tol` all along, as that does from the one before.
         run: Each order has a file of its own in its checkpoint.
         tol: The root mean square difference of f that "auto" is content with, on training and on
             test points.
@@ -160,7 +160,7 @@ def hierarchy(
             )
         if run.until != Until():
             raise ValueError('`until` must be left out where `order` is "auto", but is given.')
-        tol, max_order = _tolerance(tol), count("max_order", max_order, 3)
+        tol, max_order = _tolerance(tol), count("max_order", max_order, 4)
     problem = pose(model, data, loss)
     size, start = problem_size(problem, run), Start(problem, progress=progress)
     if found:
@@ -187,7 +187,7 @@ def _climbed(
     *,
     progress: bool,
 ) -> Trajectory:
-    """The first order that is within `tol` of the one before it, or the last that was tried."""
+    """The first order that is within `tol` of the two before it, or the last that was tried."""
     check_hierarchy(size, 3, method, name="max_order")
     found: list[Trajectory] = []
     differences: list[float] = []
@@ -209,10 +209,10 @@ def _climbed(
         found.append(solved)
         if len(found) > 1:
             differences.append(_difference(found[-2], found[-1], run))
-        if solved.stop.reason == "interrupt" or (differences and differences[-1] <= tol):
+        if solved.stop.reason == "interrupt" or Ladder.found(differences, tol):
             break
     orders = tuple(range(2, 2 + len(found)))
-    reached = bool(differences) and differences[-1] <= tol
+    reached = Ladder.found(differences, tol)
     ladder = Ladder(orders, tuple(differences), tol, reached, ended)
     return dataclasses.replace(found[-1], ladder=ladder)
 

@@ -25,6 +25,7 @@ from nthsim.kernels.along_path import SeriesKernel, series_kernel
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
 from nthsim.kernels.method import block_kernel
+from nthsim.network.coefficients import has_right_rules
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
@@ -137,7 +138,10 @@ class Problem(eqx.Module):
     def series_kernel(self) -> SeriesKernel:
         r"""$K^{(2)}$ with its `slots`, as a function of a path of parameters."""
         network = self.network.expandable(self.theta, self.x)
-        return series_kernel(block_kernel(network, self.theta, self.slots, 2), self.theta)
+        kernel = block_kernel(network, self.theta, self.slots, 2)
+        # Rules that were found right for outputs and gradients may be wrong for their derivatives.
+        right = has_right_rules(Evaluation(network, self.theta, self.x[0]))
+        return series_kernel(kernel, self.theta, right=right and self.method.obstacle is None)
 
     def expansion(self, terms: int) -> AbstractExpansion:
         """Outputs and gradients along a path of so many terms."""

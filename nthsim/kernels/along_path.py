@@ -40,8 +40,10 @@ class SeriesKernel(AbstractBlockKernel):
         return sum(terms[1:], start=terms[0])
 
 
-def series_kernel(kernel: AbstractBlockKernel, theta: PyTree[Array]) -> SeriesKernel:
-    """By Taylor arithmetic where the kernel allows it."""
+def series_kernel(
+    kernel: AbstractBlockKernel, theta: PyTree[Array], *, right: bool
+) -> SeriesKernel:
+    """By Taylor arithmetic where its rules are `right` and the kernel allows it."""
     corner = jax.numpy.arange(1)
-    nested = obstacle(lambda at: kernel.block(at, corner, corner), theta) is not None
+    nested = not right or obstacle(lambda at: kernel.block(at, corner, corner), theta) is not None
     return SeriesKernel(kernel=kernel, nested=nested, rows=kernel.rows, columns=kernel.columns)

@@ -3,7 +3,7 @@ r"""Gaussian expectations of any activation, by its expansion in Hermite polynom
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,7 +20,13 @@ from nthsim.kernels.expectations import (
     correlation,
     namespace,
 )
-from nthsim.models.activation import check_elementwise, gauss_legendre, kinks
+from nthsim.models.activation import (
+    PIECES,
+    allowed,
+    check_elementwise,
+    gauss_legendre,
+    kinks,
+)
 from nthsim.network.function_contents import described
 from nthsim.network.program import program
 from nthsim.solvers.compiled import compiled
@@ -36,6 +42,9 @@ NODES, WEIGHTS = gauss_legendre(BOUND, ORDER)
 #: What may be missing of an expectation, relative to the largest that it could be, without a
 #: warning; and how near to one the correlation of identical points is.
 MISSING, ROUNDING = 1e-8, 1e-14
+
+#: Of so many variances, the smallest and the largest among them, moments are looked at.
+LOOKED_AT = 9
 
 #: Entries of a block whose powers are summed at once, about as many as a processor's cache holds.
 BLOCK = 2**14
@@ -138,14 +147,45 @@ class Sample(NamedTuple):
 
 
 def _sampled(expectation: Hermite, s: Variances) -> tuple[Sample, Nodes, Nodes]:
-    """Nodes for each variance, with the activation and its derivative there."""
+    """Nodes for each variance, as close as they must be, the activation and its slopes there.
+
+    Raises:
+        ValueError: When no number of nodes settles the moments of either.
+    """
+    if isinstance(s, jax.Array):
+        return _at_nodes(expectation, s, 1)
+    some = np.quantile(s, np.linspace(0, 1, LOOKED_AT))
+    before = _at_nodes(expectation, some, 1)
+    for pieces in PIECES[1:]:
+        after = _at_nodes(expectation, some, pieces)
+        if _settled(before, after):
+            return _at_nodes(expectation, s, pieces // 2)
+        before = after
+    raise ValueError(
+        "`activation` must have moments that quadrature settles, but they still change between "
+        f"{ORDER * PIECES[-2]} and {ORDER * PIECES[-1]} nodes to a standard deviation."
+    )
+
+
+def _settled(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether second moments are the same for both, where they are finite."""
+    pairs = zip(one[1:], other[1:], strict=True)
+    moments = [(one[0].mean(a**2), other[0].mean(b**2)) for a, b in pairs]
+    part = allowed(other[1].dtype)
+    return all(np.all(~np.isfinite(a - b) | (np.abs(a - b) <= part * b)) for a, b in moments)
+
+
+def _at_nodes(expectation: Hermite, s: Variances, pieces: int) -> tuple[Sample, Nodes, Nodes]:
     xp, traced = namespace(s), isinstance(s, jax.Array)
     # Panels end at zero.
     others = np.array([z for z in expectation.kinks if z != 0])
-    nodes, weights = (each.reshape(*[1] * s.ndim, -1) for each in (NODES, WEIGHTS))
-    if len(others):
-        root = xp.sqrt(xp.where(s > 0, s, 1))[..., None]
-        nodes, weights = gauss_legendre(BOUND, ORDER, others.reshape(*[1] * s.ndim, -1) / root)
+    root = xp.sqrt(xp.where(s > 0, s, 1))[..., None]
+    breaks = others.reshape(*[1] * s.ndim, -1) / root if len(others) else None
+    nodes, weights = NODES, WEIGHTS
+    if pieces > 1 or breaks is not None:
+        nodes, weights = gauss_legendre(BOUND, ORDER, breaks, pieces=pieces)
+    if breaks is None:
+        nodes, weights = (each.reshape(*[1] * s.ndim, -1) for each in (nodes, weights))
     sample = Sample(xp.asarray(nodes, dtype=s.dtype), xp.asarray(weights, dtype=s.dtype))
     z = xp.sqrt(s)[..., None] * sample.nodes
     if traced:

@@ -139,24 +139,36 @@ def test_order_is_raised_until_it_makes_no_difference():
     ladder = run.ladder
     assert ladder is not None
     assert ladder.reached
-    assert ladder.orders == (2, 3, 4)
-    assert ladder.differences[1] <= 1e-2 < ladder.differences[0]
-    assert run.name == "order-4 truncation"
+    assert ladder.orders == (2, 3, 4, 5)
+    assert max(ladder.differences[1:]) <= 1e-2 < ladder.differences[0]
+    assert run.name == "order-5 truncation"
     one, other = (nth.hierarchy(model, points(), p, ts, method="dense") for p in (3, 4))
     apart = [
         np.sqrt(np.mean((getattr(one, name) - getattr(other, name)) ** 2, axis=1)).max()
         for name in ("f", "f_test")
     ]
     assert ladder.differences[1] == pytest.approx(max(apart), rel=1e-6)
-    assert "order 4 of orders 2 to 4 tried, within tol 0.01" in str(run)
+    assert "order 5 of orders 2 to 5 tried, within tol 0.01 of the two below it" in str(run)
+
+
+def test_odd_kernels_that_vanish_do_not_end_the_search_for_an_order():
+    # With f odd in the readout and zero at the start, orders 2 and 3 are one.
+    net = eqx.nn.MLP(4, "scalar", 3, 1, activation=jnp.tanh, key=jr.key(0))
+    last = lambda net: (net.layers[-1].weight, net.layers[-1].bias)  # noqa: E731
+    still = eqx.tree_at(last, net, tuple(jnp.zeros_like(a) for a in last(net)))
+    run = nth.Run([0.0, 0.3])
+    found = nth.hierarchy(still, points(), "auto", run, max_order=4, throw=False, method="series")
+    assert found.ladder is not None
+    assert found.ladder.differences[0] < 1e-8 < 1e-3 < found.ladder.differences[1]
+    assert not found.ladder.reached
 
 
 def test_order_that_is_not_found_is_said_and_kept(tmp_path):
     with pytest.raises(nth.SolveError, match="NOT within tol 1e-12") as caught:
-        nth.hierarchy(NETWORKS["fcn"], points(), "auto", TS, tol=1e-12, max_order=3)
+        nth.hierarchy(NETWORKS["fcn"], points(), "auto", TS, tol=1e-12, max_order=4)
     run = caught.value.trajectory
     assert run.ladder is not None
-    assert run.ladder == Ladder((2, 3), run.ladder.differences, 1e-12, reached=False)
+    assert run.ladder == Ladder((2, 3, 4), run.ladder.differences, 1e-12, reached=False)
     run.save(tmp_path / "run.nc")
     again = nth.Trajectory.load(tmp_path / "run.nc")
     assert again.ladder == run.ladder
@@ -165,10 +177,11 @@ def test_order_that_is_not_found_is_said_and_kept(tmp_path):
 
 def test_truncation_that_blows_up_is_no_order_to_stop_at():
     data = nth.Dataset(jnp.ones((1, 1)), jnp.array([0.3]))
-    options = {"tol": 0.2, "max_order": 3, "throw": False, "method": "dense"}
+    options = {"tol": 0.2, "max_order": 4, "throw": False, "method": "dense"}
     run = nth.hierarchy(Product(jnp.ones(3)), data, "auto", [1.0, 3.0], **options)
-    assert run.ladder == Ladder((2, 3), (np.inf,), 0.2, reached=False)
-    assert run.stop.reason == "blow-up"
+    assert run.ladder is not None
+    assert run.ladder.differences[0] == np.inf
+    assert not run.ladder.reached
 
 
 def test_file_keeps_contributions_and_chosen_kernels(tmp_path):
@@ -192,7 +205,7 @@ def test_file_keeps_contributions_and_chosen_kernels(tmp_path):
         ({"order": "best"}, '`order` must be an integer of at least 2 or "auto"'),
         ({"order": "auto", "tol": 0.0}, "`tol` must be a positive number"),
         ({"order": "auto", "tol": np.nan}, "`tol` must be a positive number"),
-        ({"order": "auto", "max_order": 2}, "`max_order` must be an integer of at least 3"),
+        ({"order": "auto", "max_order": 3}, "`max_order` must be an integer of at least 4"),
         ({"order": 3, "method": "sparse"}, "`method` must be one of 'auto', 'dense', 'series'"),
     ],
 )

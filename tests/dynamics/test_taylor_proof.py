@@ -73,6 +73,15 @@ def test_what_is_wrong_or_not_finite_takes_nested_derivatives(function, words):
     assert re.search(words, found)
 
 
+@pytest.mark.parametrize("function", [lambda z: jnp.fmod(z, 0.5), lambda z: z**3.0])
+def test_recorded_kernel_of_a_series_is_right_where_rules_are_wrong(function):
+    with jax.numpy_dtype_promotion("standard"):
+        net, run = Through(function), nth.Run([0.0, 0.5], record=("kernel",))
+        found = nth.hierarchy(net, DATA, 3, run, method="series", progress=False)
+        expected = nth.hierarchy(net, DATA, 3, run, method="dense", progress=False)
+    np.testing.assert_allclose(found.records["kernel"], expected.records["kernel"], rtol=1e-6)
+
+
 def stepped(z):
     """Numbers made whole: steps without a slope, which JAX's Taylor arithmetic does not see."""
     with jax.numpy_dtype_promotion("standard"):

@@ -10,6 +10,7 @@ from scipy.special import erf
 from scipy.stats import multivariate_normal
 
 import nthsim as nth
+from nthsim.kernels.hermite import SlowDecayWarning
 from nthsim.models import FCN, ResNet
 
 #: Two points on the circle with the inner product 0.6.
@@ -148,6 +149,19 @@ def test_kernel_of_an_activation_with_kinks_anywhere_is_made_of_probabilities():
         expected = sum(sign * normal.cdf([a, b]) for a, b, sign in corners)
         np.testing.assert_allclose(slopes[i, j], expected, rtol=1e-10)
     np.testing.assert_allclose(np.diag(slopes), erf(c / np.sqrt(2 * np.diag(S))), rtol=1e-12)
+
+
+def test_kernel_of_a_steep_or_fast_activation_is_that_of_its_closed_form_at_larger_inputs():
+    x = np.array([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
+    steep = nth.limit_kernel("fcn", x, depth=1, activation=lambda z: jax.scipy.special.erf(200 * z))
+    expected = nth.limit_kernel("fcn", 200 * x, depth=1, activation="erf")
+    np.testing.assert_allclose(steep, expected, rtol=1e-8)
+    with pytest.warns(SlowDecayWarning):  # between other points than identical ones
+        fast = nth.limit_kernel("fcn", x, depth=1, activation=lambda z: jnp.sin(60 * z))
+    expected = nth.limit_kernel("fcn", 60 * x, depth=1, activation="sin")
+    np.testing.assert_allclose(np.diag(fast), np.diag(expected), rtol=1e-8)
+    with pytest.raises(ValueError, match="moments that quadrature settles"):
+        nth.limit_kernel("fcn", x, depth=1, activation=lambda z: jnp.sin(1e6 * z**2))
 
 
 def test_kernel_is_that_of_the_activation_of_the_moment():

@@ -80,6 +80,26 @@ def test_normalisation_agrees_with_adaptive_quadrature(name):
     np.testing.assert_allclose(normalisation(name), 1 / sum(halves), rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("activation", "moment"),
+    [
+        (lambda z: jnp.sin(60 * z), 0.5),
+        (lambda z: jnp.exp(-((200 * z) ** 2)), 1 / np.sqrt(1 + 4 * 200**2)),
+        (lambda z: jnp.sin(60 * z.astype(jnp.float32)), 0.5),
+    ],
+)
+def test_normalisation_of_a_steep_or_fast_activation_is_its_closed_form(activation, moment):
+    # The last in single precision: sines of numbers up to 720, whose rounding averages out.
+    np.testing.assert_allclose(normalisation(activation), 1 / moment, rtol=1e-5)
+    if activation(jnp.zeros(1)).dtype == jnp.float64:
+        np.testing.assert_allclose(normalisation(activation), 1 / moment, rtol=1e-9)
+
+
+def test_an_activation_that_no_quadrature_settles_is_refused():
+    with pytest.raises(ValueError, match="that quadrature settles, but between 1024 and 2048"):
+        normalisation(lambda z: jnp.sin(1e6 * z**2))
+
+
 def test_normalisation_is_a_number_inside_jit_and_vmap():
     def second_moment(x):
         return x / normalisation("silu")
