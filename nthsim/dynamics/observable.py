@@ -212,9 +212,8 @@ def _evaluated(
     own = isinstance(observable, TangentKernel)
     try:
         found = observable.evaluate(moment)
-        values = {name: _storable(np.asarray(value)) for name, value in found.items()}
-        if not own:  # which may be a buffer that a stranger goes on to use
-            values = {name: value.copy() for name, value in values.items()}
+        # A stranger's may be a buffer that goes on to be used.
+        values = {name: _storable(np.array(a, copy=not own or None)) for name, a in found.items()}
     except Unrecorded:
         raise
     except Exception as error:  # whatever a stranger's class raises
@@ -268,10 +267,8 @@ def shaped(problem: Problem, kernel: Float[np.ndarray, "... N_first N"]) -> dict
     n, out = len(problem.x), problem.out_shape
     whole = kernel.reshape(*kernel.shape[:-2], -1, *out, n, *out)
     at = (slice(None),) * (kernel.ndim - 2)
-    found = {"kernel": whole[(*at, slice(n))]}
-    return (
-        found if problem.x_test is None else found | {"kernel_test": whole[(*at, slice(n, None))]}
-    )
+    test = {} if problem.x_test is None else {"kernel_test": whole[(*at, slice(n, None))]}
+    return {"kernel": whole[(*at, slice(n))]} | test
 
 
 def labels_of(observables: Sequence[Observable]) -> dict[str, Label]:

@@ -84,14 +84,16 @@ class Network(AbstractNetwork):
         except Exception:  # whatever a stranger's module raises
             output_shape(self, theta, x)  # says what it is
             raise
-        if "while" in now.operations:
-            _check_reverse(self, theta, one)
         if is_traced(now.constants) and not is_staged(theta, x):
             raise ValueError(
                 "`model` must hold what it is transformed by as arrays of its own, but a function "
                 "in it captures an array that is traced here."
             )
-        return Network(self.static, now.digest(described)), _one_shape(now.out, precision(theta))
+        shape = _one_shape(now.out, precision(theta))
+        network = Network(self.static, now.digest(described))
+        if "while" in now.operations or not network.forward(theta, x):
+            _check_reverse(network, theta, one)
+        return network, shape
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -234,6 +236,10 @@ def _check_reverse(network: AbstractNetwork, theta: PyTree[Array], one: Any) -> 
     total = lambda theta, x: jnp.sum(network.single(theta, x))  # noqa: E731
     try:
         jax.eval_shape(jax.grad(total), theta, one)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"`model` must allow reverse-mode derivatives, but JAX has none: {first_line(error)}."
+        ) from error
     except ValueError as error:
         raise ValueError(
             "`model` must allow reverse-mode derivatives (with Diffrax use adjoint=DirectAdjoint(),"

@@ -215,6 +215,10 @@ def test_derivatives_that_are_kept_back_from_what_moves_are_told():
     held = net(lambda z: jnp.tanh(z) * jax.lax.stop_gradient(jax.nn.sigmoid(z)))
     with pytest.warns(BackwardPassWarning, match="`model` holds a custom_vjp or stop_gradient, "):
         nth.hierarchy(held, DATA, 2, [0.5], progress=False)
+    # A hundredth of what moves is enough in float64.
+    little = net(lambda z: jnp.tanh(z) - 0.01 * jax.lax.stop_gradient(jnp.mean(z)))
+    with pytest.warns(BackwardPassWarning):
+        nth.hierarchy(little, DATA, 2, [0.5], progress=False)
     # What a softmax keeps back has no derivative.
     nth.hierarchy(net(lambda z: jax.nn.softmax(z) * z), DATA, 2, [0.5], progress=False)
 
@@ -228,6 +232,9 @@ def test_loop_without_gradients_is_refused_in_a_sentence():
         nth.gradient_flow(net(grown), DATA, [0.5], progress=False)
     with pytest.raises(ValueError, match=sentence):
         nth.kernel(net(grown), DATA.x, 2, progress=False)
+    scattered = lambda z: z.at[jnp.array([0, 1])].multiply(z[:2])  # noqa: E731
+    with pytest.raises(ValueError, match=r"^`model` must allow reverse-mode .* JAX has none"):
+        nth.kernel(net(scattered), DATA.x, 2, progress=False)
 
 
 def test_model_written_plainly_is_neither_doubted_nor_kept_from_a_series():
