@@ -188,9 +188,8 @@ def truncations(n: int, width: int, p: int, method: str, t: float) -> dict[str, 
                 net,
                 data,
                 p,
-                nth.Run([t], solver=SOLVERS[name], until=Until(seconds=seconds)),
+                nth.Run([t], solver=SOLVERS[name], until=Until(seconds=seconds), throw=False),
                 method=method,
-                throw=False,
             )
         found |= {f"{name} seconds": run.stats.seconds, f"{name} steps": run.stats.steps}
         found |= {f"{name} to t": run.stop.t, f"{name} f": run.f[-1]}

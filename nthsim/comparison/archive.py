@@ -143,6 +143,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
             if any(type(each) is type(known) for each in run.record or ())
         ],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
+        "rates": asked.rates,
         "bounds": asked.bounds,
         "certify": asked.certify,
         "audit": asked.audit,
@@ -164,6 +165,7 @@ def _asked(facts: dict[str, Any], data: Dataset, ts: np.ndarray) -> Asked:
         loss=facts["loss"]["name"],
         curves=tuple(map(curve_of, facts["curves"])),
         run=run,
+        rates=None if facts["rates"] is None else tuple(facts["rates"]),
         bounds=facts["bounds"],
         certify=facts["certify"],
         audit=facts["audit"],

@@ -41,7 +41,8 @@ CURVES: Mapping[str, type[Curve]] = MappingProxyType(
 class Asked(eqx.Module):
     """All that a comparison follows from, so that it can be done again.
 
-    `curves` are those beside exact flow. `bounds`, `certify` and `audit` are as in `compare`. In
+    `curves` are those beside exact flow. `bounds`, `certify` and `audit` are as in `compare`;
+    `rates` are those of all floating arrays of the model, in their order, None if all are one. In
     one that was loaded, what the file alone cannot restore is None (`model`), a name (`loss`) or a
     solver that tells what it was.
     """
@@ -51,6 +52,7 @@ class Asked(eqx.Module):
     loss: Loss | str
     curves: tuple[Curve, ...]
     run: Run
+    rates: tuple[float, ...] | None = None
     bounds: bool = False
     certify: bool | None = None
     audit: bool = False

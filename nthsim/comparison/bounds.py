@@ -14,7 +14,6 @@ from nthsim.dynamics.trajectory import Trajectory
 from nthsim.models.activation import ACTIVATIONS, kinked, resolve
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
-from nthsim.network.split import split
 from nthsim.results.record import Record, arrays_of
 from nthsim.results.terminal import scientific
 from nthsim.solvers.phi import phi
@@ -87,7 +86,7 @@ def bounded(
     spectrum = np.linalg.eigvalsh(np.asarray(tangent[:N]))
     smallest = max(float(spectrum[0]), 0.0)
     distance = float(jnp.linalg.norm(f[:N] - problem.residual.y.reshape(-1)))
-    trained = problem.kernel(4)(split(exact.model)[1])
+    trained = problem.kernel(4)(problem.theta_of(exact.model))
     B3 = float(jnp.abs(third[:N]).max())
     B4 = float(np.max([jnp.abs(one[:N]).max() for one in (fourth, trained)]))  # NaN stays NaN
     R, ts = math.sqrt(N) * distance / n, exact.ts

@@ -121,6 +121,7 @@ def certificate(
     orders: Sequence[int | Order],
     *,
     loss: Loss = squared_error,
+    rates: PyTree = None,
     progress: bool = True,
 ) -> Certificate:
     """Compare each order with exact flow at small times and fit the power of t.
@@ -133,6 +134,7 @@ def certificate(
         data: Training data; test points are not used.
         orders: The orders p, each at least 2, or `Order(p, method=...)`.
         loss: Differentiable function of one output and one target.
+        rates: As in `gradient_flow`.
         progress: Whether to show progress bars when on a terminal.
 
     Raises:
@@ -145,7 +147,7 @@ def certificate(
     curves = [each if isinstance(each, Order) else Order(each) for each in orders]
     if not curves:
         raise ValueError(f"`orders` must hold an order, but is {orders!r}.")
-    problem = pose(model, data, loss).without_test_points()
+    problem = pose(model, data, loss, rates).without_test_points()
     if problem.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.dtype}.")
     size = problem_size(problem)

@@ -26,6 +26,7 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import check_truths, shown
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import kind_and_line
+from nthsim.network.rates import listed, placed
 
 
 class CompareError(SolveError):
@@ -48,11 +49,11 @@ def compare(
     run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
+    rates: PyTree = None,
     bounds: bool = False,
     certify: bool | None = None,
     audit: bool = False,
     progress: bool = True,
-    throw: bool = True,
 ) -> Comparison:
     r"""Train `model` exactly, and set curves beside it: truncations, Taylor models, theories.
 
@@ -64,8 +65,10 @@ def compare(
         curves: The orders p of truncations, each at least 2, and other curves: `Order(p, method=)`,
             `Taylor(q)`, `LimitKernel()` (`limit_flow`), `Perturbation()` (`perturbation`).
         run: Save times, shape (T,), or a `Run`, which is that of all curves; its `until` is for
-            exact flow. The tangent kernel of each is recorded unless the run says otherwise.
+            exact flow, and so is its `throw`, once everything else is done. The tangent kernel of
+            each is recorded unless the run says otherwise.
         loss: Differentiable function of one output and one target.
+        rates: As in `gradient_flow`.
         bounds: Whether to evaluate a-priori bounds on the error of order 2 and on the movement of
             the kernel, which takes $K^{(4)}$ before and after training (`Bounds`).
         certify: Whether to fit the small-time slopes, which is only done in float64; None fits
@@ -73,19 +76,19 @@ def compare(
         audit: Whether to solve everything once more, ten times as tightly, so that table and
             figure mark what lies below the error of solving.
         progress: Whether to show progress bars when on a terminal.
-        throw: Whether an exact flow that ends early raises, once everything else is done.
 
     Raises:
         ValueError: When an argument is not as above, or something does not fit into memory.
-        CompareError: When the exact flow ends early and `throw`, at Ctrl-C, or when a curve fails;
-            its `.comparison` holds what was computed.
+        CompareError: When the exact flow ends early, at Ctrl-C, or when a curve fails; its
+            `.comparison` holds what was computed.
     """
     check_truths(bounds=bounds, certify=certify is None or certify, audit=audit)
     run = checked_run(run, ("kernel",))
     concrete("compare", model, data, run.ts)
     chosen = checked_curves(curves)
-    asked = Asked(model, data, loss, chosen, run, bounds=bounds, certify=certify, audit=audit)
-    return _compared(asked, progress=progress, throw=throw)
+    known = None if rates is None else listed(rates, model)
+    asked = Asked(model, data, loss, chosen, run, known, bounds, certify, audit)
+    return _compared(asked, progress=progress)
 
 
 def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
@@ -119,12 +122,13 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
             "`record` must hold functions to compute this again, but of "
             f"{', '.join(map(repr, lost))} a file keeps the numbers only: call `compare` with them."
         )
-    afresh = dataclasses.replace(asked.run, checkpoint=None)
-    return _compared(dataclasses.replace(asked, run=afresh), progress=progress, throw=False)
+    afresh = dataclasses.replace(asked.run, checkpoint=None, throw=False)
+    return _compared(dataclasses.replace(asked, run=afresh), progress=progress)
 
 
-def _compared(asked: Asked, *, progress: bool, throw: bool) -> Comparison:
-    problem = pose(asked.model, asked.data, asked.loss)  # pyright: ignore[reportArgumentType]
+def _compared(asked: Asked, *, progress: bool) -> Comparison:
+    rates = None if asked.rates is None else placed(asked.rates, asked.model)
+    problem = pose(asked.model, asked.data, asked.loss, rates)  # pyright: ignore[reportArgumentType]
     chosen = asked.settled(problem)
     flow = exact(problem, asked.run, progress=progress)
     bench = _Bench(asked, problem, flow, progress=progress)
@@ -140,7 +144,7 @@ def _compared(asked: Asked, *, progress: bool, throw: bool) -> Comparison:
         raise CompareError(bench.study, why) from interrupt
     except Exception as error:  # whatever a curve meets, those before it are done
         raise CompareError(bench.study, kind_and_line(error)) from error
-    if flow.stop.failed and throw:
+    if flow.stop.failed and asked.run.throw:
         raise CompareError(bench.study)
     return bench.study
 

@@ -21,6 +21,7 @@ from nthsim.dynamics.parameters import Parameters, parameters
 from nthsim.dynamics.recipes import describe
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.loss import Loss, loss_name
+from nthsim.network.rates import in_words
 from nthsim.results.record import origin
 from nthsim.results.terminal import several, wrapped
 
@@ -237,6 +238,7 @@ class Comparison(eqx.Module):
     def _heading(self) -> list[str]:
         asked = self.asked
         about = describe(asked.model) if self.about is None else self.about
+        about += "" if asked.rates is None else f"; {in_words(asked.rates)}"
         ts = self.exact.ts if self.exact.stop.asked else asked.run.ts
         span = f"t = {ts[0]:g} to {ts[-1]:g} at {several(len(ts), 'save time')}"
         lines = (about, str(asked.data), f"{loss_name(asked.loss)}; {self.exact.solver}; {span}")

@@ -111,6 +111,7 @@ def plan(
     run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
+    rates: PyTree = None,
     memory: int | None = None,
 ) -> Plan:
     """Estimate what `compare` would take, before anything is allocated.
@@ -126,6 +127,7 @@ def plan(
         curves: As in `compare`.
         run: As in `compare`; of save times only the number counts here.
         loss: Differentiable function of one output and one target.
+        rates: As in `gradient_flow`.
         memory: The bytes to stay within; None means what is free on the device.
 
     Raises:
@@ -133,7 +135,7 @@ def plan(
     """
     chosen = checked_curves(curves)
     run = checked_run(run, ("kernel",), begins=False)
-    problem = pose(model, data, loss)
+    problem = pose(model, data, loss, rates)
     size, precision, free = problem_size(problem, run), problem.dtype.name, available(memory)
     certified = precision == "float64"
     with memory_limit(free):
@@ -142,4 +144,4 @@ def plan(
         for curve in beside:
             curve.check(problem)
         together = compared_bytes(beside, size, certified=certified)
-    return Plan(size, precision, free, chosen, needs, together, parameters(model))
+    return Plan(size, precision, free, chosen, needs, together, parameters(model, rates=rates))

@@ -25,36 +25,38 @@ def gradient_flow(
     run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
+    rates: PyTree = None,
     progress: bool = True,
-    throw: bool = True,
 ) -> Trajectory:
-    r"""Train `model` by exact gradient flow, $\theta' = -\nabla L(\theta)$.
+    r"""Train `model` by exact gradient flow, $\theta' = -D \nabla L(\theta)$.
 
     $L = \frac1n \sum_a \ell(f(x_a), y_a)$ over the training points (the 1/n sets the unit of time);
-    all parameters move at unit rate. Test points are evaluated and never enter.
+    D holds the `rates`. Test points are evaluated and never enter.
 
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         data: Training data and, perhaps, test points.
         run: Save times, shape (T,), or a `Run` of them, a solver, and what to record.
         loss: Differentiable function of one output and one target.
+        rates: How fast each array trains: a number of at least 0 for each, in a tree that is a
+            prefix of the model, as Equinox's filter specifications are. True is 1; at 0 an array is
+            none of the parameters. All are 1 if left out.
         progress: Whether to show a progress bar when on a terminal.
-        throw: Whether a run that ends early raises, or returns what it has with the reason.
 
     Returns:
         The trajectory, with the trained model.
 
     Raises:
         ValueError: When an argument is not as above, or something does not fit into memory.
-        SolveError: When the run ends early (step limit, not finite, interrupted) and `throw`; its
-            `.trajectory` holds what was computed.
+        SolveError: When the run ends early (step limit, not finite, interrupted), unless it is told
+            not to throw; its `.trajectory` holds what was computed.
     """
     run = checked_run(run)
     concrete("gradient_flow", model, data, run.ts)
-    problem = pose(model, data, loss)
+    problem = pose(model, data, loss, rates)
     check_flow(problem_size(problem, run))
     flow = exact(problem, run, progress=progress)
-    if flow.stop.failed and throw:
+    if flow.stop.failed and run.throw:
         raise SolveError(flow)
     return flow
 

@@ -110,8 +110,8 @@ def hierarchy(
     max_order: int = 8,
     method: str = "auto",
     loss: Loss = squared_error,
+    rates: PyTree = None,
     progress: bool = True,
-    throw: bool = True,
 ) -> Trajectory:
     r"""Integrate the hierarchy truncated at order p: $\tilde f, \tilde K^{(2)}, \dots$ over time.
 
@@ -136,8 +136,8 @@ def hierarchy(
             without any tensor; "auto" takes the one that should be quicker, and says why in
             `method`.
         loss: Any.
+        rates: As there: every direction $\nabla f_b$ is $D \nabla f_b$.
         progress: Of kernels and of the integration.
-        throw: As there.
 
     Returns:
         The trajectory; that of a series has its `contributions`, and that of order "auto" a
@@ -161,7 +161,7 @@ def hierarchy(
         if run.until != Until():
             raise ValueError('`until` must be left out where `order` is "auto", but is given.')
         tol, max_order = _tolerance(tol), count("max_order", max_order, 4)
-    problem = pose(model, data, loss)
+    problem = pose(model, data, loss, rates)
     size, start = problem_size(problem, run), Start(problem, progress=progress)
     if found:
         solved = _climbed(start, size, run, tol, max_order, method, progress=progress)
@@ -172,7 +172,7 @@ def hierarchy(
         curve.check(problem)
         solved = curve.trajectory(run, start, progress=progress)
     missed = solved.ladder is not None and not solved.ladder.reached
-    if (solved.stop.failed or missed) and throw:
+    if (solved.stop.failed or missed) and run.throw:
         raise SolveError(solved)
     return solved
 

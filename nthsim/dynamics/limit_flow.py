@@ -21,6 +21,7 @@ from nthsim.inputs.loss import Loss, squared_error
 from nthsim.kernels.limit_kernel import limit_kernel
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
+from nthsim.network.network import Network
 
 #: Where it may start, and what that is.
 STARTS = {"network": "the network's own outputs", "zero": "outputs of zero"}
@@ -92,8 +93,8 @@ def limit_flow(
     *,
     start: str = "network",
     loss: Loss = squared_error,
+    rates: PyTree = None,
     progress: bool = True,
-    throw: bool = True,
 ) -> Trajectory:
     r"""Train with the tangent kernel that `model` would have at infinite width, $K_\infty$.
 
@@ -111,8 +112,8 @@ def limit_flow(
         start: "network" starts at the outputs of `model`, so that nothing but the kernel differs
             from the order-2 truncation; "zero" at the mean of all initial networks.
         loss: Any.
+        rates: As there; they weigh what layers contribute to $K_\infty$.
         progress: Of the integration.
-        throw: As there.
 
     Raises:
         ValueError: When the limit of `model` is not known.
@@ -123,10 +124,10 @@ def limit_flow(
     check_everywhere(run.record, "the limit kernel's flow")
     curve = LimitKernel(start)
     check_limit(model)
-    problem = pose(model, data, loss)
+    problem = pose(model, data, loss, rates)
     curve.check_memory(problem_size(problem, run))
     solved = curve.trajectory(run, Start(problem, progress=progress), progress=progress)
-    if solved.stop.failed and throw:
+    if solved.stop.failed and run.throw:
         raise SolveError(solved)
     return solved
 
@@ -149,9 +150,20 @@ def _flat_kernel(problem: Problem) -> Float[Array, "N_first N"]:
     options = {name: getattr(model, name) for name in SHARED}
     if isinstance(model, ResNet):
         options["c_res"] = model.c_res
+    options["rates"] = _layer_rates(problem)
     x, first = problem.x, problem.x_test
     kind = KINDS[type(model)]
     kernel = limit_kernel(kind, x, **options)
     if first is not None:
         kernel = jnp.concatenate([kernel, limit_kernel(kind, x, x_first=first, **options)])
     return jnp.kron(kernel, jnp.eye(problem.outputs_per_sample)).astype(problem.dtype)
+
+
+def _layer_rates(problem: Problem) -> tuple[float, ...]:
+    """The rate of each weight matrix, the readout's last; 0 for one that is no parameter."""
+    theta, network = problem.theta, problem.network
+    scales = network.scales if isinstance(network, Network) else None
+    of = lambda model: [layer.weight for layer in (*model.layers, model.readout)]  # noqa: E731
+    roots = [None] * len(of(theta)) if scales is None else of(scales)
+    pairs = zip(of(theta), roots, strict=True)
+    return tuple(0.0 if w is None else (1.0 if root is None else root**2) for w, root in pairs)

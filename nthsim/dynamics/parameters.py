@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree, Real
 
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.network import Network, in_precision, output_shape, precision
+from nthsim.network.rates import each_rate
 from nthsim.network.split import split
 from nthsim.network.trained import constant, is_constant, tied, trained
 from nthsim.results.terminal import table, wrapped
@@ -64,7 +65,9 @@ class Parameters(eqx.Module):
         return "\n".join(lines)
 
 
-def parameters(model: PyTree, x: Real[Array, "n ..."] | None = None) -> Parameters:
+def parameters(
+    model: PyTree, x: Real[Array, "n ..."] | None = None, *, rates: PyTree = None
+) -> Parameters:
     """List what of a model trains, and what does not and why.
 
     All real floating arrays of a module train, NumPy's too, as in Equinox, but for the state of
@@ -73,6 +76,7 @@ def parameters(model: PyTree, x: Real[Array, "n ..."] | None = None) -> Paramete
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
         x: Inputs, shape (n, ...), if it is to be told which parameters no gradient reaches there.
+        rates: As in `nthsim.gradient_flow`.
 
     Raises:
         ValueError: When an argument is not as above.
@@ -80,16 +84,22 @@ def parameters(model: PyTree, x: Real[Array, "n ..."] | None = None) -> Paramete
     Warns:
         nthsim.network.trained.TiedWeightsWarning: When one array stands in two places.
     """
-    network, theta = split(model)
+    network, theta = split(model, rates)
     reached = None if x is None else _reached(network, theta, x)
-    own, rest = eqx.partition(model, trained(model))
-    parts = []
+    speeds = each_rate(1.0 if rates is None else rates, model)
+    moving = jax.tree.map(lambda trains, rate: trains and rate != 0, trained(model), speeds)
+    own, rest = eqx.partition(model, moving)
+    still = eqx.filter(rest, trained(model))
+    parts, fast = [], iter(jax.tree.leaves(eqx.filter(speeds, moving)))
     for i, (path, leaf) in enumerate(jax.tree.leaves_with_path(own)):
         note = "a NumPy array, which trains as any other" if isinstance(leaf, np.ndarray) else ""
         if reached is not None and not reached[i]:
             note = "no gradient reaches it at these inputs, so that it does not move"
+        rate = next(fast)
+        note = "; ".join(part for part in (f"rate {rate:g}" if rate != 1 else "", note) if part)
         parts.append(Part(jax.tree_util.keystr(path), leaf.shape, leaf.size, note))
-    left = (*_kept(rest), *_static("", model))
+    others = eqx.filter(rest, jax.tree.map(lambda trains: not trains, trained(model)))
+    left = (*_still(still), *_kept(others), *_static("", model))
     return Parameters(precision(theta).name, tuple(parts), left, tied(own))
 
 
@@ -102,6 +112,12 @@ def _reached(network: Network, theta: PyTree[Array], x: Any) -> list[bool]:
     weights = jr.normal(jr.key(0), shape, precision(theta))
     pulled = jax.grad(lambda theta: jnp.sum(weights * network(theta, points)))(theta)
     return [bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(pulled)]
+
+
+def _still(tree: PyTree) -> list[Part]:
+    """What would train at another rate."""
+    found = jax.tree.leaves_with_path(tree)
+    return [Part(jax.tree_util.keystr(path), a.shape, a.size, "its rate is 0") for path, a in found]
 
 
 def _kept(tree: PyTree) -> list[Part]:

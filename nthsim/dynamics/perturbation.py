@@ -91,6 +91,7 @@ def perturbation(
     run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
+    rates: PyTree = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Train with the frozen tangent kernel, corrected to first order in 1/m in closed form.
@@ -114,6 +115,7 @@ def perturbation(
         run: Of it the times and what to record count; a kernel that is recorded is
             $K^{(2)}_0 + \Theta_1$.
         loss: Must be `squared_error`.
+        rates: As there.
         progress: That of the kernels.
 
     Returns:
@@ -126,7 +128,7 @@ def perturbation(
     concrete("perturbation", model, data, run.ts)
     check_everywhere(run.record, "perturbation theory")
     check_quadratic(loss, "perturbation theory")
-    problem, curve = pose(model, data, loss), Perturbation()
+    problem, curve = pose(model, data, loss, rates), Perturbation()
     curve.check(problem)
     curve.check_memory(problem_size(problem, run))
     return curve.trajectory(run, Start(problem, progress=progress), progress=progress)

@@ -31,7 +31,7 @@ from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.lookups import check_lookups
-from nthsim.network.network import AbstractNetwork, in_precision, precision
+from nthsim.network.network import AbstractNetwork, Network, in_precision, precision
 from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
@@ -75,6 +75,13 @@ class Problem(eqx.Module):
     def out_shape(self) -> tuple[int, ...]:
         """The shape of one output: `()` or `(k,)`."""
         return self.residual.out_shape
+
+    def theta_of(self, model: PyTree) -> PyTree[Array]:
+        """The parameters of a module like the one that is trained."""
+        assert isinstance(self.network, Network)  # no other is made of a module
+        held = lambda own, leaf: None if own is None else leaf  # noqa: E731
+        arrays = jax.tree.map(held, self.theta, alike(model), is_leaf=lambda node: node is None)
+        return self.network.unscaled(arrays)
 
     def outputs(self) -> Float[Array, " N_first"]:
         """The outputs at t = 0 on all of `x_first`, in one row."""
@@ -190,7 +197,7 @@ class Problem(eqx.Module):
         return dataclasses.replace(solution, choice=words)
 
 
-def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
+def pose(model: PyTree, data: Dataset, loss: Loss, rates: PyTree = None) -> Problem:
     """Check model, data and loss against each other.
 
     Raises:
@@ -210,7 +217,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss) -> Problem:
         raise ValueError(
             f"`loss` must be a function of one output and one target, but is {loss!r}."
         )
-    network, theta = split(model)
+    network, theta = split(model, rates)
     dtype = precision(theta)
     x, x_test = in_precision(network, theta, (data.x, data.x_test))
     network, out_shape = network.as_now(theta, x)

@@ -18,7 +18,7 @@ from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKern
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
-from nthsim.inputs.integers import shown
+from nthsim.inputs.integers import check_truths, shown
 from nthsim.results.terminal import Progress
 from nthsim.results.whole_file import made_folder, named
 from nthsim.solvers.auto import Auto
@@ -101,6 +101,7 @@ class Run(eqx.Module):
             again goes on from there; `until`, the step limit and save times later than where it is
             may change in between.
         label: A word for the names of the files there.
+        throw: Whether a run that ends early raises, or returns what it has with the reason.
 
     Raises:
         ValueError: When an argument is not as above.
@@ -116,9 +117,11 @@ class Run(eqx.Module):
     )
     checkpoint: Path | None = eqx.field(static=True, default=None, converter=folder)
     label: str = eqx.field(static=True, default="")
+    throw: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         """Check what a user said."""
+        check_truths(throw=self.throw)
         label = self.label
         word = isinstance(label, str) and label.isprintable() and "/" not in label
         if not (word and _cut(label, LONGEST) == label):

@@ -115,8 +115,8 @@ def taylor(
     run: Run | ArrayLike,
     *,
     loss: Loss = squared_error,
+    rates: PyTree = None,
     progress: bool = True,
-    throw: bool = True,
 ) -> Trajectory:
     r"""Train the degree-q Taylor polynomial of `model` in its parameters by gradient flow.
 
@@ -134,8 +134,8 @@ def taylor(
         degree: The degree q, at least 1.
         run: As there.
         loss: As there.
+        rates: As there.
         progress: As there.
-        throw: As there.
 
     Raises:
         ValueError: When the model does not allow forward derivatives, or memory does not suffice.
@@ -145,10 +145,10 @@ def taylor(
     concrete("taylor", model, data, run.ts)
     curve = Taylor(degree)
     check_everywhere(run.record, "a Taylor model")
-    problem = pose(model, data, loss)
+    problem = pose(model, data, loss, rates)
     curve.check(problem)
     curve.check_memory(problem_size(problem, run))
     solved = curve.trajectory(run, Start(problem, progress=progress), progress=progress)
-    if solved.stop.failed and throw:
+    if solved.stop.failed and run.throw:
         raise SolveError(solved)
     return solved

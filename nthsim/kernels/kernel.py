@@ -26,6 +26,7 @@ def kernel(
     order: int,
     *,
     x_first: Real[Array, "t ..."] | None = None,
+    rates: PyTree = None,
     method: str = "auto",
     chunk_bytes: int = CHUNK_BYTES,
     progress: bool = True,
@@ -52,6 +53,8 @@ def kernel(
         x: Inputs of all slots, shape (n, ...).
         order: The order r, at least 2.
         x_first: Inputs of the first slot, if they are others: test points, say.
+        rates: How fast each array trains, as in `nthsim.gradient_flow`: gradients by it count that
+            much, $K^{(2)} = J D J^\top$ with D the rates, and $\nabla f_b$ is $D \nabla f_b$.
         method: "structured" works with layer inputs and back-propagated signals, for modules whose
             weights act through `eqx.nn.Linear` and `eqx.nn.Conv`, called any number of times;
             "nested" with nested derivatives, for any module. "auto" takes "structured" where there
@@ -75,7 +78,7 @@ def kernel(
     order = count("order", order, 2)
     choice("method", method, METHODS)
     chunk_bytes = count("chunk_bytes", chunk_bytes, 1)
-    network, theta = split(model)
+    network, theta = split(model, rates)
     given = {"x": _points("x", x)}
     if x_first is not None:
         given["x_first"] = _points("x_first", x_first)

@@ -1,7 +1,7 @@
 """The kernels of infinitely wide networks."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -56,6 +56,7 @@ def limit_kernel(
     c_res: float | None = None,
     weight_scale: float = 1.0,
     readout_scale: float = 1.0,
+    rates: Sequence[float] | Float[np.ndarray, " layers"] | None = None,
     x_first: ArrayLike | None = None,
     which: str = "ntk",
 ) -> Float[Array, "t n"]:
@@ -94,6 +95,8 @@ def limit_kernel(
         c_res: Of a `ResNet` only; None stands for 1.
         weight_scale: The standard deviation of hidden weights.
         readout_scale: The standard deviation of readout weights; zero is allowed.
+        rates: How fast each layer trains, the readout last: depth + 1 numbers of at least 0, all
+            one if left out. They are what S is multiplied by where N and the NTK take it.
         x_first: Inputs of the first slot, if they are others: test points, say.
         which: "ntk" or "nngp".
 
@@ -118,6 +121,7 @@ def limit_kernel(
     c_sigma = resolve_c_sigma(fallback if c_sigma is None else c_sigma, activation)
     w = checked_scale("weight_scale", weight_scale)
     r = checked_scale("readout_scale", readout_scale, zero_allowed=True)
+    speeds = _speeds(rates, depth)
     sigma = resolve(activation)
     expectation = CLOSED[sigma] if sigma in CLOSED else Hermite.of(sigma)
     traced = is_staged(x, x_first)
@@ -132,10 +136,11 @@ def limit_kernel(
         layer = _Layer.of_inputs(rows, columns, joined=x_first is None)
         for i in range(depth):
             if i and kind == "resnet":
-                layer = layer.block(expectation, scale / depth, w)
+                layer = layer.block(expectation, scale / depth, w, speeds[i])
             else:
-                layer = layer.plain(expectation, c_sigma, w)
-    found = layer.cross + r**2 * layer.gradients if which == "ntk" else r**2 * layer.cross
+                layer = layer.plain(expectation, c_sigma, w, speeds[i])
+    ntk = speeds[-1] * layer.cross + r**2 * layer.gradients
+    found = ntk if which == "ntk" else r**2 * layer.cross
     return jnp.asarray(found, jnp.result_type(float))
 
 
@@ -173,7 +178,9 @@ class _Layer(eqx.Module):
             joined=joined,
         )._exact()
 
-    def plain(self, expectation: AbstractExpectation, c_sigma: float, w: float) -> "_Layer":
+    def plain(
+        self, expectation: AbstractExpectation, c_sigma: float, w: float, rate: float
+    ) -> "_Layer":
         """After one more layer of a fully connected network."""
         u, v = w**2 * self.rows, w**2 * self.columns
         values, slopes = expectation.pair(u, v, w**2 * self.cross)
@@ -183,11 +190,11 @@ class _Layer(eqx.Module):
             columns=c_sigma * expectation.square(v),
             drift_rows=c_sigma**0.5 * expectation.mean(u),
             drift_columns=c_sigma**0.5 * expectation.mean(v),
-            gradients=c_sigma * slopes * (self.cross + w**2 * self.gradients),
+            gradients=c_sigma * slopes * (rate * self.cross + w**2 * self.gradients),
             joined=self.joined,
         )._exact()
 
-    def block(self, expectation: AbstractExpectation, e: float, w: float) -> "_Layer":
+    def block(self, expectation: AbstractExpectation, e: float, w: float, rate: float) -> "_Layer":
         """After one more residual block."""
         u, v = w**2 * self.rows, w**2 * self.columns
         values, slopes = expectation.pair(u, v, w**2 * self.cross)
@@ -199,7 +206,7 @@ class _Layer(eqx.Module):
             columns=self.columns + 2 * e * self.drift_columns * c + e**2 * expectation.square(v),
             drift_rows=self.drift_rows + e * b,
             drift_columns=self.drift_columns + e * c,
-            gradients=self.gradients + e**2 * slopes * (self.cross + w**2 * self.gradients),
+            gradients=self.gradients + e**2 * slopes * (rate * self.cross + w**2 * self.gradients),
             joined=self.joined,
         )._exact()
 
@@ -211,6 +218,19 @@ class _Layer(eqx.Module):
         diagonal = xp.eye(len(self.rows), dtype=bool)
         exact = xp.where(diagonal, self.rows[:, None], self.cross)
         return dataclasses.replace(self, cross=exact)
+
+
+def _speeds(rates: Sequence[float] | np.ndarray | None, depth: int) -> list[float]:
+    """The rate of each layer, the readout's last."""
+    if rates is None:
+        return [1.0] * (depth + 1)
+    found = real("rates", rates)
+    if found.shape != (depth + 1,) or not bool((np.isfinite(found) & (found >= 0)).all()):
+        raise ValueError(
+            f"`rates` must be {depth + 1} numbers of at least 0, one for each layer and the "
+            f"readout, but is {rates!r}."
+        )
+    return np.asarray(found, float).tolist()
 
 
 def _inputs(name: str, value: object, *, traced: bool) -> Float[np.ndarray | Array, "n d"]:

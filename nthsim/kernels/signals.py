@@ -20,7 +20,8 @@ from nthsim.network.tapes import Call, recorded, rest_of
 class Signals(eqx.Module):
     r"""What K^(2) is made of, for a batch of inputs.
 
-    For each layer, the vectors `h` (n, T, in) at the T positions of all its calls and the signals
+    For each layer, the vectors `h` (n, T, in) at the T positions of all its calls, times what its
+    weight is scaled by, and the signals
     `delta` (n, k, T, out), the derivatives of the k outputs by what the layer made of them; for all
     other parameters, biases too, the gradients `rest` (n, k, ...).
     """
@@ -79,6 +80,7 @@ class TappedNetwork(eqx.Module):
         $D^\top (H h)$ forward and as $H^\top (D \delta)$ backward and is seldom formed.
         """
         layers, used = layers_of(theta), [0] * len(self.positions)
+        scales = self.network.weight_scales(theta)
         additions, received = [], []
         for i, taken, returned in self.calls:
             T = Call(i, taken, returned).positions
@@ -90,6 +92,7 @@ class TappedNetwork(eqx.Module):
                 z, g = h @ W.T, delta @ W
             else:
                 z, g = (h @ H[i].T) @ D[i], (delta @ D[i].T) @ H[i]
+            g = _times(scales[i], g)
             additions.append(z.mT.reshape(len(h), *returned))
             back = lambda g, layer=layers[i], taken=taken: way_back(layer, taken, g)  # noqa: E731
             received.append(jax.vmap(jax.vmap(back))(g))
@@ -119,11 +122,11 @@ class TappedNetwork(eqx.Module):
         (out, inputs), pull = jax.vjp(evaluate, motion.additions, motion.rest)
         units = jnp.eye(self.outputs, dtype=out.dtype)
         derivatives, rest = jax.vmap(lambda unit, g: pull((unit, g)))(units, motion.received)
-        layers = layers_of(theta)
+        layers, scales = self.network.layers(theta), self.network.weight_scales(theta)
         h: list[list[Array]] = [[] for _ in layers]
         delta: list[list[Array]] = [[] for _ in layers]
         for call, taken, derivative in zip(self.calls, inputs, derivatives, strict=True):
-            h[call.layer].append(vectors(layers[call.layer], taken))
+            h[call.layer].append(_times(scales[call.layer], vectors(layers[call.layer], taken)))
             delta[call.layer].append(jax.vmap(rows)(derivative))
         return Signals(
             tuple(map(jnp.concatenate, h)),
@@ -141,6 +144,10 @@ def tapped(
     positions = [sum(c.positions for c in calls if c.layer == i) for i in range(len(layers))]
     formed = map(_smaller_formed, layers, positions)
     return TappedNetwork(network, outputs, calls, tuple(positions), tuple(formed))
+
+
+def _times(scale: float, array: Array) -> Array:
+    return array if scale == 1.0 else scale * array
 
 
 def _smaller_formed(layer: Layer, T: int) -> bool:

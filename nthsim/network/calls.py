@@ -6,6 +6,7 @@ its calls return. Both are read off the programs that JAX traces, so that they h
 all branches, and derivatives of all orders by all parameters; nothing is compiled or computed.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -65,6 +66,7 @@ def _found(evaluation: Evaluation) -> tuple[Call, ...] | str:
         return "`model` must not share parameters by `eqx.nn.Shared` to be taken apart."
     if not layers_of(theta):
         return "`model` must have linear or convolutional layers to be taken apart."
+    network = dataclasses.replace(network, scales=None)  # which the model does not know of
     calls = _listened(network, theta, one)
     return calls if isinstance(calls, str) else _differing(network, theta, one) or calls
 
@@ -74,8 +76,9 @@ def _listened(network: Network, theta: PyTree, one: Any) -> tuple[Call, ...] | s
     names, listeners = layer_names(theta), []
 
     def listening(theta: PyTree[Array], shown: list[Layer], x: Array) -> tuple[Any, list[Array]]:
-        listeners.append(Listener(layers_of(theta), shown))
-        return taped(network, with_layers(theta, shown), listeners[-1])(x), listeners[-1].inputs
+        other = with_layers(theta, shown)
+        listeners.append(Listener(network.layers(theta), network.layers(other)))
+        return taped(network, other, listeners[-1])(x), listeners[-1].inputs
 
     try:
         traced = jax.make_jaxpr(listening)(theta, layers_of(theta), one)
@@ -141,8 +144,8 @@ def _differing(network: Network, theta: PyTree, one: Any) -> str | None:
 
     def differs(alone: int | None) -> bool:
         def listening(theta: PyTree[Array], x: Array) -> Any:
-            listener = Listener(layers_of(theta), layers_of(theta))
-            return taped(network, theta, listener, alone=alone)(x)
+            layers = network.layers(theta)
+            return taped(network, theta, Listener(layers, layers), alone=alone)(x)
 
         return not plain.same(program(listening, theta, one), described)
 

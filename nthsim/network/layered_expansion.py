@@ -17,7 +17,6 @@ from nthsim.network.layers import (
     Terms,
     bias_gradient,
     is_layer,
-    layers_of,
     received,
     returned,
     weight_gradients,
@@ -187,14 +186,15 @@ class LayeredPath(eqx.Module):
             return eqx.tree_at(lambda at: at.bias, node, _sum(biases))
 
         layers = jax.tree.map(placed, self.opened.theta, is_leaf=is_layer)
-        return eqx.combine(layers, elsewhere)
+        return eqx.combine(self.opened.network.by_parameters(layers), elsewhere)
 
 
 def layered_path(
     opened: OpenedNetwork, path: ThetaPath, x: Array, rest: AtRest | None = None
 ) -> LayeredPath:
     """Sort the parameters by the calls that they act in."""
-    layers = [[layers_of(theta)[call.layer] for call in opened.calls] for theta in path]
+    steps = [opened.network.layers(theta, step=j > 0) for j, theta in enumerate(path)]
+    layers = [[step[call.layer] for call in opened.calls] for step in steps]
     return LayeredPath(opened, layers, [elsewhere_of(theta) for theta in path], x, rest)
 
 

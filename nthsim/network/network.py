@@ -1,7 +1,9 @@
 """Any Equinox module as a function of its parameters."""
 
 import abc
+import dataclasses
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ from nthsim.models.plain import PLAIN
 from nthsim.network.alike import nodes, originals
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
+from nthsim.network.layers import Layer, is_layer, layer_paths, layers_of
 from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.network.trained import stopped
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
@@ -62,14 +65,18 @@ class AbstractNetwork(eqx.Module):
 
 
 class Network(AbstractNetwork):
-    """What is left of a model without its parameters: evaluates it at given ones.
+    r"""What is left of a model without its parameters: evaluates it at given ones.
 
     `program` tells it from the same model before something changed that the model reads: a global
     variable, a helper function, an attribute. What was compiled then is not used now.
+
+    Parameters move at unit rate. An array that moves at the rate D is its parameters times
+    $\sqrt D$, which `scales` holds where it is not one; None stands for ones throughout.
     """
 
     static: PyTree
     program: str = eqx.field(static=True, default="")
+    scales: PyTree = None
 
     def as_now(self, theta: PyTree[Array], x: Array) -> tuple["Network", tuple[int, ...]]:
         """The same with its program for inputs like these, which is traced anew; `output_shape`."""
@@ -90,7 +97,7 @@ class Network(AbstractNetwork):
                 "in it captures an array that is traced here."
             )
         shape = _one_shape(now.out, precision(theta))
-        network = Network(self.static, now.digest(described))
+        network = dataclasses.replace(self, program=now.digest(described))
         if "while" in now.operations or not network.forward(theta, x):
             _check_reverse(network, theta, one)
         return network, shape
@@ -99,16 +106,54 @@ class Network(AbstractNetwork):
         """The output for one input."""
         return self.model(theta)(x)
 
-    def model(self, theta: PyTree[Array], *others: PyTree[Array]) -> PyTree:
-        """The module with these parameters, each of which is in one of the trees."""
-        return stopped(originals(eqx.combine(theta, *others, self.static)))
+    def model(self, theta: PyTree[Array]) -> PyTree:
+        """The module with these parameters."""
+        return stopped(originals(eqx.combine(self.scaled(theta), self.static)))
+
+    def scaled(self, theta: PyTree[Array]) -> PyTree[Array]:
+        """The arrays of the module that parameters are; where the scale is 0, as they are."""
+        return self._each(lambda a, scale: a * scale if scale else jax.lax.stop_gradient(a), theta)
+
+    def unscaled(self, arrays: PyTree[Array]) -> PyTree[Array]:
+        """The parameters that arrays of the module are."""
+        return self._each(lambda a, scale: a / scale if scale else a, arrays)
+
+    def by_parameters(self, gradient: PyTree[Array]) -> PyTree[Array]:
+        """The derivatives by parameters, given those by the arrays."""
+        return self._each(operator.mul, gradient)
+
+    def _each(self, change: Callable[[Array, float], Array], arrays: PyTree[Array]) -> PyTree:
+        if self.scales is None:
+            return arrays
+        changed = lambda a, scale: a if a is None or scale is None else change(a, scale)  # noqa: E731
+        return jax.tree.map(changed, arrays, self.scales, is_leaf=lambda node: node is None)
+
+    def layers(self, theta: PyTree[Array], *, step: bool = False) -> list[Layer]:
+        """The layers that have parameters, whole; of a `step` of these with nothing else."""
+        still = lambda a: jnp.zeros_like(a) if step and eqx.is_inexact_array(a) else a  # noqa: E731
+        model = originals(eqx.combine(self.scaled(theta), jax.tree.map(still, self.static)))
+        found, paths = jax.tree.leaves_with_path(model, is_leaf=is_layer), set(layer_paths(theta))
+        return [node for path, node in found if path in paths]
+
+    def weight_scales(self, theta: PyTree[Array]) -> list[float]:
+        """What the weight of each layer is multiplied by."""
+        if self.scales is None:
+            return [1.0] * len(layers_of(theta))
+        found: list[float] = []
+
+        def note(node: Any, scale: Any) -> None:
+            if is_layer(node):
+                found.append(1.0 if scale.weight is None else scale.weight)
+
+        jax.tree.map(note, theta, self.scales, is_leaf=is_layer)
+        return found
 
     def expandable(self, theta: PyTree, x: Any) -> "Network":
         """The same, with JAX's activations replaced by ours if all the model does is call them."""
         one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         if not _calls_alone(Evaluation(self, theta, one)):
             return self
-        return Network(jax.tree.map(_plain, self.static), self.program)
+        return dataclasses.replace(self, static=jax.tree.map(_plain, self.static))
 
 
 @asked_once
@@ -135,7 +180,7 @@ def _calls_alone(evaluation: Evaluation) -> bool:
     """Whether a model computes the same once its activations are others that do the same."""
     network = evaluation.network
     assert isinstance(network, Network)
-    others = Network(jax.tree.map(_other, network.static))
+    others = dataclasses.replace(network, static=jax.tree.map(_other, network.static))
     shapes = evaluation.theta, evaluation.one
     return program(network.single, *shapes).same(program(others.single, *shapes), described)
 

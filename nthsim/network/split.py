@@ -1,5 +1,7 @@
 """Any module split into the network as a function and its parameters."""
 
+from math import sqrt
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,15 +9,20 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from nthsim.network.network import Network
+from nthsim.network.rates import each_rate
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.trained import trained, warn_of_tied
 
 
-def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Array]]:
+def split(
+    model: PyTree, rates: PyTree = None, *, constants: bool = False
+) -> tuple[Network, PyTree[Array]]:
     """Split a model into the network as a function and its parameters, its real floating arrays.
 
     State of layers and what is marked as constant is none of them (`trained`), unless `constants`,
-    which get no gradient, are to be handed over beside them.
+    which get no gradient, are to be handed over beside them. An array that trains at another rate
+    than 1, by `rates` as in `each_rate`, is its parameters times the root of that; at 0 it is such
+    a constant.
 
     Raises:
         ValueError: When the model is not callable, has no parameters, complex ones, parameters that
@@ -35,7 +42,11 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
             f"but is {type(model).__name__}."
         )
     kind, model = type(model).__name__, alike(model)
-    theta, static = eqx.partition(model, eqx.is_inexact_array if constants else trained(model))
+    moving = jax.tree.map(eqx.is_inexact_array, model) if constants else trained(model)
+    speeds = None if rates is None else each_rate(rates, model)
+    if speeds is not None and not constants:
+        moving = jax.tree.map(lambda rate, moves: moves and rate != 0, speeds, moving)
+    theta, static = eqx.partition(model, moving)
     warn_of_tied(theta)
     theta = jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, theta)
     leaves = jax.tree.leaves(theta)
@@ -44,6 +55,8 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
             "`model` must be an instance of an Equinox module, which holds its parameters, "
             f"but is of type {kind}."
         )
+    if not leaves and speeds is not None:
+        raise ValueError("`rates` must let at least one array of the model train, but let none.")
     if not leaves:
         raise ValueError(
             "`model` must have at least one floating-point array that trains, but has none."
@@ -55,7 +68,16 @@ def split(model: PyTree, *, constants: bool = False) -> tuple[Network, PyTree[Ar
     if not all(map(_is_finite, leaves)):
         raise ValueError("`model` must hold finite parameters, but some are NaN or infinite.")
     hint("model", model)
-    return Network(static), theta
+    scales = None if speeds is None else _scales(speeds, theta)
+    network = Network(static, scales=scales)
+    return network, theta if scales is None else network.unscaled(theta)
+
+
+def _scales(speeds: PyTree[float], theta: PyTree[Array]) -> PyTree:
+    """The roots of rates, None where a rate is one or there is no parameter, and if all are."""
+    root = lambda a, rate: None if a is None or rate == 1 else sqrt(rate)  # noqa: E731
+    found = jax.tree.map(root, theta, speeds, is_leaf=lambda node: node is None)
+    return found if jax.tree.leaves(found) else None
 
 
 def _is_finite(leaf: Array) -> bool:

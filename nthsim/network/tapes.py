@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree, Real
 
-from nthsim.network.layers import Layer, applied, is_layer, layer_paths, layers_of
+from nthsim.network.layers import Layer, applied, is_layer, layer_paths
 from nthsim.network.network import Network
 
 
@@ -159,7 +159,7 @@ def recorded(
     With `rest` for what is no layer's weight.
     """
     whole = eqx.combine(rest, theta)
-    tape = Tape(layers_of(whole), additions)
+    tape = Tape(network.layers(whole), additions)
     out = taped(network, whole, tape)(x)
     return out, tape.inputs
 

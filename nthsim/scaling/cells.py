@@ -16,13 +16,14 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
 from nthsim.network.failures import kind_and_line
 from nthsim.network.network import in_precision
+from nthsim.network.rates import in_words, listed
 from nthsim.network.split import split
 from nthsim.results.record import Record, digest, network_digest
-from nthsim.scaling.population import Population, measured, population
+from nthsim.scaling.population import Drawn, Population, measured, population
 from nthsim.scaling.predictions import form
 from nthsim.solvers.solver import AbstractSolver
 
-#: Draws a network of a size by a key.
+#: Draws a network of a size by a key; or a pair, that and the rates at which its arrays train.
 Maker = Callable[[int, PRNGKeyArray], PyTree]
 
 
@@ -105,19 +106,20 @@ class Study(eqx.Module):
         """The networks of some seeds."""
         return population(self.models(family, size, seeds), self.data, self.loss)
 
-    def models(self, family: str, size: int, seeds: tuple[int, ...]) -> list[PyTree]:
+    def models(self, family: str, size: int, seeds: tuple[int, ...]) -> list[Drawn]:
         """A network for each of some seeds; each is drawn once."""
         models = {seed: self.model(family, size, seed) for seed in dict.fromkeys(seeds)}
         return [models[seed] for seed in seeds]
 
-    def model(self, family: str, size: int, seed: int) -> PyTree:
-        """One network.
+    def model(self, family: str, size: int, seed: int) -> Drawn:
+        """One network, with its rates.
 
         Raises:
             ValueError: When there is none, whatever the caller's function raises.
         """
         try:
-            return self.families[family](size, jr.key(seed))
+            made = self.families[family](size, jr.key(seed))
+            return Drawn(*made) if type(made) is tuple and len(made) == 2 else Drawn(made)
         except Exception as error:  # whatever a stranger's function raises
             if isinstance(error, ValueError) and "\n" not in str(error):
                 raise  # as nthsim's own networks, which say what they ask for
@@ -141,12 +143,12 @@ class Study(eqx.Module):
             slug(family): {str(size): self._first(family, size) for size in self.sizes}
             for family in self.families
         }
-        model = self.model(next(iter(self.families)), self.sizes[0], 0)
+        model, rates = self.model(next(iter(self.families)), self.sizes[0], 0)
         return {
             "axis": self.axis,
             "make_model": models,
             "data": digest((self.data.x, self.data.x_test, self.data.y, self.data.y_test)),
-            "loss": pose(model, self.data, self.loss).residual.mark,
+            "loss": pose(model, self.data, self.loss, rates).residual.mark,
             "solver": {"class": stored["class"], **stored["settings"]},
             "orders": list(self.orders),
             "kernels": self.kernels,
@@ -156,24 +158,34 @@ class Study(eqx.Module):
 
     def descriptions(self) -> dict[str, str]:
         """One line on each family's smallest network."""
-        return {f: describe(self.model(f, self.sizes[0], self.seeds[0])) for f in self.families}
+        first = self.sizes[0], self.seeds[0]
+        return {family: _described(self.model(family, *first)) for family in self.families}
 
-    def _form(self, cell: Cell, models: Sequence[PyTree]) -> dict[str, Any] | None:
+    def _form(self, cell: Cell, models: Sequence[Drawn]) -> dict[str, Any] | None:
         """What all networks of a cell were made of, if exponents are predicted for such ones."""
         if self.axis != "width":
             return None
         pairs = zip(models, cell.seeds, strict=True)
-        forms = [form(model, cell.size, jr.key(seed)) for model, seed in pairs]
+        forms = [
+            form(drawn.model, cell.size, jr.key(seed)) if drawn.rates is None else None
+            for drawn, seed in pairs
+        ]
         return forms[0] if all(each == forms[0] for each in forms) else None
 
     def _first(self, family: str, size: int) -> str:
-        network, theta = split(self.model(family, size, 0))
+        network, theta = split(*self.model(family, size, 0))
         now, _ = network.as_now(theta, in_precision(network, theta, self.data.x))
         return network_digest(now, theta)
 
 
-def _mark(models: Sequence[PyTree]) -> str:
-    return digest((), *(network_digest(*split(model)) for model in models))
+def _described(drawn: Drawn) -> str:
+    model, rates = drawn
+    known = None if rates is None else listed(rates, model)
+    return describe(model) + ("" if known is None else f"; {in_words(known)}")
+
+
+def _mark(models: Sequence[Drawn]) -> str:
+    return digest((), *(network_digest(*split(*drawn)) for drawn in models))
 
 
 def slug(family: str) -> str:

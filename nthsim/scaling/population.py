@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -77,17 +78,24 @@ class Population(eqx.Module):
         return problem.kernel(order, chunk_bytes=bytes_each)
 
 
-def population(models: Sequence[PyTree], data: Dataset, loss: Loss) -> Population:
+class Drawn(NamedTuple):
+    """A model, and how fast its arrays train, as `nthsim.gradient_flow` takes them."""
+
+    model: PyTree
+    rates: PyTree = None
+
+
+def population(members: Sequence[Drawn], data: Dataset, loss: Loss) -> Population:
     """Models of one structure, whose parameters are stacked.
 
     Raises:
         ValueError: When the models differ in more than the numbers of their parameters, or as
             `pose` says.
     """
-    problem = pose(models[0], data, loss)
-    parts = [split(model) for model in models]
+    problem = pose(members[0].model, data, loss, members[0].rates)
+    parts = [split(*member) for member in members]
     if not _alike(parts):  # in their constants, perhaps
-        parts = [split(model, constants=True) for model in models]
+        parts = [split(*member, constants=True) for member in members]
         network, theta = parts[0]
         network, _ = network.as_now(theta, problem.x)
         problem = dataclasses.replace(problem, network=network, theta=theta)

@@ -64,8 +64,9 @@ def width_scaling(
     tensors. What blows up is part of the result.
 
     Args:
-        make_model: `make_model(width, key)` returns a model, called with `jax.random.key(seed)` for
-            each seed; or a mapping of names to such functions, to set families beside each other.
+        make_model: `make_model(width, key)` returns a model, or the pair of a model and `rates` for
+            it as in `gradient_flow`, called with `jax.random.key(seed)` for each seed; or a mapping
+            of names to such functions, to set families beside each other.
         data: Training data and, perhaps, passive test points.
         widths: The widths.
         seeds: The seeds, or how many: 0, 1, 2, ...
@@ -200,9 +201,9 @@ def _begun(folder: Path | None) -> int | None:
 
 def _fitting(study: Study, run: Run, family: str, size: int) -> int:
     """How many networks of a size fit into memory together; one that does not fit is refused."""
-    model = study.model(family, size, study.seeds[0])
+    model, rates = study.model(family, size, study.seeds[0])
     concrete(f"{study.axis}_scaling", model, study.data)
-    problem = pose(model, study.data, study.loss)
+    problem = pose(model, study.data, study.loss, rates)
     study.solver.tolerances(problem.dtype)
     numbers = problem_size(problem, run)
     check_flow(numbers)

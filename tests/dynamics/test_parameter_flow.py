@@ -210,7 +210,7 @@ def test_step_limit_raises_with_what_was_computed(model, data):
     assert partial.f.shape == (len(partial.ts), 3)
     assert partial.stop.failed
     kept = nth.gradient_flow(
-        model, data, nth.Run(TS, solver=Explicit(rtol=1e-11, max_steps=15)), throw=False
+        model, data, nth.Run(TS, solver=Explicit(rtol=1e-11, max_steps=15), throw=False)
     )
     np.testing.assert_array_equal(kept.f, partial.f)
 

@@ -15,7 +15,7 @@ from nthsim.network.network import parameter_count
 from nthsim.network.split import split
 from nthsim.network.trained import TiedWeightsWarning
 from nthsim.results.record import network_digest
-from nthsim.scaling.population import population
+from nthsim.scaling.population import Drawn, population
 
 X = jr.normal(jr.key(9), (3, 4))
 
@@ -226,7 +226,7 @@ def test_checkpoint_tells_networks_of_other_constants_apart():
 
 def test_population_of_networks_with_constants_of_their_own_has_the_kernels_of_each():
     models = [features(seed) for seed in range(3)]
-    kernels = population(models, data(), nth.squared_error).kernel(3)
+    kernels = population([*map(Drawn, models)], data(), nth.squared_error).kernel(3)
     for model, got in zip(models, kernels, strict=True):
         right = nth.kernel(model, X, 3, progress=False)
         np.testing.assert_allclose(got, right, rtol=1e-12, atol=1e-14)
@@ -241,7 +241,7 @@ def test_constant_that_a_module_takes_past_its_mark_gets_no_gradient_in_a_popula
             return self.net.readout(jnp.tanh(first.tree @ x))
 
     models = [Past(features(seed)) for seed in range(2)]
-    kernels = population(models, data(), nth.squared_error).kernel(2)
+    kernels = population([*map(Drawn, models)], data(), nth.squared_error).kernel(2)
     right = nth.kernel(features(1), X, 2, progress=False)
     np.testing.assert_allclose(kernels[1], right, rtol=1e-12)
 

@@ -127,7 +127,7 @@ def test_blow_up_of_a_series_is_reported_where_that_of_the_tensors_is():
     """f = w1 w2 w3 at (1, 1, 1), n = 1: order 3 runs to infinity at t* = 7.459 for y = 0.6."""
     data = nth.Dataset(jnp.ones((1, 1)), jnp.array([0.6]))
     ts = np.linspace(0.0, 10.0, 11)
-    run = nth.hierarchy(Product(jnp.ones(3)), data, 3, ts, method="series", throw=False)
+    run = nth.hierarchy(Product(jnp.ones(3)), data, 3, nth.Run(ts, throw=False), method="series")
     assert run.stop.reason == "blow-up"
     assert run.stop.t == pytest.approx(7.459, abs=1e-3)
     assert len(run.ts) == 8
@@ -156,8 +156,8 @@ def test_odd_kernels_that_vanish_do_not_end_the_search_for_an_order():
     net = eqx.nn.MLP(4, "scalar", 3, 1, activation=jnp.tanh, key=jr.key(0))
     last = lambda net: (net.layers[-1].weight, net.layers[-1].bias)  # noqa: E731
     still = eqx.tree_at(last, net, tuple(jnp.zeros_like(a) for a in last(net)))
-    run = nth.Run([0.0, 0.3])
-    found = nth.hierarchy(still, points(), "auto", run, max_order=4, throw=False, method="series")
+    run = nth.Run([0.0, 0.3], throw=False)
+    found = nth.hierarchy(still, points(), "auto", run, max_order=4, method="series")
     assert found.ladder is not None
     assert found.ladder.differences[0] < 1e-8 < 1e-3 < found.ladder.differences[1]
     assert not found.ladder.reached
@@ -177,8 +177,9 @@ def test_order_that_is_not_found_is_said_and_kept(tmp_path):
 
 def test_truncation_that_blows_up_is_no_order_to_stop_at():
     data = nth.Dataset(jnp.ones((1, 1)), jnp.array([0.3]))
-    options = {"tol": 0.2, "max_order": 4, "throw": False, "method": "dense"}
-    run = nth.hierarchy(Product(jnp.ones(3)), data, "auto", [1.0, 3.0], **options)
+    options = {"tol": 0.2, "max_order": 4, "method": "dense"}
+    asked = nth.Run([1.0, 3.0], throw=False)
+    run = nth.hierarchy(Product(jnp.ones(3)), data, "auto", asked, **options)
     assert run.ladder is not None
     assert run.ladder.differences[0] == np.inf
     assert not run.ladder.reached

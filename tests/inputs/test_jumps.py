@@ -126,10 +126,9 @@ def test_exponential_steps_are_refused_and_never_chosen():
         )
     stiff = nth.Dataset(100 * DATA.x, DATA.y)
     linear = eqx.nn.Linear(3, "scalar", key=jr.key(1))
-    options = {"loss": absolute, "progress": False, "throw": False}
-    run = nth.gradient_flow(
-        linear, stiff, nth.Run([1.0], solver=Auto(rtol=1e-3, max_steps=9)), **options
-    )
+    options = {"loss": absolute, "progress": False}
+    asked = nth.Run([1.0], solver=Auto(rtol=1e-3, max_steps=9), throw=False)
+    run = nth.gradient_flow(linear, stiff, asked, **options)
     assert run.solver.startswith("Tsit5")
 
 
