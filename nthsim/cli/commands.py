@@ -20,6 +20,7 @@ from nthsim.cli.made import (
     made_data,
     made_families,
     made_model,
+    made_rates,
     made_run,
     made_sizes,
     made_solver,
@@ -29,7 +30,7 @@ from nthsim.cli.mistakes import called
 from nthsim.cli.saved import CELLS, loaded, results_in
 from nthsim.cli.toml import as_toml
 from nthsim.comparison.compare import CompareError, compare
-from nthsim.comparison.plan import plan
+from nthsim.comparison.plan import Plan, plan
 from nthsim.dynamics.gradient_flow import gradient_flow
 from nthsim.dynamics.problem import pose
 from nthsim.dynamics.run import Run, problem_size
@@ -84,13 +85,15 @@ def run(command: settings.Command) -> int:
 
 def _compare(command: settings.CompareSettings, folder: Path | None) -> int:
     run, curves, data = made_run(command), made_curves(command), made_data(command)
+    model = made_model(command, data)
     try:
         study = compare(
-            made_model(command, data),
+            model,
             data,
             curves,
             run,
             loss=LOSSES[command.loss],
+            rates=made_rates(command, model),
             bounds=command.bounds,
             certify=None if command.certify else False,
             audit=command.audit,
@@ -113,7 +116,7 @@ def _flow(command: settings.FlowSettings, folder: Path | None) -> int:
     run, data = made_run(command), made_data(command)
     try:
         model, loss = made_model(command, data), LOSSES[command.loss]
-        flow = gradient_flow(model, data, run, loss=loss)
+        flow = gradient_flow(model, data, run, loss=loss, rates=made_rates(command, model))
         failure = None
     except SolveError as error:
         flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
@@ -130,13 +133,14 @@ def _kernels(command: settings.KernelsSettings, folder: Path | None) -> int:
     orders = checked_integers("orders", command.orders, 2)
     data = made_data(command)
     model = made_model(command, data)
-    problem = pose(model, Dataset(data.x, data.y), squared_error)
+    rates = made_rates(command, model)
+    problem = pose(model, Dataset(data.x, data.y), squared_error, rates)
     check_kernels(problem_size(problem).kernel, orders)
     computed: dict[int, np.ndarray] = {}
     failure = None
     try:
         for r in orders:
-            computed[r] = np.asarray(kernel(model, data.x, r))
+            computed[r] = np.asarray(kernel(model, data.x, r, rates=rates))
     except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError) as error:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else "out of memory"
         failure = f"{why} after {len(computed)} of {len(orders)} kernels"
@@ -200,13 +204,12 @@ def _measured(command: settings.ScalingSettings, data: Dataset, folder: Path | N
 def _plan(command: settings.PlanSettings) -> int:
     data = made_data(command)
     check_weights(command, data, MOST_BYTES, f"{readable(MOST_BYTES)} are the most for a plan")
-    estimate = lambda: plan(  # noqa: E731
-        drawn_model(command, data),
-        data,
-        made_curves(command),
-        made_run(command),
-        loss=LOSSES[command.loss],
-    )
+
+    def estimate() -> Plan:
+        model, loss = drawn_model(command, data), LOSSES[command.loss]
+        curves, run, rates = made_curves(command), made_run(command), made_rates(command, model)
+        return plan(model, data, curves, run, loss=loss, rates=rates)
+
     # Traced, the network has shapes but no weights, which might not fit.
     planned = eqx.filter_eval_shape(estimate)
     print(planned)

@@ -59,6 +59,24 @@ def drawn_model(settings: Common, data: Dataset) -> PyTree:
     return _network(settings, *_shape(data), jr.key(settings.seed))
 
 
+def made_rates(settings: Common, model: PyTree) -> PyTree:
+    """The rates of a network's layers in a tree like it; None where they were left out.
+
+    Raises:
+        ValueError: When there are more or fewer than layers.
+    """
+    if not settings.rates:
+        return None
+    weights = lambda net: [layer.weight for layer in (*net.layers, net.readout)]  # noqa: E731
+    number = len(weights(model))
+    if len(settings.rates) != number:
+        raise ValueError(
+            f"`rates` must be {number} numbers, one for each hidden layer and the readout, but are "
+            f"{len(settings.rates)}."
+        )
+    return eqx.tree_at(weights, model, list(settings.rates))
+
+
 def made_families(settings: ScalingSettings, data: Dataset, axis: str) -> dict[str, Maker]:
     """For each kind of network, what draws one by its width or depth, as `axis` says, and a key."""
     kinds: list[ScalingSettings] = [settings]
@@ -87,7 +105,8 @@ def _sized(
     key: PRNGKeyArray,
 ) -> PyTree:
     """A function by name, so that a cluster's workers find it."""
-    return _network(dataclasses.replace(settings, **{axis: size}), in_size, out_size, key)
+    model = _network(dataclasses.replace(settings, **{axis: size}), in_size, out_size, key)
+    return model, made_rates(settings, model)
 
 
 def _shape(data: Dataset) -> tuple[int, int | str]:

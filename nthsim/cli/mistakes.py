@@ -163,7 +163,8 @@ def _wanted(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_wanted(part) for part in parts if part is not NoneType)
     if origin is tuple:
-        return "integers such as 2 3 4" if parts[0] is int else f"some of {_listed(parts[0])}"
+        several = {int: "integers such as 2 3 4", float: "numbers such as 1 0.5"}
+        return several.get(parts[0], f"some of {_listed(parts[0])}")
     if origin is Literal:
         return parts[0] if len(parts) == 1 else f"one of {_listed(hint)}"
     return {int: "an integer", float: "a number"}.get(hint, "its value")

@@ -54,6 +54,10 @@ class Common:
     """The standard deviation of the initial hidden weights."""
     readout_scale: float = 1.0
     """The standard deviation of the initial readout weights; 0 is allowed."""
+    rates: Annotated[
+        tuple[float, ...], tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: all 1)")
+    ] = ()
+    """How fast each layer trains, the readout last; at 0 it does not."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA", help=DATA)] = "digits:3,8"
     labels: bool = False
     """Whether the targets of a file are the names of classes, integers or words."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree, Real
 
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.network import Network, in_precision, output_shape, precision
-from nthsim.network.rates import each_rate
+from nthsim.network.rates import listed, placed
 from nthsim.network.split import split
 from nthsim.network.trained import constant, is_constant, tied, trained
 from nthsim.results.terminal import table, wrapped
@@ -86,7 +86,8 @@ def parameters(
     """
     network, theta = split(model, rates)
     reached = None if x is None else _reached(network, theta, x)
-    speeds = each_rate(1.0 if rates is None else rates, model)
+    known = None if rates is None else listed(rates, model)
+    speeds = jax.tree.map(lambda _: 1.0, model) if known is None else placed(known, model)
     moving = jax.tree.map(lambda trains, rate: trains and rate != 0, trained(model), speeds)
     own, rest = eqx.partition(model, moving)
     still = eqx.filter(rest, trained(model))

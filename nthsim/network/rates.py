@@ -9,29 +9,33 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from nthsim.solvers.compiled import is_traced
+
 #: The most rates that are shown one by one.
 MOST_SHOWN = 8
 
 
-def each_rate(rates: PyTree, model: PyTree) -> PyTree[float]:
-    """The rate of each floating array of a model, in a tree like it, 0 elsewhere.
+def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
+    """The rates of all floating arrays of a model, in their order; None where all are one.
 
     Args:
         rates: A tree that is a prefix of the model, as Equinox's filter specifications are: a
-            number for each array, or for all in a part of the model. True is 1, False 0.
+            number for each array, or for all in a part of the model. True is 1, False 0; None
+            stands where there is no array.
         model: Any Equinox module.
 
     Raises:
         ValueError: When it is no such tree, or holds what is no number of at least 0.
     """
+    found: list[float] = []
 
-    def over(rate: Any, part: PyTree) -> PyTree[float]:
-        number = _number(rate)
-        return jax.tree.map(lambda leaf: number if eqx.is_inexact_array(leaf) else 0.0, part)
+    def note(rate: Any, part: PyTree) -> None:
+        arrays = jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
+        if arrays or rate is not None:
+            found.extend([_number(rate)] * len(arrays))
 
-    none = lambda node: node is None  # noqa: E731
     try:
-        return jax.tree.map(over, rates, model, is_leaf=none)
+        jax.tree.map(note, rates, model, is_leaf=lambda node: node is None)
     except (ValueError, TypeError) as error:
         if str(error).startswith("`rates`"):
             raise
@@ -39,22 +43,11 @@ def each_rate(rates: PyTree, model: PyTree) -> PyTree[float]:
             "`rates` must be a number or a tree of numbers that is a prefix of the model, but is "
             f"none of {type(model).__name__}."
         ) from error
-
-
-def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
-    """The rates of all floating arrays of a model in their order; None where all are one.
-
-    Raises:
-        ValueError: As in `each_rate`.
-    """
-    leaves = jax.tree.leaves(model)
-    pairs = zip(jax.tree.leaves(each_rate(rates, model)), leaves, strict=True)
-    found = tuple(rate for rate, leaf in pairs if eqx.is_inexact_array(leaf))
-    return None if all(rate == 1 for rate in found) else found
+    return None if all(rate == 1 for rate in found) else tuple(found)
 
 
 def placed(rates: Sequence[float], model: PyTree) -> PyTree[float]:
-    """The tree of rates that `listed` listed."""
+    """Rates that were `listed`, in a tree like the model; 0 where it holds no floating array."""
     left = iter(rates)
     return jax.tree.map(lambda leaf: next(left) if eqx.is_inexact_array(leaf) else 0.0, model)
 
@@ -70,11 +63,14 @@ def in_words(rates: tuple[float, ...]) -> str:
 
 
 def _number(rate: Any) -> float:
-    """A rate as a plain number; a place of the tree without one holds no array that trains."""
-    if rate is None:
-        return 0.0
-    scalar = isinstance(rate, Real) or (isinstance(rate, np.ndarray | jax.Array) and not rate.ndim)
-    number = float(rate) if scalar else np.nan
+    """A rate as a plain number."""
+    if is_traced(rate):
+        raise ValueError("`rates` must be numbers, but hold one that is traced here.")
+    known = isinstance(rate, Real | np.generic | np.ndarray | jax.Array)
+    try:
+        number = float(rate) if known and not getattr(rate, "ndim", 0) else np.nan
+    except (OverflowError, TypeError):  # of a huge or a complex one
+        number = np.nan
     if not (np.isfinite(number) and number >= 0):
         raise ValueError(f"`rates` must hold numbers of at least 0, but holds {rate!r}.")
     return number

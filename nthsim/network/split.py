@@ -1,15 +1,16 @@
 """Any module split into the network as a function and its parameters."""
 
+from collections.abc import Sequence
 from math import sqrt
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, DTypeLike, PyTree
 
 from nthsim.network.network import Network
-from nthsim.network.rates import each_rate
+from nthsim.network.rates import listed, placed
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.trained import trained, warn_of_tied
 
@@ -21,7 +22,7 @@ def split(
 
     State of layers and what is marked as constant is none of them (`trained`), unless `constants`,
     which get no gradient, are to be handed over beside them. An array that trains at another rate
-    than 1, by `rates` as in `each_rate`, is its parameters times the root of that; at 0 it is such
+    than 1, by `rates` as in `listed`, is its parameters times the root of that; at 0 it is such
     a constant.
 
     Raises:
@@ -41,9 +42,10 @@ def split(
             f"`model` must be an Equinox module that maps one input to its output, "
             f"but is {type(model).__name__}."
         )
+    known = None if rates is None else listed(rates, model)
     kind, model = type(model).__name__, alike(model)
     moving = jax.tree.map(eqx.is_inexact_array, model) if constants else trained(model)
-    speeds = None if rates is None else each_rate(rates, model)
+    speeds = None if known is None else placed(known, model)
     if speeds is not None and not constants:
         moving = jax.tree.map(lambda rate, moves: moves and rate != 0, speeds, moving)
     theta, static = eqx.partition(model, moving)
@@ -68,9 +70,21 @@ def split(
     if not all(map(_is_finite, leaves)):
         raise ValueError("`model` must hold finite parameters, but some are NaN or infinite.")
     hint("model", model)
+    _check_range(known or (), leaves[0].dtype)
     scales = None if speeds is None else _scales(speeds, theta)
     network = Network(static, scales=scales)
     return network, theta if scales is None else network.unscaled(theta)
+
+
+def _check_range(rates: Sequence[float], dtype: DTypeLike) -> None:
+    """Refuse rates that a precision has no numbers for."""
+    low, high = float(jnp.finfo(dtype).tiny), float(jnp.finfo(dtype).max)
+    for rate in rates:
+        if rate and not low <= rate <= high:
+            raise ValueError(
+                f"`rates` must be 0 or from {low:.0e} to {high:.0e} in {jnp.dtype(dtype).name}, "
+                f"but one is {rate:g}."
+            )
 
 
 def _scales(speeds: PyTree[float], theta: PyTree[Array]) -> PyTree:

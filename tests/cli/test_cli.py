@@ -168,6 +168,23 @@ def test_plan_says_what_does_not_fit(capsys):
     assert "does not fit: at order 40" in capsys.readouterr().out
 
 
+def test_rates_of_layers_are_those_of_the_run(capsys):
+    small = ["--data", "sphere:3", "--n-train", "2", "--n-test", "1", "--width", "3"]
+    flow = ["flow", *small, "--t1", "0.5", "--num-ts", "2"]
+
+    def said(*words):
+        status = main([*flow, *words])
+        told = capsys.readouterr()
+        return status, re.sub(r"[\d.]+ s\b", "", told.out), told.err
+
+    assert said("--rates", "1", "1", "1")[:2] == said()[:2]
+    assert said("--rates", "0", "1", "0.5")[1] != said()[1]
+    assert main(["plan", *small, "--orders", "2", "--rates", "0", "1", "1", "--parameters"]) == 0
+    assert ".layers[0].weight (3 x 3): its rate is 0" in capsys.readouterr().out
+    sentence = "`--rates` must be 3 numbers, one for each hidden layer and the readout, but are 1."
+    assert said("--rates", "1") == (2, "", f"nthsim: {sentence}\n")
+
+
 def test_ten_classes_make_ten_outputs(capsys):
     words = "flow --data digits --n-train 10 --n-test 0 --width 4 --depth 1 --num-ts 2 --t1 0.1"
     assert main([*words.split(), "--loss", "softmax_cross_entropy"]) == 0
@@ -268,6 +285,7 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 
 def test_written_configuration_holds_every_setting():
     common = {"rtol": 1e-9, "atol": 1.0, "memory": "8", "c_sigma": "auto", "c_res": 0.5}
+    common |= {"rates": (1.0, 0.5)}
     limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
     wholes = (
         settings.CompareSettings(

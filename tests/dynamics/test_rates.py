@@ -1,5 +1,7 @@
 """Arrays that train at rates of their own, and some not at all."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -205,6 +207,10 @@ def test_members_of_a_study_train_at_their_rates():
         ("fast", "`rates` must hold numbers of at least 0, but holds 'fast'"),
         ([1.0, 2.0], "`rates` must be a number or a tree of numbers that is a prefix"),
         (False, "`rates` must let at least one array of the model train"),
+        (10**400, "`rates` must hold numbers of at least 0"),
+        (1j, "`rates` must hold numbers of at least 0, but holds 1j"),
+        (1e-320, "`rates` must be 0 or from 2e-308 to 2e[+]308 in float64, but one is 9.99"),
+        (jax.tree.map(lambda _: None, NETS["fcn"]), "`rates` must hold numbers of .* holds None"),
     ],
 )
 def test_mistakes_with_rates_are_named(rates, sentence):
@@ -213,6 +219,40 @@ def test_mistakes_with_rates_are_named(rates, sentence):
         nth.gradient_flow(net, data, TS, rates=rates, progress=False)
     with pytest.raises(ValueError, match=sentence):
         nth.compare(net, data, (2,), TS, rates=rates, progress=False)
+
+
+def test_rates_of_a_model_with_a_function_of_ones_own_are_those_of_its_arrays():
+    class Own(eqx.Module):
+        layer: eqx.nn.Linear
+        act: Callable = eqx.field(static=True)
+
+        def __call__(self, x):
+            return self.act(self.layer(x))
+
+    net = Own(eqx.nn.Linear(4, "scalar", key=jr.key(0)), lambda z: jnp.tanh(z))
+    rates = eqx.tree_at(lambda n: (n.layer.weight, n.layer.bias), net, (2.0, np.bool_(False)))
+    found = nth.kernel(net, X, 2, rates=rates, progress=False)
+    weights = jax.vmap(jax.grad(lambda n, x: n(x)), (None, 0))(net, X).layer.weight[:, 0]
+    np.testing.assert_allclose(found, 2 * weights @ weights.T, rtol=1e-12)
+    with pytest.raises(ValueError, match="but hold one that is traced here"):
+        jax.jit(lambda rate: nth.kernel(net, X, 2, rates=rate, progress=False))(1.0)
+
+
+def test_rates_of_one_change_nothing():
+    net, data = NETS["mlp"], points(NETS["mlp"])
+    ones = jax.tree.map(lambda _: 1.0, net)
+    plain, same = (
+        nth.gradient_flow(net, data, TS, rates=rates, progress=False) for rates in (None, ones)
+    )
+    np.testing.assert_array_equal(plain.f, same.f)
+
+
+def test_checkpoint_of_other_rates_is_refused(tmp_path):
+    net, data = NETS["mlp"], points(NETS["mlp"])
+    run = nth.Run(TS, checkpoint=tmp_path)
+    nth.gradient_flow(net, data, run, rates=2.0, progress=False)
+    with pytest.raises(ValueError, match="another model"):
+        nth.gradient_flow(net, data, run, rates=3.0, progress=False)
 
 
 def test_limit_kernel_refuses_rates_of_other_layers():
