@@ -87,7 +87,9 @@ def compare(
     concrete("compare", model, data, run.ts)
     chosen = checked_curves(curves)
     known = None if rates is None else listed(rates, model)
-    asked = Asked(model, data, loss, chosen, run, known, bounds, certify, audit)
+    asked = Asked(
+        model, data, loss, chosen, run, rates=known, bounds=bounds, certify=certify, audit=audit
+    )
     return _compared(asked, progress=progress)
 
 

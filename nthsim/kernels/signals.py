@@ -147,6 +147,7 @@ def tapped(
 
 
 def _times(scale: float, array: Array) -> Array:
+    """The product, which costs nothing where it changes nothing."""
     return array if scale == 1.0 else scale * array
 
 

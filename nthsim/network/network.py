@@ -71,7 +71,8 @@ class Network(AbstractNetwork):
     variable, a helper function, an attribute. What was compiled then is not used now.
 
     Parameters move at unit rate. An array that moves at the rate D is its parameters times
-    $\sqrt D$, which `scales` holds where it is not one; None stands for ones throughout.
+    $\sqrt D$, which `scales` holds where it is not one; None stands for ones throughout. Where it
+    is 0 the array itself is among the parameters, and stays.
     """
 
     static: PyTree
@@ -119,7 +120,7 @@ class Network(AbstractNetwork):
         return self._each(lambda a, scale: a / scale if scale else a, arrays)
 
     def by_parameters(self, gradient: PyTree[Array]) -> PyTree[Array]:
-        """The derivatives by parameters, given those by the arrays."""
+        """The derivatives by parameters, by the chain rule, given those by the arrays."""
         return self._each(operator.mul, gradient)
 
     def _each(self, change: Callable[[Array, float], Array], arrays: PyTree[Array]) -> PyTree:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from nthsim.network.trained import trained
 from nthsim.solvers.compiled import is_traced
 
 #: The most rates that are shown one by one.
@@ -17,6 +19,8 @@ MOST_SHOWN = 8
 
 def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
     """The rates of all floating arrays of a model, in their order; None where all are one.
+
+    Arrays that do not train by themselves (`trained`) have 0, and are none of those.
 
     Args:
         rates: A tree that is a prefix of the model, as Equinox's filter specifications are: a
@@ -28,14 +32,18 @@ def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
         ValueError: When it is no such tree, or holds what is no number of at least 0.
     """
     found: list[float] = []
+    own: list[float] = []
 
-    def note(rate: Any, part: PyTree) -> None:
-        arrays = jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
-        if arrays or rate is not None:
-            found.extend([_number(rate)] * len(arrays))
+    def note(rate: Any, part: PyTree, trains: PyTree) -> None:
+        pairs = zip(jax.tree.leaves(part), jax.tree.leaves(trains), strict=True)
+        moving = [trains for leaf, trains in pairs if eqx.is_inexact_array(leaf)]
+        if moving or rate is not None:
+            number = _number(rate)
+            found.extend(number * each for each in moving)
+            own.extend(number for each in moving if each)
 
     try:
-        jax.tree.map(note, rates, model, is_leaf=lambda node: node is None)
+        jax.tree.map(note, rates, model, trained(model), is_leaf=lambda node: node is None)
     except (ValueError, TypeError) as error:
         if str(error).startswith("`rates`"):
             raise
@@ -43,7 +51,7 @@ def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
             "`rates` must be a number or a tree of numbers that is a prefix of the model, but is "
             f"none of {type(model).__name__}."
         ) from error
-    return None if all(rate == 1 for rate in found) else tuple(found)
+    return None if all(rate == 1 for rate in own) else tuple(found)
 
 
 def placed(rates: Sequence[float], model: PyTree) -> PyTree[float]:
@@ -57,20 +65,25 @@ def in_words(rates: tuple[float, ...]) -> str:
     if len(rates) <= MOST_SHOWN:
         return f"trained at rates {', '.join(f'{rate:g}' for rate in rates)}"
     still, moving = rates.count(0.0), [rate for rate in rates if rate]
-    return (
-        f"trained at rates {min(moving):g} to {max(moving):g}, {still} of {len(rates)} arrays not"
-    )
+    rest = f", {still} of {len(rates)} arrays not at all" if still else ""
+    return f"trained at rates {min(moving):g} to {max(moving):g}{rest}"
 
 
 def _number(rate: Any) -> float:
     """A rate as a plain number."""
     if is_traced(rate):
         raise ValueError("`rates` must be numbers, but hold one that is traced here.")
-    known = isinstance(rate, Real | np.generic | np.ndarray | jax.Array)
     try:
-        number = float(rate) if known and not getattr(rate, "ndim", 0) else np.nan
-    except (OverflowError, TypeError):  # of a huge or a complex one
+        number = float(rate) if _is_real(rate) else np.nan
+    except OverflowError:
         number = np.nan
     if not (np.isfinite(number) and number >= 0):
         raise ValueError(f"`rates` must hold numbers of at least 0, but holds {rate!r}.")
     return number
+
+
+def _is_real(rate: Any) -> TypeGuard[Real]:
+    if isinstance(rate, np.generic | np.ndarray | jax.Array):
+        kinds = (jnp.bool_, jnp.integer, jnp.floating)
+        return not rate.ndim and any(jnp.issubdtype(rate.dtype, kind) for kind in kinds)
+    return isinstance(rate, Real)

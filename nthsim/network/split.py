@@ -45,11 +45,11 @@ def split(
     known = None if rates is None else listed(rates, model)
     kind, model = type(model).__name__, alike(model)
     moving = jax.tree.map(eqx.is_inexact_array, model) if constants else trained(model)
+    warn_of_tied(eqx.filter(model, moving))
     speeds = None if known is None else placed(known, model)
     if speeds is not None and not constants:
         moving = jax.tree.map(lambda rate, moves: moves and rate != 0, speeds, moving)
     theta, static = eqx.partition(model, moving)
-    warn_of_tied(theta)
     theta = jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, theta)
     leaves = jax.tree.leaves(theta)
     if not leaves and not isinstance(model, eqx.Module):
@@ -73,7 +73,13 @@ def split(
     _check_range(known or (), leaves[0].dtype)
     scales = None if speeds is None else _scales(speeds, theta)
     network = Network(static, scales=scales)
-    return network, theta if scales is None else network.unscaled(theta)
+    theta = network.unscaled(theta)
+    if scales is not None and not all(map(_is_finite, jax.tree.leaves(theta))):
+        raise ValueError(
+            "`rates` must leave arrays finite that are divided by the roots of theirs, but one is "
+            f"not in {leaves[0].dtype.name}."
+        )
+    return network, theta
 
 
 def _check_range(rates: Sequence[float], dtype: DTypeLike) -> None:

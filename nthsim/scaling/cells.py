@@ -167,7 +167,7 @@ class Study(eqx.Module):
             return None
         pairs = zip(models, cell.seeds, strict=True)
         forms = [
-            form(drawn.model, cell.size, jr.key(seed)) if drawn.rates is None else None
+            form(drawn.model, cell.size, jr.key(seed)) if _rates(drawn) is None else None
             for drawn, seed in pairs
         ]
         return forms[0] if all(each == forms[0] for each in forms) else None
@@ -179,9 +179,12 @@ class Study(eqx.Module):
 
 
 def _described(drawn: Drawn) -> str:
-    model, rates = drawn
-    known = None if rates is None else listed(rates, model)
-    return describe(model) + ("" if known is None else f"; {in_words(known)}")
+    known = _rates(drawn)
+    return describe(drawn.model) + ("" if known is None else f"; {in_words(known)}")
+
+
+def _rates(drawn: Drawn) -> tuple[float, ...] | None:
+    return None if drawn.rates is None else listed(drawn.rates, drawn.model)
 
 
 def _mark(models: Sequence[Drawn]) -> str:

@@ -101,8 +101,8 @@ def population(members: Sequence[Drawn], data: Dataset, loss: Loss) -> Populatio
         problem = dataclasses.replace(problem, network=network, theta=theta)
         if not _alike(parts):
             raise ValueError(
-                "`make_model` must return models of one structure for all seeds of a size, but "
-                "they differ in more than the numbers of their parameters."
+                "`make_model` must return models of one structure, with the same rates, for all "
+                "seeds of a size, but they differ in more than the numbers of their parameters."
             )
     thetas = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(theta for _, theta in parts))
     return Population(problem, thetas)
