@@ -106,7 +106,7 @@ def _sized(
 ) -> PyTree:
     """A function by name, so that a cluster's workers find it."""
     model = _network(dataclasses.replace(settings, **{axis: size}), in_size, out_size, key)
-    return model, made_rates(settings, model)
+    return (model, made_rates(settings, model)) if settings.rates else model
 
 
 def _shape(data: Dataset) -> tuple[int, int | str]:

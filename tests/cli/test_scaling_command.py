@@ -137,6 +137,14 @@ def test_interrupted_sweep_tells_where_it_is_and_is_shown_so(tmp_path, monkeypat
     assert capsys.readouterr().err == "nthsim: interrupted; --out keeps what is done\n"
 
 
+def test_rates_of_layers_go_along_with_each_network():
+    command = settings_of("--depth", "1", "--rates", "0", "2")
+    made = made_families(command, made_data(command), "width")["fcn"]
+    net, rates = made(3, jax.random.key(0))
+    assert (rates.layers[0].weight, rates.readout.weight) == (0.0, 2.0)
+    assert net.layers[0].weight.shape == (3, 3)
+
+
 def test_second_network_stands_beside_the_first():
     words = ["--model", "resnet", "--c-res", "0.5", "--beside", "fcn", "--depths", "1", "2"]
     command = settings_of(*words)
