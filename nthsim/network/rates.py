@@ -24,8 +24,8 @@ def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
 
     Args:
         rates: A tree that is a prefix of the model, as Equinox's filter specifications are: a
-            number for each array, or for all in a part of the model. True is 1, False 0; None
-            stands where there is no array.
+            number for each array, or for all in a part of the model. True is 1, False 0; what
+            stands where there is no array does not count.
         model: Any Equinox module.
 
     Raises:
@@ -37,7 +37,7 @@ def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
     def note(rate: Any, part: PyTree, trains: PyTree) -> None:
         pairs = zip(jax.tree.leaves(part), jax.tree.leaves(trains), strict=True)
         moving = [trains for leaf, trains in pairs if eqx.is_inexact_array(leaf)]
-        if moving or rate is not None:
+        if moving:  # what stands elsewhere says nothing
             number = _number(rate)
             found.extend(number * each for each in moving)
             own.extend(number for each in moving if each)

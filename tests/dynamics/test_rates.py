@@ -13,6 +13,7 @@ from scipy.integrate import solve_ivp
 
 import nthsim as nth
 from nthsim.models import FCN, ResNet
+from nthsim.network.rates import listed
 from nthsim.network.trained import TiedWeightsWarning
 from nthsim.scaling.population import Drawn, population
 from nthsim.solvers import Explicit
@@ -248,6 +249,10 @@ def test_rates_of_a_model_with_a_function_of_ones_own_are_those_of_its_arrays():
 
     net = Own(eqx.nn.Linear(4, "scalar", key=jr.key(0)), lambda z: jnp.tanh(z))
     rates = eqx.tree_at(lambda n: (n.layer.weight, n.layer.bias), net, (2.0, np.bool_(False)))
+    assert listed(rates, net) == (2.0, 0.0)
+    mlp = NETS["mlp"]  # of which two leaves are activations
+    arrays, rest = eqx.partition(mlp, eqx.is_inexact_array)
+    assert listed(eqx.combine(jax.tree.map(lambda _: 3.0, arrays), rest), mlp) == (3.0,) * 4
     found = nth.kernel(net, X, 2, rates=rates, progress=False)
     weights = jax.vmap(jax.grad(lambda n, x: n(x)), (None, 0))(net, X).layer.weight[:, 0]
     np.testing.assert_allclose(found, 2 * weights @ weights.T, rtol=1e-12)
