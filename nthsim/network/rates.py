@@ -31,26 +31,24 @@ def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
     Raises:
         ValueError: When it is no such tree, or holds what is no number of at least 0.
     """
+    parts: list[tuple[Any, PyTree, PyTree]] = []
+    note = lambda *part: parts.append(part)  # noqa: E731
+    try:
+        jax.tree.map(note, rates, model, trained(model), is_leaf=lambda node: node is None)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "`rates` must be a number or a tree of numbers that is a prefix of the model, but is "
+            f"none of {type(model).__name__}."
+        ) from error
     found: list[float] = []
     own: list[float] = []
-
-    def note(rate: Any, part: PyTree, trains: PyTree) -> None:
+    for rate, part, trains in parts:
         pairs = zip(jax.tree.leaves(part), jax.tree.leaves(trains), strict=True)
         moving = [trains for leaf, trains in pairs if eqx.is_inexact_array(leaf)]
         if moving:  # what stands elsewhere says nothing
             number = _number(rate)
             found.extend(number * each for each in moving)
             own.extend(number for each in moving if each)
-
-    try:
-        jax.tree.map(note, rates, model, trained(model), is_leaf=lambda node: node is None)
-    except (ValueError, TypeError) as error:
-        if str(error).startswith("`rates`"):
-            raise
-        raise ValueError(
-            "`rates` must be a number or a tree of numbers that is a prefix of the model, but is "
-            f"none of {type(model).__name__}."
-        ) from error
     return None if all(rate == 1 for rate in own) else tuple(found)
 
 
