@@ -1,4 +1,4 @@
-"""The fully connected network of Huang and Yau, in NTK parametrisation."""
+"""The fully connected network of Huang and Yau."""
 
 import math
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from nthsim.models.checks import (
     checked_size,
 )
 from nthsim.models.layers import hidden_layers, readout_layer
+from nthsim.models.parametrisation import AbstractParametrised, checked_parametrisation
 
 
-class FCN(eqx.Module):
+class FCN(AbstractParametrised):
     r"""A fully connected network of $H$ hidden layers of width $m$ (arXiv 1909.08156).
 
     $$x^{(0)} = x, \qquad x^{(l)} = \sqrt{c_\sigma / m}\; \sigma(W^{(l)} x^{(l-1)}),
@@ -27,7 +28,9 @@ class FCN(eqx.Module):
 
     The $1/\sqrt m$ stands outside $\sigma$, in the first layer too; the readout has none; there are
     no biases. Entries of $W$ have variance `weight_scale**2`, entries of $a$ are independent
-    $N(0, \text{readout\_scale}^2)$. The paper has $c_\sigma = 1$.
+    $N(0, \text{readout\_scale}^2)$. The paper has $c_\sigma = 1$. That is "ntk" parametrisation; in
+    others $f$ is multiplied by a power of $m$ and layers train at `rates()` of their own, see
+    `nthsim.models.parametrisation.AbstractParametrised`.
 
     Attributes:
         layers: The $W$, as linear layers.
@@ -44,6 +47,7 @@ class FCN(eqx.Module):
         readout_scale: The standard deviation of the entries of $a$; zero is allowed.
         init: A name in `nthsim.models.initialisation.INITIALISATIONS`, for every $W$; the
             readout is Gaussian whatever it is.
+        parametrisation: "ntk", "standard", "mup" or "mean-field".
     """
 
     layers: tuple[eqx.nn.Linear, ...]
@@ -57,6 +61,7 @@ class FCN(eqx.Module):
     weight_scale: float = eqx.field(static=True)
     readout_scale: float = eqx.field(static=True)
     init: str = eqx.field(static=True)
+    parametrisation: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class FCN(eqx.Module):
         weight_scale: float = 1.0,
         readout_scale: float = 1.0,
         init: str = "gaussian",
+        parametrisation: str = "ntk",
         key: PRNGKeyArray,
     ):
         """Draw the weights, from arguments that are fields of the same names, and a `key`.
@@ -88,6 +94,7 @@ class FCN(eqx.Module):
         self.weight_scale = checked_scale("weight_scale", weight_scale)
         self.readout_scale = checked_scale("readout_scale", readout_scale, zero_allowed=True)
         self.init = init
+        self.parametrisation = checked_parametrisation(parametrisation)
         self.layers = hidden_layers(
             (self.in_size,) + (self.width,) * self.depth,
             init=self.init,
@@ -108,4 +115,4 @@ class FCN(eqx.Module):
         sigma = resolve(self.activation)
         for layer in self.layers:
             x = math.sqrt(self.c_sigma / self.width) * sigma(layer(x))
-        return self.readout(x)
+        return self.read(x)

@@ -17,23 +17,27 @@ from nthsim.models.checks import (
     checked_size,
 )
 from nthsim.models.layers import hidden_layers, readout_layer
+from nthsim.models.parametrisation import AbstractParametrised, checked_parametrisation
 
 
-class ResNet(eqx.Module):
+class ResNet(AbstractParametrised):
     r"""A residual network of $L$ hidden layers of width $m$ (arXiv 2007.03714).
 
     $$x^{[1]} = \sqrt{c_\sigma / m}\; \sigma(W^{[1]} x), \qquad
-    x^{[l]} = x^{[l-1]} + \frac{c_\mathrm{res}}{L \sqrt m}\; \sigma(W^{[l]} x^{[l-1]}),
+    x^{[l]} = x^{[l-1]} + \frac{c_\mathrm{res}}{L^\alpha \sqrt m}\; \sigma(W^{[l]} x^{[l-1]}),
     \quad 2 \le l \le L, \qquad f(x) = a^\top x^{[L]}.$$
 
     $c_\sigma$ normalises the first layer only. The paper has $0 < c_\mathrm{res} < 1$,
-    $c_\sigma$ as from `"auto"` and standard normal weights.
+    $c_\sigma$ as from `"auto"`, standard normal weights and $\alpha = 1$. With $\alpha = 1/2$ all
+    blocks together count as much at any depth (Hayou et al. 2021, arXiv 2010.12859).
 
     Attributes, unless listed here, are those of `nthsim.models.fcn.FCN`.
 
     Attributes:
         depth: The number $L$ of hidden layers, at least 1; the first is no residual block.
         c_res: The constant $c_\mathrm{res}$ of the residual blocks; zero is allowed.
+        depth_exponent: The power $\alpha$ of the depth that residual blocks are divided by, at
+            least 0.
         c_sigma: The constant $c_\sigma$ of the first layer.
     """
 
@@ -45,10 +49,12 @@ class ResNet(eqx.Module):
     out_size: int | Literal["scalar"] = eqx.field(static=True)
     activation: str | Callable[..., Array] = eqx.field(static=True)
     c_res: float = eqx.field(static=True)
+    depth_exponent: float = eqx.field(static=True)
     c_sigma: float = eqx.field(static=True)
     weight_scale: float = eqx.field(static=True)
     readout_scale: float = eqx.field(static=True)
     init: str = eqx.field(static=True)
+    parametrisation: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -59,10 +65,12 @@ class ResNet(eqx.Module):
         out_size: int | Literal["scalar"] = "scalar",
         activation: str | Callable[..., Array] = "tanh",
         c_res: float = 1.0,
+        depth_exponent: float = 1.0,
         c_sigma: float | Literal["auto"] = "auto",
         weight_scale: float = 1.0,
         readout_scale: float = 1.0,
         init: str = "gaussian",
+        parametrisation: str = "ntk",
         key: PRNGKeyArray,
     ):
         """Draw the weights, from arguments that are fields of the same names, and a `key`.
@@ -78,10 +86,12 @@ class ResNet(eqx.Module):
         resolve(activation)  # refuses an unknown name here, not at the first call
         self.activation = activation
         self.c_res = checked_scale("c_res", c_res, zero_allowed=True)
+        self.depth_exponent = checked_scale("depth_exponent", depth_exponent, zero_allowed=True)
         self.c_sigma = resolve_c_sigma(c_sigma, activation)
         self.weight_scale = checked_scale("weight_scale", weight_scale)
         self.readout_scale = checked_scale("readout_scale", readout_scale, zero_allowed=True)
         self.init = init
+        self.parametrisation = checked_parametrisation(parametrisation)
         self.layers = hidden_layers(
             (self.in_size,) + (self.width,) * self.depth,
             init=self.init,
@@ -101,7 +111,8 @@ class ResNet(eqx.Module):
         check_input_shape(x.shape, self.in_size)
         sigma = resolve(self.activation)
         first, *blocks = self.layers
+        branch = self.c_res / self.depth**self.depth_exponent
         x = math.sqrt(self.c_sigma / self.width) * sigma(first(x))
         for block in blocks:
-            x = x + self.c_res / self.depth / math.sqrt(self.width) * sigma(block(x))
-        return self.readout(x)
+            x = x + branch / math.sqrt(self.width) * sigma(block(x))
+        return self.read(x)

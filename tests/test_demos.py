@@ -53,6 +53,7 @@ def test_blocks_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
         ("width_scaling", "--widths 4 --orders 3", ("network",)),
         ("depth_contrast", "--depths 1 --width 4", ("FCN", "ResNet")),
         ("orthogonal_init", "--widths 4", ("gaussian", "orthogonal")),
+        ("what_moves", "--widths 4", ("mup", "ntk", "standard")),
     ],
 )
 def test_study_prints_its_table_and_writes_figure_and_results(name, sizes, families, run, tmp_path):

@@ -30,6 +30,8 @@ from nthsim.solvers.until import Until
 
 #: Networks by their names here.
 MODELS = {name.lower(): kind for name, kind in NETWORKS.items()}
+#: Settings of residual blocks alone.
+BLOCKS = ("c_res", "depth_exponent")
 #: A petabyte: arrays much larger have no size in XLA, and no plan.
 MOST_BYTES = 10**15
 #: More layers than compile in minutes.
@@ -84,7 +86,7 @@ def made_families(settings: ScalingSettings, data: Dataset, axis: str) -> dict[s
         # Of the two, only one has residual blocks.
         kinds = [
             dataclasses.replace(
-                settings, model=model, c_res=settings.c_res if model == "resnet" else None
+                settings, model=model, **({} if model == "resnet" else dict.fromkeys(BLOCKS))
             )
             for model in (settings.model, settings.beside)
         ]
@@ -120,7 +122,7 @@ def _network(settings: Common, in_size: int, out_size: int | str, key: PRNGKeyAr
         raise ValueError(f"`depth` must be at most {MOST_LAYERS}, but is {settings.depth}.")
     kind = MODELS[settings.model]
     taken = inspect.signature(kind).parameters
-    for name in ("c_sigma", "c_res"):
+    for name in ("c_sigma", *BLOCKS):
         if getattr(settings, name) is not None and name not in taken:
             raise ValueError(
                 f"`{name}` must be left out for {settings.model}, which has none, "

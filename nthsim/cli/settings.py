@@ -50,12 +50,20 @@ class Common:
         tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 1; fcn has none)"),
     ] = None
     """The constant of the residual blocks, of resnet only."""
+    depth_exponent: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 1; fcn has none)"),
+    ] = None
+    """The power of the depth that residual blocks are divided by, of resnet only."""
+    parametrisation: Literal["ntk", "standard", "mup", "mean-field"] = "ntk"
+    """How outputs and rates depend on the width; mup and mean-field are one."""
     weight_scale: float = 1.0
     """The standard deviation of the initial hidden weights."""
     readout_scale: float = 1.0
     """The standard deviation of the initial readout weights; 0 is allowed."""
     rates: Annotated[
-        tuple[float, ...], tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: all 1)")
+        tuple[float, ...],
+        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: by the parametrisation)"),
     ] = ()
     """How fast each layer trains, the readout last; at 0 it does not."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA", help=DATA)] = "digits:3,8"

@@ -86,9 +86,16 @@ def compare(
     run = checked_run(run, ("kernel",))
     concrete("compare", model, data, run.ts)
     chosen = checked_curves(curves)
-    known = None if rates is None else listed(rates, model)
     asked = Asked(
-        model, data, loss, chosen, run, rates=known, bounds=bounds, certify=certify, audit=audit
+        model,
+        data,
+        loss,
+        chosen,
+        run,
+        rates=listed(rates, model),
+        bounds=bounds,
+        certify=certify,
+        audit=audit,
     )
     return _compared(asked, progress=progress)
 
@@ -129,7 +136,7 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
 
 
 def _compared(asked: Asked, *, progress: bool) -> Comparison:
-    rates = None if asked.rates is None else placed(asked.rates, asked.model)
+    rates = True if asked.rates is None else placed(asked.rates, asked.model)
     problem = pose(asked.model, asked.data, asked.loss, rates)  # pyright: ignore[reportArgumentType]
     chosen = asked.settled(problem)
     flow = exact(problem, asked.run, progress=progress)

@@ -40,7 +40,8 @@ def gradient_flow(
         loss: Differentiable function of one output and one target.
         rates: How fast each array trains: a number of at least 0 for each, in a tree that is a
             prefix of the model, as Equinox's filter specifications are. True is 1; at 0 an array is
-            none of the parameters. All are 1 if left out.
+            none of the parameters. Left out, an `FCN` or `ResNet` has those of its
+            parametrisation, and all else 1.
         progress: Whether to show a progress bar when on a terminal.
 
     Returns:

@@ -99,9 +99,10 @@ def limit_flow(
     r"""Train with the tangent kernel that `model` would have at infinite width, $K_\infty$.
 
     $f' = -K_\infty(\cdot, X)\, c(f)$ with the residual $c = \partial\ell/\partial f / n$, where
-    $K_\infty$ is `limit_kernel` of the network's depth, activation and scales, between equal
+    $K_\infty$ is `limit_kernel` of the network's depth, activation, scales and rates, between equal
     outputs; it never moves. For squared error that is kernel regression by gradient flow, solved
-    in closed form.
+    in closed form. Infinitely wide networks train so in "ntk" parametrisation; in "mup" it is the
+    kernel that they start with, in "standard" one that grows like the width.
 
     A kernel that is recorded is $K_\infty$; what is not told here is as in `gradient_flow`.
 
@@ -149,13 +150,14 @@ def _flat_kernel(problem: Problem) -> Float[Array, "N_first N"]:
     model = problem.network.model(problem.theta)
     options = {name: getattr(model, name) for name in SHARED}
     if isinstance(model, ResNet):
-        options["c_res"] = model.c_res
+        options["c_res"] = model.c_res * model.depth ** (1 - model.depth_exponent)
     options["rates"] = _layer_rates(problem)
     x, first = problem.x, problem.x_test
     kind = KINDS[type(model)]
     kernel = limit_kernel(kind, x, **options)
     if first is not None:
         kernel = jnp.concatenate([kernel, limit_kernel(kind, x, x_first=first, **options)])
+    kernel = model.output_scale**2 * kernel
     return jnp.kron(kernel, jnp.eye(problem.outputs_per_sample)).astype(problem.dtype)
 
 

@@ -86,7 +86,7 @@ def parameters(
     """
     network, theta = split(model, rates)
     reached = None if x is None else _reached(network, theta, x)
-    known = None if rates is None else listed(rates, model)
+    known = listed(rates, model)
     speeds = jax.tree.map(lambda _: 1.0, model) if known is None else placed(known, model)
     moving = jax.tree.map(lambda trains, rate: trains and rate != 0, trained(model), speeds)
     own, rest = eqx.partition(model, moving)

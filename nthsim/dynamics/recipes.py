@@ -17,6 +17,7 @@ from nthsim.budget.size import STAGES
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import LOSSES, Loss, loss_name
 from nthsim.models import MODELS
+from nthsim.models.parametrisation import AbstractParametrised
 from nthsim.network.network import parameter_count, precision
 from nthsim.network.trained import trained
 from nthsim.results.record import Record
@@ -72,7 +73,7 @@ def restore(record: Record, like: PyTree = None) -> PyTree:
 
 
 def describe(model: PyTree) -> str:
-    """One line on a model: class, width, depth, activation, number and precision of parameters."""
+    """One line on a model: class, sizes, activation, number and precision of parameters."""
     theta = eqx.filter(model, trained(model))
     parts = [type(model).__name__]
     for name, word in (("width", "width"), ("width_size", "width"), ("depth", "depth")):
@@ -80,6 +81,8 @@ def describe(model: PyTree) -> str:
         parts += [f"{word} {size}"] if isinstance(size, int) else []
     activation = getattr(model, "activation", None)
     parts += [activation] if isinstance(activation, str) else []
+    if isinstance(model, AbstractParametrised) and model.parametrisation != "ntk":
+        parts += [model.parametrisation]
     return f"{', '.join(parts)}: {parameter_count(theta):,} parameters in {precision(theta).name}"
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from nthsim.models.parametrisation import own_rates
 from nthsim.network.trained import trained
 from nthsim.solvers.compiled import is_traced
 
@@ -25,12 +26,16 @@ def listed(rates: PyTree, model: PyTree) -> tuple[float, ...] | None:
     Args:
         rates: A tree that is a prefix of the model, as Equinox's filter specifications are: a
             number for each array, or for all in a part of the model. True is 1, False 0; what
-            stands where there is no array does not count.
+            stands where there is no array does not count. None stands for those that nthsim's own
+            networks in the model have by their parametrisation, and one for all else.
         model: Any Equinox module.
 
     Raises:
         ValueError: When it is no such tree, or holds what is no number of at least 0.
     """
+    rates = own_rates(model) if rates is None else rates
+    if rates is None:
+        return None
     parts: list[tuple[Any, PyTree, PyTree]] = []
     note = lambda *part: parts.append(part)  # noqa: E731
     try:

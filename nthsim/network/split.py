@@ -42,7 +42,7 @@ def split(
             f"`model` must be an Equinox module that maps one input to its output, "
             f"but is {type(model).__name__}."
         )
-    known = None if rates is None else listed(rates, model)
+    known = listed(rates, model)
     kind, model = type(model).__name__, alike(model)
     moving = jax.tree.map(eqx.is_inexact_array, model) if constants else trained(model)
     warn_of_tied(eqx.filter(model, moving))

@@ -167,7 +167,7 @@ class Study(eqx.Module):
             return None
         pairs = zip(models, cell.seeds, strict=True)
         forms = [
-            form(drawn.model, cell.size, jr.key(seed)) if _rates(drawn) is None else None
+            form(drawn.model, cell.size, jr.key(seed)) if _rates_are_its_own(drawn) else None
             for drawn, seed in pairs
         ]
         return forms[0] if all(each == forms[0] for each in forms) else None
@@ -184,7 +184,11 @@ def _described(drawn: Drawn) -> str:
 
 
 def _rates(drawn: Drawn) -> tuple[float, ...] | None:
-    return None if drawn.rates is None else listed(drawn.rates, drawn.model)
+    return listed(drawn.rates, drawn.model)
+
+
+def _rates_are_its_own(drawn: Drawn) -> bool:
+    return drawn.rates is None or _rates(drawn) == listed(None, drawn.model)
 
 
 def _mark(models: Sequence[Drawn]) -> str:

@@ -103,7 +103,7 @@ def _drawn(
         note, power = f"{fit.value:.2f}", each.predicted
         if power is not None:
             out = fit.excludes(power)
-            note += f", excludes {power}" if out else ""
+            note += f", excludes {power:g}" if out else ""
             values = prefactor(each.sizes, middles, power) * x**power
             guides += [Guide(EXCLUDED if out else PREDICTED, x, values, line="-." if out else ":")]
         values = prefactor(each.sizes, middles, fit.value) * x**fit.value

@@ -14,35 +14,51 @@ from nthsim.models import FCN, ResNet
 from nthsim.models.activation import ACTIVATIONS, kinked, resolve
 from nthsim.results.terminal import wrapped
 
-#: Networks in ntk parametrisation.
-DERIVED = (FCN, ResNet)
-
-#: Of the movement of the tangent kernel in training.
-DRIFT_EXPONENT = -1
+#: Networks and parametrisations that exponents are derived for. In "standard" parametrisation
+#: time itself scales with the width.
+DERIVED, PARAMETRISED = (FCN, ResNet), ("ntk", "mup", "mean-field")
 
 
-def kernel_exponent(order: int) -> int:
+def kernel_exponent(order: int, parametrisation: str = "ntk") -> float | int:
     r"""Of the size of $K^{(r)}$ at t = 0: -1 for r = 3 and 4, -2 for r = 5 and 6, and so on.
 
-    So are the exponents of $E K^{(r)}$ for even and of $E K^{(r)} f$ for odd r (Huang & Yau 2019,
-    arXiv 1909.08156; Dyer & Gur-Ari 2019, arXiv 1909.11304).
+    That is in "ntk" parametrisation (Huang & Yau 2019, arXiv 1909.08156; Dyer & Gur-Ari 2019, arXiv
+    1909.11304). In "mup", and so in "mean-field", $K^{(r)}$ is made of r outputs, each of which is
+    $1/\sqrt m$ times as large, and of r - 1 contractions over parameters, each at the rate m: it is
+    $m^{r/2 - 1}$ times that of "ntk", with the exponents 0 for even and -1/2 for odd r.
     """
-    return -((order - 1) // 2)
+    ntk = -((order - 1) // 2)
+    return ntk if parametrisation == "ntk" else ntk + order / 2 - 1
 
 
-def error_exponent(order: int) -> int:
-    """Of the error of truncation order p at any fixed time: -1 for p = 2 and 3, -2 for 4 and 5."""
-    return -(order // 2)
+def mean_exponent(order: int, parametrisation: str = "ntk") -> float | int:
+    r"""Of $E K^{(r)}$ for even and of $E K^{(r)} f$ for odd r: the size's, times that of f."""
+    size, odd = kernel_exponent(order, parametrisation), order % 2
+    return size - 0.5 if odd and parametrisation != "ntk" else size
+
+
+def drift_exponent(parametrisation: str = "ntk") -> float | int:
+    """Of the movement of the tangent kernel at any fixed time: -1, and none of the width in mup."""
+    return kernel_exponent(4, parametrisation)
+
+
+def error_exponent(order: int, parametrisation: str = "ntk") -> float | int:
+    """Of the error of truncation order p at any fixed time: -1 for p = 2 and 3, -2 for 4 and 5.
+
+    In "mup" kernels of all even orders act on the limit of infinite width, so that there it is 0.
+    """
+    return -(order // 2) if parametrisation == "ntk" else 0
 
 
 def form(model: PyTree, width: int, key: PRNGKeyArray) -> dict[str, Any] | None:
     r"""All that a network was made of but its width and key, if theory covers it; else None.
 
     The exponents are derived for FCN (Huang & Yau 2019) and ResNet (Li, Luo & Yip 2020, arXiv
-    2007.03714) in ntk parametrisation, with weights and readout that are independent and Gaussian,
-    of variances that do not depend on the width, and for activations all of whose derivatives are
-    bounded. So a network is covered if it has this width, if `key` draws it again, up to rounding,
-    and if its activation is a smooth one of `nthsim.models.activation.ACTIVATIONS`.
+    2007.03714) in the parametrisations of `PARAMETRISED`, with weights and readout that are
+    independent and Gaussian, of variances that do not depend on the width, and for activations all
+    of whose derivatives are bounded. So a network is covered if it has this width, if `key` draws
+    it again, up to rounding, and if its activation is a smooth one of
+    `nthsim.models.activation.ACTIVATIONS`.
     """
     if type(model) not in DERIVED:
         return None
@@ -54,6 +70,7 @@ def form(model: PyTree, width: int, key: PRNGKeyArray) -> dict[str, Any] | None:
     names = {function: name for name, function in ACTIVATIONS.items()}
     activation = resolve(model.activation)
     covered = activation in names and not kinked(activation) and model.init == "gaussian"
+    covered = covered and model.parametrisation in PARAMETRISED
     if not (covered and model.width == width and model.readout_scale > 0):
         return None
     if not _alike(model, type(model)(**made, key=key)):
@@ -72,7 +89,10 @@ def unpredicted(families: Mapping[str, bool], loss: Loss | str, *, trained: bool
     """
     lines, others = [], [family for family, known in families.items() if not known]
     if others:
-        networks = "FCN and ResNet alone, Gaussian and smooth, as drawn from the key"
+        networks = (
+            "FCN and ResNet alone, in ntk or mup parametrisation, Gaussian and smooth, as drawn "
+            "from the key"
+        )
         lines = [f"no prediction for {', '.join(others)}: predictions are known for {networks}"]
     if trained and len(others) < len(families) and loss is not squared_error:
         lines += ["no prediction for drift and errors: they are known for squared error alone"]

@@ -115,7 +115,7 @@ def _slopes(title: str, found: Mapping[str, Quantity]) -> str:
 def _prediction(each: Quantity, fit: Estimate) -> str:
     if each.predicted is None:
         return "-"
-    return f"excludes {each.predicted}" if fit.excludes(each.predicted) else str(each.predicted)
+    return f"excludes {each.predicted:g}" if fit.excludes(each.predicted) else f"{each.predicted:g}"
 
 
 def _fitted(found: Estimate, shown, digits: int) -> list[str]:

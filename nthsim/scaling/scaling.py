@@ -16,9 +16,10 @@ from nthsim.results.record import Record, origin
 from nthsim.results.terminal import several, wrapped
 from nthsim.scaling.exponents import Estimate
 from nthsim.scaling.predictions import (
-    DRIFT_EXPONENT,
+    drift_exponent,
     error_exponent,
     kernel_exponent,
+    mean_exponent,
     unpredicted,
 )
 from nthsim.scaling.quantity import Integers, Quantity
@@ -50,9 +51,9 @@ class Scaling(eqx.Module):
     They are None without orders.
 
     `seconds` (family, size) is what all seeds took together, compilation included. `subject` tells
-    studies apart, `networks` describes a network of each family, `predicted` says of which families
-    theory predicts exponents, as `width_scaling` has it, `steps` says how flows were integrated,
-    and `remarks` which of them ended early.
+    studies apart, `networks` describes a network of each family, `predicted` is the parametrisation
+    of those families for which theory predicts exponents, as `width_scaling` has it, else None,
+    `steps` says how flows were integrated, and `remarks` which of them ended early.
 
     In one that was loaded, a `loss` that the file cannot restore is its name.
     """
@@ -76,7 +77,7 @@ class Scaling(eqx.Module):
     networks: tuple[str, ...]
     steps: str
     subject: Mapping[str, Any]
-    predicted: tuple[bool, ...]
+    predicted: tuple[str | None, ...]
     error_f: ErrorArrays | None = None
     error_f_test: ErrorArrays | None = None
     error_kernel: ErrorArrays | None = None
@@ -95,9 +96,11 @@ class Scaling(eqx.Module):
         at = 0 if family is None else self.families.index(choice("family", family, self.families))
         found, sizes = {}, self.sizes
         known = self.predicted[at]
-        trained = known and self.loss is squared_error
+        trained = known if self.loss is squared_error else None
         for i in range(self.kernel_rms.shape[-1]):
-            r, exponent = i + 2, kernel_exponent(i + 2) if known else None
+            r = i + 2
+            powers = kernel_exponent, mean_exponent
+            exponent, mean_power = (power(r, known) if known else None for power in powers)
             rms, largest, mean = (
                 array[at, ..., i] for array in (self.kernel_rms, self.kernel_max, self.kernel_mean)
             )
@@ -105,13 +108,16 @@ class Scaling(eqx.Module):
             found[f"rms K^({r})"] = Quantity(sizes, rms, exponent, panel="kernel", label=label)
             found[f"max K^({r})"] = Quantity(sizes, largest, exponent)
             name = f"E K^({r}) f" if r % 2 else f"E K^({r})"
-            found[name] = Quantity(sizes, mean, exponent, signed=True)
+            found[name] = Quantity(sizes, mean, mean_power, signed=True)
         if self.ts[-1] > 0:
-            worst, exponent = self.drift[at].max(axis=-1), DRIFT_EXPONENT if trained else None
+            worst, exponent = (
+                self.drift[at].max(axis=-1),
+                drift_exponent(trained) if trained else None,
+            )
             found["drift"] = Quantity(sizes, worst, exponent, panel="drift", label="drift")
         for name, errors in self.errors().items():
             for i, p in enumerate(self.orders):
-                exponent = error_exponent(p) if trained else None
+                exponent = error_exponent(p, trained) if trained else None
                 worst = errors[at, ..., i, :].max(axis=-1)
                 each = Quantity(sizes, worst, exponent, panel=name, label=f"order {p}")
                 found[f"{name}, p = {p}"] = each
@@ -279,5 +285,5 @@ class Scaling(eqx.Module):
     def _unpredicted(self) -> list[str]:
         if self.axis != "width" or len(self.sizes) < 2:
             return []
-        known = dict(zip(self.families, self.predicted, strict=True))
+        known = {name: bool(by) for name, by in zip(self.families, self.predicted, strict=True)}
         return unpredicted(known, self.loss, trained=bool(self.ts[-1] > 0))

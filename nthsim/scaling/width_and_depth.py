@@ -54,10 +54,11 @@ def width_scaling(
     $K^{(6)}$ of size 1/m², and so on; at fixed times the tangent kernel moves by 1/m, and order p
     errs by $m^{-\lfloor p/2 \rfloor}$ (Huang & Yau 2019, arXiv 1909.08156; Dyer & Gur-Ari 2019,
     arXiv 1909.11304). That is derived for FCN and ResNet in ntk parametrisation, trained with
-    squared error. The result holds these exponents beside the fitted ones for families of FCN or
-    ResNet that `make_model` draws from the very key that it is given, Gaussian, with a smooth
-    activation of `nthsim.models` and with nothing but the width changing with the width. For all
-    others it has fits alone.
+    squared error; in mup $K^{(r)}$ is $m^{r/2 - 1}$ times as large, so that its size for even r,
+    the movement of the tangent kernel and all errors do not depend on the width. The result holds
+    these exponents beside the fitted ones for families of FCN or ResNet that `make_model` draws
+    from the very key that it is given, Gaussian, with a smooth activation of `nthsim.models` and
+    with nothing but the width changing with the width. For all others it has fits alone.
 
     All seeds of a width, or chunks of them that fit into memory, are one batch: one kernel
     computation, one integration whose steps all share, compiled once. Truncations are integrated as
@@ -276,13 +277,16 @@ def _measured(study: Study, run: Run, sweep: Sweep, *, progress: bool) -> Scalin
     )
 
 
-def _predicted(study: Study, cells: Sequence[Cell], records: Sequence[Record]) -> tuple[bool, ...]:
-    """Of which families exponents are predicted: their networks differ in width and key alone."""
+def _predicted(
+    study: Study, cells: Sequence[Cell], records: Sequence[Record]
+) -> tuple[str | None, ...]:
+    """The parametrisation of families whose networks differ in width and key alone, else None."""
     pairs = list(zip(cells, records, strict=True))
     forms = [[r.facts.get("form") for cell, r in pairs if cell.family == f] for f in study.families]
     several = len(study.sizes) > 1  # what depends on a single one cannot be told
     return tuple(
-        several and each[0] is not None and each.count(each[0]) == len(each) for each in forms
+        each[0]["parametrisation"] if several and each[0] and each == each[:1] * len(each) else None
+        for each in forms
     )
 
 

@@ -44,7 +44,7 @@ def study():
         networks=("a network", "another"),
         steps="some steps",
         subject={"data": "of no study"},
-        predicted=(False, False),
+        predicted=(None, None),
         error_f=errors,
         error_f_test=2 * errors,
         error_kernel=np.where(errors == errors.max(), np.nan, errors),

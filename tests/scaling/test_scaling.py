@@ -50,7 +50,7 @@ def _made_up(**changes) -> nth.Scaling:
         "networks": ("a network", "another"),
         "steps": "some steps",
         "subject": {"data": "of no study"},
-        "predicted": (True, True),
+        "predicted": ("ntk", "ntk"),
         "error_f": errors,
         "error_f_test": errors,
         "error_kernel": errors,
@@ -170,7 +170,7 @@ def test_table_has_the_slopes_between_neighbouring_widths():
 
 
 def test_what_is_not_predicted_is_fitted_and_one_line_says_so(tmp_path):
-    study = _made_up(predicted=(True, False))
+    study = _made_up(predicted=("ntk", None))
     study.save(tmp_path / "a.nc")
     assert str(nth.Scaling.load(tmp_path / "a.nc")) == str(study)
     lines = str(study).splitlines()
@@ -187,7 +187,7 @@ def test_what_is_not_predicted_is_fitted_and_one_line_says_so(tmp_path):
     assert sentence.rstrip() in figure.get_suptitle().replace("\n", " ")
     dotted = [line for line in figure.axes[4].get_lines() if line.get_linestyle() == ":"]
     assert len(dotted) == 1
-    none = _made_up(predicted=(False, False)).plot()
+    none = _made_up(predicted=(None, None)).plot()
     assert _said(none.legends[0]) == ["gaussian", "orthogonal"]
 
 
@@ -233,7 +233,7 @@ def test_table_tells_how_many_blew_up():
 
 
 def test_table_of_one_seed_has_no_spread():
-    study = _made_up(axis="width", families=("FCN",), networks=("a network",), predicted=(True,))
+    study = _made_up(axis="width", families=("FCN",), networks=("a network",), predicted=("ntk",))
     one = {
         field.name: getattr(study, field.name)[:1, :, :1]
         for field in dataclasses.fields(study)
@@ -318,7 +318,7 @@ def test_one_family_needs_no_legend_but_the_one_below():
         for field in dataclasses.fields(nth.Scaling)
         if np.ndim(getattr(_made_up(), field.name)) > 1
     }
-    figure = _made_up(families=("FCN",), networks=("a network",), predicted=(True,), **one).plot()
+    figure = _made_up(families=("FCN",), networks=("a network",), predicted=("ntk",), **one).plot()
     assert [ax.get_legend() for ax in figure.axes] == [None] * 5
     orders = [f"order {p}" for p in (2, 3, 4)]
     kernels = [f"$K^{{({r})}}$" for r in (2, 3, 4, 5)]
