@@ -1,5 +1,8 @@
 """The default: choose the integrator by what is to be integrated, and say which and why."""
 
+import dataclasses
+from math import ceil
+
 import diffrax as dfx
 import equinox as eqx
 import jax
@@ -47,7 +50,8 @@ class Auto(AbstractSolver):
     How many explicit steps stability would ask for is known from the horizon and the fastest rate
     at t = 0, the largest eigenvalue of the tangent kernel times the loss's curvature over n. The
     explicit pair is Tsit5 for loose and Dopri8 for tight tolerances, and Tsit5 where the field is
-    not smooth. Where exponential steps fail, explicit ones go on. The result says what was chosen
+    not smooth. Where exponential steps fail, or have taken as much work as explicit ones would, as
+    those do that are cut short at every kink, explicit ones go on. The result says what was chosen
     and why.
 
     `rtol`, `atol` and `max_steps` are as in every solver here.
@@ -93,7 +97,9 @@ class Auto(AbstractSolver):
             return _said(method, f"{side}; eigenbasis would cost more than {steps:.0f} steps")
         chosen = exponential.resolve(system, horizon, dtype)
         chosen = _said(chosen, f"stiff: explicit steps would be {steps:.0f}")
-        return eqx.tree_at(lambda m: m.fallback, chosen, method, is_leaf=lambda x: x is None)
+        # After as much work as explicit steps were to take, it is not what it was chosen for.
+        most = ceil(steps * method.stages / EXPONENTIAL_STEP)
+        return dataclasses.replace(chosen, fallback=method, most=most)
 
     def _explicit(self, dtype: DTypeLike) -> Explicit:
         tight = self.tolerances(dtype).rtol < CROSSOVER

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from nthsim.solvers.crowding import Crowding
-from nthsim.solvers.xla import compiler_options, look_once
+from nthsim.solvers.xla import AbstractComparing, compiler_options, look_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,15 +21,17 @@ crowding = Crowding()
 def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R]:
     """Compile a function as `equinox.filter_jit` does, by options that keep it right.
 
-    Every program of nthsim is compiled here. Within a program of somebody else it becomes a part of
-    that one, which is compiled as they like: JAX knows options of whole programs only.
+    Every program of nthsim is compiled here; without fusions where some part of its arguments
+    compares numbers. Within a program of somebody else it becomes a part of that one, which is
+    compiled as they like: JAX knows options of whole programs only.
     """
     part = eqx.filter_jit(function, donate=donate)
 
     @functools.cache
-    def whole() -> Callable[P, R]:
+    def whole(unfused: bool) -> Callable[P, R]:
         look_once()
-        return eqx.filter_jit(function, donate=donate, compiler_options=compiler_options())
+        options = compiler_options(unfused=unfused)
+        return eqx.filter_jit(function, donate=donate, compiler_options=options)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -37,7 +39,7 @@ def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R
             look_once()
             return part(*args, **kwargs)
         crowding.relieve()
-        return whole()(*args, **kwargs)
+        return whole(_unfused(args, kwargs))(*args, **kwargs)
 
     return call
 
@@ -72,6 +74,12 @@ def lowers(function: Callable[..., PyTree], *shapes: PyTree) -> bool:
     except (TypeError, NotImplementedError):  # of once, and of further ones
         return False
     return True
+
+
+def _unfused(*trees: PyTree) -> bool:
+    """Whether a program of these arguments has to be compiled without fusions."""
+    may = lambda node: isinstance(node, AbstractComparing)  # noqa: E731
+    return any(node.compares() for node in jax.tree.leaves(trees, may) if may(node))
 
 
 def _has_no_place(array: jax.Array) -> bool:

@@ -1,8 +1,10 @@
 """From a system and save times to a solution, in calls short enough to watch and to interrupt."""
 
 import abc
+import re
 from collections.abc import Callable
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -89,6 +91,10 @@ def integrate(
     except Unrecorded as error:
         t = float(run.carry.t)
         run.stop = Stop("recording", t, f"{error} at t = {t:.6g}")
+    except eqx.EquinoxRuntimeError as error:
+        t, found = float(run.carry.t), re.search(r"EquinoxRuntimeError: (.*)", str(error))
+        words = found.group(1) if found else "an error of its own"
+        run.stop = Stop("raised", t, f"the model or the loss raises after t = {t:.6g}: {words}")
     except KeyboardInterrupt:
         t = float(run.carry.t)
         run.stop = Stop("interrupt", t, f"interrupted at t = {t:.6g} of {horizon:g}")

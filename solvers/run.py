@@ -48,6 +48,7 @@ class Integration:
             self.choice += f"; as {system.roughness()}, errors may exceed the tolerance"
         self.carry = Carry(self._number(0.0), state, None, None)
         self.started = self.fell_back = self.looked = False
+        self.usual_step = 0.0
         self.earlier = 0.0
         self.steps = self.rejected = self.forced = self.unheld = self.evaluations = 0
         self.limit = 4
@@ -117,8 +118,14 @@ class Integration:
             if self.steps >= self.max_steps:
                 self.stop = self._spent()
                 continue
+            fallback, most = self.method.fallback, self.max_steps
+            if fallback is not None:
+                most = min(most, self.method.most)
+                if self.steps >= most:
+                    self._fall_back(fallback)
+                    continue
             clock = time.perf_counter()
-            limit = min(self.limit, self.max_steps - self.steps)
+            limit = min(self.limit, most - self.steps)
             self.carry, outcome = jax.block_until_ready(
                 advance(self.system, self._scheme(), self.carry, target, jnp.array(limit))
             )
@@ -179,6 +186,11 @@ class Integration:
 
     def _begin(self) -> None:
         self.carry, finite = self._started()
+        if self.usual_step:
+            # What kinks are measured by, near one of which this may begin.
+            largest = self._number(self.usual_step)
+            state = dataclasses.replace(self.carry.controller_state, largest=largest)
+            self.carry = dataclasses.replace(self.carry, controller_state=state)
         self.started = True
         self.evaluations += 3
         if not finite:
@@ -211,6 +223,7 @@ class Integration:
 
     def _fall_back(self, method: Method) -> None:
         self.choice += f"; from t = {float(self.carry.t):.6g} on {method.choice}"
+        self.usual_step = self.horizon / self.method.most
         self.method, self.stop = method, None
         self.carry = Carry(self.carry.t, self.carry.state, None, None)
         self.started, self.fell_back = False, True

@@ -22,7 +22,7 @@ class Method(eqx.Module):
     """A solver of Diffrax with its tolerances, described in words.
 
     A step takes `stages` right-hand sides; with `whole`, one step is exact over any time. Where the
-    method fails, `fallback` goes on from there.
+    method fails, or after `most` steps, `fallback` goes on from there.
     """
 
     solver: dfx.AbstractSolver
@@ -31,6 +31,7 @@ class Method(eqx.Module):
     choice: str
     whole: bool = False
     fallback: Optional["Method"] = None
+    most: int = 0
 
 
 class AbstractSolver(eqx.Module):

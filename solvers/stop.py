@@ -15,6 +15,7 @@ Reason = Literal[
     "step size",
     "non-finite",
     "recording",
+    "raised",
     "interrupt",
 ]
 

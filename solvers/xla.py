@@ -1,17 +1,23 @@
-"""What keeps XLA's CPU backend from compiling some products of matrices into wrong programs.
+"""What keeps XLA's CPU backend from compiling some programs into wrong ones.
 
 From jaxlib 0.10.1 on that backend hands fusions of a product and a reduction to a library that gets
 some of them wrong, among them z · (A x) with a matrix A of equal entries, and the squared length of
 W x at thousands of x (https://github.com/jax-ml/jax/issues/39103). Handing it single products only
 is right.
+
+And it computes numbers anew in each fusion that takes them, rounded in another way where a product
+and a sum become one instruction. A derivative of a maximum compares its entries with it, and of an
+entry that is computed anew none may be equal: gradients are lost. Without fusions there are none.
 """
 
+import abc
 import functools
 import importlib.metadata
 import os
 import re
 import warnings
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +32,18 @@ FLAG = f"--{OPTION}=individual_dot"
 
 #: Rows and sides of the product that is tried: wrong at these in all releases that go wrong.
 ROWS, IN, OUT = 300, 3, 16
+
+
+#: The pass that makes fusions.
+PASS = {"xla_disable_hlo_passes": "fusion"}
+
+
+class AbstractComparing(eqx.Module):
+    """A part of programs that may compare numbers that it computes."""
+
+    @abc.abstractmethod
+    def compares(self) -> bool:
+        """Whether it does, so that they have to be compiled without fusions."""
 
 
 class MiscompilationWarning(UserWarning):
@@ -46,8 +64,10 @@ def guard_process() -> None:
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options(*, unfused: bool = False) -> dict[str, str]:
     """The options that programs are compiled by; none where XLA does not know them."""
+    if unfused:
+        return PASS | compiler_options()
     options = {OPTION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
     try:
         with jax.ensure_compile_time_eval():  # the first use may be inside of a trace

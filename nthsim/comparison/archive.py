@@ -27,7 +27,7 @@ from nthsim.dynamics.run import OBSERVABLES, Run
 from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
-from nthsim.network.network import in_precision
+from nthsim.network.cast import in_precision
 from nthsim.network.split import split
 from nthsim.results.labelled import labelled
 from nthsim.results.netcdf import decoding, read, write

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree, Real
 
 from nthsim.inputs.arrays import finite, real
-from nthsim.network.network import Network, in_precision, output_shape, precision
+from nthsim.network.cast import in_precision
+from nthsim.network.network import Network, output_shape, precision
 from nthsim.network.rates import listed, placed
 from nthsim.network.split import split
 from nthsim.network.trained import constant, is_constant, tied, trained

@@ -25,14 +25,15 @@ from nthsim.kernels.along_path import SeriesKernel, series_kernel
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
 from nthsim.kernels.method import block_kernel
+from nthsim.network.cast import in_precision
 from nthsim.network.coefficients import has_right_rules
 from nthsim.network.expansion import AbstractExpansion
 from nthsim.network.expansion_method import ExpansionMethod, expansion_method
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.lookups import check_lookups
-from nthsim.network.network import AbstractNetwork, Network, in_precision, precision
-from nthsim.network.program import Evaluation, program
+from nthsim.network.network import AbstractNetwork, Network, precision
+from nthsim.network.program import Evaluation, compares, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
 from nthsim.solvers.calls import outputs
@@ -237,7 +238,8 @@ def pose(model: PyTree, data: Dataset, loss: Loss, rates: PyTree = None) -> Prob
     if traced.rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)
         whole("y_test", data.y_test, y_test)
-    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
+    jumps, comparing = _jumps(loss, y, out_shape, now), compares(loss, *one)
+    residual = Residual(loss, y, out_shape, jumps, now, comparing)
     forward = network.forward(theta, x)
     sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
     linear = sound or backward_linear(network, theta, x)

@@ -24,8 +24,9 @@ class Dataset(eqx.Module):
 
     The arrays are copied as they are given, in JAX's default float type: nothing is centred or
     scaled (see `normalised`). One input may have any shape, so that images can stay images. Inputs
-    of integers stay integers, for networks that take only those, as with an `eqx.nn.Embedding`;
-    others get them as floating numbers. Labels become targets by `Dataset.labelled`.
+    of integers stay integers, for networks that take only those, as with an `eqx.nn.Embedding`, or
+    make something else of them; others get them as floating numbers. Labels become targets by
+    `Dataset.labelled`.
 
     Args:
         x: training inputs, shape (n, d) or (n, ...).

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from nthsim.inputs.integers import shown
 from nthsim.solvers.compiled import compiled, is_traced
+from nthsim.solvers.xla import AbstractComparing
 
 Loss = Callable[[Array, Array], Array]
 
@@ -118,12 +119,12 @@ def check_targets(loss: Loss, name: str, y: Array | None) -> None:
         )
 
 
-class Residual(eqx.Module):
+class Residual(AbstractComparing):
     r"""The residual $c_a = \partial \ell(f_a, y_a) / \partial f_a \,/\, n$ as a function of f.
 
     f may come with any shape that holds one output per sample; the result has the same. `jumps`
     says that it is known to jump somewhere; `program` tells the loss from itself before something
-    changed that it reads.
+    changed that it reads; it is `comparing` if derivatives compare numbers that they compute.
     """
 
     loss: Loss
@@ -131,6 +132,11 @@ class Residual(eqx.Module):
     out_shape: tuple[int, ...] = eqx.field(static=True)
     jumps: bool = eqx.field(static=True, default=False)
     program: str = eqx.field(static=True, default="")
+    comparing: bool = eqx.field(static=True, default=False)
+
+    def compares(self) -> bool:
+        """As it was found to be."""
+        return self.comparing
 
     def __call__(self, f: Array, samples: Int[Array, " s"] | None = None) -> Array:
         """Evaluate at the outputs on all training inputs, or on these samples alone."""

@@ -39,6 +39,14 @@ TERMS, NEGLIGIBLE = 512, 1e-18
 BOUND, ORDER = 12, 32
 NODES, WEIGHTS = gauss_legendre(BOUND, ORDER)
 
+#: Beyond this standard deviation, panels between integers are too wide for an activation, whose own
+#: scale is one: further panels double from there on. Traced variances, which nobody knows, have so
+#: many of these.
+WIDE, DOUBLINGS = 8.0, 24
+
+#: What of a moment may lie beyond `EDGE` standard deviations, where hardly any of it is seen.
+EDGE, BEYOND = 11, 1e-9
+
 #: What may be missing of an expectation, relative to the largest that it could be, without a
 #: warning; and how near to one the correlation of identical points is.
 MISSING, ROUNDING = 1e-8, 1e-14
@@ -150,12 +158,14 @@ def _sampled(expectation: Hermite, s: Variances) -> tuple[Sample, Nodes, Nodes]:
     """Nodes for each variance, as close as they must be, the activation and its slopes there.
 
     Raises:
-        ValueError: When no number of nodes settles the moments of either.
+        ValueError: When no number of nodes settles the moments of either, or they are not finite or
+            lie where there are no nodes.
     """
     if isinstance(s, jax.Array):
         return _at_nodes(expectation, s, 1)
     some = np.quantile(s, np.linspace(0, 1, LOOKED_AT))
     before = _at_nodes(expectation, some, 1)
+    _check_ends(before, some)
     for pieces in PIECES[1:]:
         after = _at_nodes(expectation, some, pieces)
         if _settled(before, after):
@@ -165,6 +175,23 @@ def _sampled(expectation: Hermite, s: Variances) -> tuple[Sample, Nodes, Nodes]:
         "`activation` must have moments that quadrature settles, but they still change between "
         f"{ORDER * PIECES[-2]} and {ORDER * PIECES[-1]} nodes to a standard deviation."
     )
+
+
+def _check_ends(found: tuple[Sample, Nodes, Nodes], s: Variances) -> None:
+    """Refuse moments that are not finite, or of which too much lies at the ends."""
+    sample, *values = found
+    outer = np.where(np.abs(sample.nodes) > EDGE, sample.weights, 0)
+    for each in values:
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole, beyond = (np.sum(w * each**2, axis=-1) for w in (sample.weights, outer))
+            wrong = ~(beyond <= BEYOND * whole)
+        if wrong.any():
+            largest = float(np.sqrt(np.max(s[wrong])))
+            raise ValueError(
+                "`activation` must have moments that are finite and within "
+                f"{EDGE} standard deviations, but they or those of its derivative are not where "
+                f"what it takes has the standard deviation {largest:.3g}."
+            )
 
 
 def _settled(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
@@ -180,6 +207,7 @@ def _at_nodes(expectation: Hermite, s: Variances, pieces: int) -> tuple[Sample, 
     # Panels end at zero.
     others = np.array([z for z in expectation.kinks if z != 0])
     root = xp.sqrt(xp.where(s > 0, s, 1))[..., None]
+    others = np.concatenate([others, _scales(None if traced else float(np.max(root)), pieces)])
     breaks = others.reshape(*[1] * s.ndim, -1) / root if len(others) else None
     nodes, weights = NODES, WEIGHTS
     if pieces > 1 or breaks is not None:
@@ -193,6 +221,18 @@ def _at_nodes(expectation: Hermite, s: Variances, pieces: int) -> tuple[Sample, 
     with jax.enable_x64(True):
         values, slopes = _evaluated(expectation, jnp.asarray(z))
         return sample, np.asarray(values), np.asarray(slopes)
+
+
+def _scales(widest: float | None, pieces: int) -> Float[np.ndarray, " ends"]:
+    """Ends of panels that double from an activation's own scale on, each cut into `pieces`."""
+    if widest is None:
+        doublings = DOUBLINGS
+    elif widest <= WIDE:
+        return np.zeros(0)
+    else:
+        doublings = int(np.ceil(np.log2(BOUND * widest * pieces)))
+    parts = 2.0 ** np.arange(doublings)[:, None] * (1 + np.arange(pieces) / pieces) / pieces
+    return np.concatenate([-parts.ravel(), parts.ravel()])
 
 
 @compiled

@@ -13,8 +13,8 @@ from nthsim.kernels.block_kernel import CHUNK_BYTES, Slots
 from nthsim.kernels.derivatives import check_derivatives
 from nthsim.kernels.method import METHODS, block_kernel
 from nthsim.kernels.work import check_kernel, kernel_size
+from nthsim.network.cast import in_precision
 from nthsim.network.lookups import check_lookups
-from nthsim.network.network import in_precision
 from nthsim.network.split import split
 from nthsim.results.terminal import Progress
 from nthsim.solvers.compiled import is_staged

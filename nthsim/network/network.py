@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,9 +17,10 @@ from nthsim.network.alike import nodes, originals
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.layers import Layer, is_layer, layer_paths, layers_of
-from nthsim.network.program import Evaluation, asked_once, program
+from nthsim.network.program import Evaluation, asked_once, compares, program
 from nthsim.network.trained import stopped
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
+from nthsim.solvers.xla import AbstractComparing
 
 
 class Work(eqx.Module):
@@ -64,7 +65,7 @@ class AbstractNetwork(eqx.Module):
         return _pushed(Evaluation(self, theta, one))
 
 
-class Network(AbstractNetwork):
+class Network(AbstractNetwork, AbstractComparing):
     r"""What is left of a model without its parameters: evaluates it at given ones.
 
     `program` tells it from the same model before something changed that the model reads: a global
@@ -72,12 +73,14 @@ class Network(AbstractNetwork):
 
     Parameters move at unit rate. An array that moves at the rate D is its parameters times
     $\sqrt D$, which `scales` holds where it is not one; None stands for ones throughout. Where it
-    is 0 the array itself is among the parameters, and stays.
+    is 0 the array itself is among the parameters, and stays. If it is `comparing`, derivatives
+    compare numbers that they compute.
     """
 
     static: PyTree
     program: str = eqx.field(static=True, default="")
     scales: PyTree = None
+    comparing: bool = eqx.field(static=True, default=False)
 
     def as_now(self, theta: PyTree[Array], x: Array) -> tuple["Network", tuple[int, ...]]:
         """The same with its program for inputs like these, which is traced anew; `output_shape`."""
@@ -88,7 +91,7 @@ class Network(AbstractNetwork):
             )
         one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         try:
-            now = program(self.single, theta, one)
+            now, again = (program(self.single, theta, one) for _ in range(2))
         except Exception:  # whatever a stranger's module raises
             output_shape(self, theta, x)  # says what it is
             raise
@@ -98,10 +101,21 @@ class Network(AbstractNetwork):
                 "in it captures an array that is traced here."
             )
         shape = _one_shape(now.out, precision(theta))
-        network = dataclasses.replace(self, program=now.digest(described))
+        digest = now.digest(described)
+        if again.digest(described) != digest:
+            raise ValueError(
+                "`model` must compute the same each time it is called, but two calls differ, as "
+                "with numbers that NumPy draws at random, or what one call keeps for the next."
+            )
+        comparing = _compares(Evaluation(self, theta, one))
+        network = dataclasses.replace(self, program=digest, comparing=comparing)
         if "while" in now.operations or not network.forward(theta, x):
             _check_reverse(network, theta, one)
         return network, shape
+
+    def compares(self) -> bool:
+        """As it was found to be."""
+        return self.comparing
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -166,6 +180,12 @@ def _work(evaluation: Evaluation) -> tuple[int, int]:
 
 
 @asked_once
+def _compares(evaluation: Evaluation) -> bool:
+    """Whether derivatives of an evaluation compare numbers that they compute."""
+    return compares(evaluation.network.single, evaluation.theta, evaluation.one)
+
+
+@asked_once
 def _pushed(evaluation: Evaluation) -> bool:
     """Whether an evaluation has derivatives in forward mode."""
 
@@ -213,44 +233,6 @@ def _named(named: Callable[..., Array], function: Callable[..., Array]) -> Calla
 def precision(theta: PyTree) -> jnp.dtype:
     """The one dtype of all parameters; inputs are cast to it (`in_precision`)."""
     return jnp.result_type(*jax.tree.leaves(theta))
-
-
-Inputs = TypeVar("Inputs")  # an array, or several in a tuple
-
-
-def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs) -> Inputs:
-    """Inputs in the precision of the parameters; whole numbers as they are where they must be.
-
-    They must where the network takes no others, as with an `eqx.nn.Embedding`, and where they are
-    none of that precision's and the network takes them without making such of them: under strict
-    promotion, as otherwise nearly every network would, and round them inside.
-    """
-    leaves = jax.tree.leaves(inputs)
-    converted = jax.tree.map(lambda x: x.astype(precision(theta)), inputs)
-    if not all(jnp.issubdtype(x.dtype, jnp.integer) for x in leaves):
-        return converted
-    # In this type sums of them stay what they are.
-    indices = jax.tree.map(lambda x: x.astype(int), inputs)
-    if not accepts(network, theta, jax.tree.leaves(converted)[0]):
-        return indices
-    if all(map(_equal, leaves, jax.tree.leaves(converted))):
-        return converted
-    with jax.numpy_dtype_promotion("strict"):
-        taken = accepts(network, theta, jax.tree.leaves(indices)[0])
-    return indices if taken else converted
-
-
-def _equal(x: Array, converted: Array) -> bool:
-    return is_traced(x) or bool(jnp.array_equal(x, converted.astype(x.dtype)))
-
-
-def accepts(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> bool:
-    """Whether one input of this shape and type goes through, found without computing anything."""
-    try:
-        eqx.filter_eval_shape(network.single, theta, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-    except Exception:  # whatever a stranger's module raises
-        return False
-    return True
 
 
 def parameter_count(theta: PyTree[Array]) -> int:

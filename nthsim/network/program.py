@@ -218,6 +218,32 @@ def _bytes(constant: Any) -> bytes:
     return f"{values.shape} {values.dtype}".encode() + values.tobytes()
 
 
+#: Operations that return one entry of several, which their derivatives look for by comparing.
+CHOOSING = frozenset(
+    f"{kind}{of}" for kind in ("reduce_", "scatter_", "scatter-", "cum") for of in ("max", "min")
+)
+
+
+def compares(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the derivative of a function compares two numbers that it computes."""
+    if not CHOOSING & program(function, *arguments).operations:
+        return False
+
+    def derivative(*arguments: Any) -> Any:
+        moving, rest = eqx.partition(arguments, _moves)
+        return jax.jvp(lambda moving: function(*eqx.combine(moving, rest)), (moving,), (moving,))
+
+    return any(map(_compares, program(derivative, *arguments).steps))
+
+
+def _compares(step: Any) -> bool:
+    return step.primitive.name == "eq" and all(isinstance(one, Var) for one in step.invars)
+
+
+def _moves(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
 T = TypeVar("T")
 
 

@@ -14,8 +14,8 @@ from nthsim.dynamics.problem import pose
 from nthsim.dynamics.recipes import describe, store_solver
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
+from nthsim.network.cast import in_precision
 from nthsim.network.failures import kind_and_line
-from nthsim.network.network import in_precision
 from nthsim.network.rates import in_words, listed
 from nthsim.network.split import split
 from nthsim.results.record import Record, digest, network_digest

@@ -5,6 +5,7 @@ import re
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pandas as pd
 import pytest
@@ -205,3 +206,24 @@ def test_axes_of_xarray_that_stand_otherwise_are_refused(change):
     with pytest.raises(ValueError, match="`x_test` must have the columns of `x`"):
         nth.Dataset(x, [1.0, -1.0], other)
     assert nth.Dataset(x, [1.0, -1.0], x[:1]).n_test == 1
+
+
+def test_accuracy_by_a_loss_of_ones_own_is_of_the_class_whose_target_has_the_least():
+    x = np.array([[1.0, 0.3], [-0.5, 1.0], [0.2, -1.0]])
+    last = eqx.nn.Linear(2, "scalar", key=jr.key(0))
+    probability = eqx.nn.Sequential([last, eqx.nn.Lambda(jax.nn.sigmoid)])
+    entropy = lambda f, t: -jnp.log(jnp.where(t > 0, f, 1 - f))  # noqa: E731
+    data = nth.Dataset(x, [1.0, -1.0, -1.0])
+    flow = nth.gradient_flow(probability, data, [0.0, 30.0], loss=entropy, progress=False)
+    np.testing.assert_array_equal(flow.accuracy, np.mean((flow.f > 0.5) == [1, 0, 0], axis=1))
+    assert flow.accuracy is not None
+    assert flow.accuracy[-1] == 1
+    # One output for rows of two columns, and two outputs for a target of one.
+    rows = nth.Dataset(x, np.eye(2)[[0, 1, 1]])
+    of_row = lambda f, t: jax.nn.softplus(f) - f * t[0]  # noqa: E731
+    flow = nth.gradient_flow(last, rows, [0.0, 1.0], loss=of_row, progress=False)
+    np.testing.assert_array_equal(flow.accuracy, np.mean((flow.f > 0) == [1, 0, 0], axis=1))
+    spread = lambda f, t: 0.5 * jnp.exp(-f[1]) * (f[0] - t) ** 2 + 0.5 * f[1]  # noqa: E731
+    two = eqx.nn.Linear(2, 2, key=jr.key(1))
+    flow = nth.gradient_flow(two, data, [0.0, 1.0], loss=spread, progress=False)
+    np.testing.assert_array_equal(flow.accuracy, np.mean((flow.f[..., 0] > 0) == [1, 0, 0], axis=1))

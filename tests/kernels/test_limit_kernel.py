@@ -173,3 +173,24 @@ def test_kernel_is_that_of_the_activation_of_the_moment():
     expected = nth.limit_kernel("fcn", X, depth=1, activation=lambda z: jnp.tanh(2.0 * z))
     np.testing.assert_array_equal(after, expected)
     assert np.abs(after - before).max() > 0.1
+
+
+@pytest.mark.parametrize("size", [30.0, 1e3, 1e5, 1e6])
+def test_kernel_at_large_inputs_has_the_narrow_slope_of_the_activation(size):
+    s = size**2
+    expected = 1 / np.sqrt(1 + 4 * s) + s * 4 * s / (1 + 4 * s) ** 1.5  # of one point
+    bell = lambda z: jnp.exp(-(z**2))  # noqa: E731
+    x = size * np.array([[0.6, 0.8]])
+    kernel = lambda x: nth.limit_kernel("fcn", x, depth=1, activation=bell)  # noqa: E731
+    np.testing.assert_allclose(kernel(x), [[expected]], rtol=1e-10)
+    np.testing.assert_allclose(jax.jit(kernel)(x), [[expected]], rtol=1e-10)
+
+
+def test_activation_whose_moments_lie_beyond_the_quadrature_is_refused():
+    unit = np.array([[0.6, 0.8], [1.0, 0.0]])
+    C = unit @ unit.T
+    found = nth.limit_kernel("fcn", unit, depth=1, activation=jnp.exp)
+    np.testing.assert_allclose(found, np.exp(1 + C) * (1 + C), rtol=1e-12)
+    for x, depth in ((5 * unit, 1), (unit, 4)):
+        with pytest.raises(ValueError, match="must have moments that are finite and within 11"):
+            nth.limit_kernel("fcn", x, depth=depth, activation=jnp.exp)

@@ -290,3 +290,23 @@ def test_targets_that_the_precision_lacks_are_refused_where_a_loss_may_read_indi
         with pytest.raises(ValueError, match="`y` must hold whole numbers that float32 has"):
             nth.gradient_flow(single, data, [0.1], loss=own, progress=False)
         nth.gradient_flow(single, data, [1e-9], progress=False)  # to be come near to, no more
+
+
+class Picture(eqx.Module):
+    """Makes bytes, but no other numbers, numbers between -1/2 and 1/2."""
+
+    rest: eqx.nn.MLP
+
+    def __call__(self, x):
+        bytes_ = jnp.issubdtype(x.dtype, jnp.integer)
+        return self.rest(x.astype(float) / 255 - 0.5 if bytes_ else x)
+
+
+def test_whole_numbers_stay_so_for_a_network_that_asks_for_their_type():
+    net = Picture(eqx.nn.MLP(3, "scalar", 4, 1, activation=jnp.tanh, key=jr.key(0)))
+    pictures = np.array([[0, 200, 55], [13, 255, 90]], np.uint8)
+    flow = nth.gradient_flow(net, nth.Dataset(pictures, [0.5, -1.0]), STARTS, progress=False)
+    np.testing.assert_allclose(flow.f[0], jax.vmap(net)(jnp.asarray(pictures)), rtol=1e-12)
+    found = nth.kernel(net, jnp.asarray(pictures), 2, progress=False)
+    expected = nth.kernel(net.rest, jnp.asarray(pictures / 255 - 0.5), 2, progress=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

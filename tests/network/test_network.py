@@ -160,3 +160,46 @@ def test_array_in_a_static_field_is_refused():
 def test_models_and_solvers_are_at_hand():
     assert nth.models.FCN is FCN
     assert nth.solvers.Auto
+
+
+class Noisy(eqx.Module):
+    """Draws other numbers at each call."""
+
+    layer: eqx.nn.Linear
+    random: np.random.Generator = eqx.field(static=True)
+
+    def __call__(self, x):
+        return self.layer(x + self.random.normal(size=2))
+
+
+class Remembering(eqx.Module):
+    """Keeps what its first call computed."""
+
+    layer: eqx.nn.Linear
+    kept: dict = eqx.field(static=True)
+
+    def __call__(self, x):
+        return self.layer(x * self.kept.setdefault("scale", jnp.cos(jnp.ones(2))))
+
+
+@pytest.mark.parametrize("made", [lambda a: Noisy(a, np.random.default_rng(0)), None])
+def test_model_whose_calls_differ_is_refused(made):
+    layer = eqx.nn.Linear(2, "scalar", key=jr.key(0))
+    model = made(layer) if made else Remembering(layer, {})
+    with pytest.raises(ValueError, match="must compute the same each time it is called"):
+        nth.kernel(model, jnp.ones((2, 2)), 2, progress=False)
+
+
+def test_error_that_a_model_raises_ends_the_run_and_keeps_what_was_computed():
+    class Bounded(eqx.Module):
+        layer: eqx.nn.Linear
+
+        def __call__(self, x):
+            z = self.layer(x)
+            return eqx.error_if(z, jnp.abs(z) > 1.5, "outputs beyond 1.5")
+
+    net = Bounded(eqx.nn.Linear(2, "scalar", key=jr.key(0)))
+    data = nth.Dataset(np.eye(2), np.array([3.0, 3.0]))
+    with pytest.raises(nth.SolveError, match=r"raises after t = .*: outputs beyond 1\.5") as caught:
+        nth.gradient_flow(net, data, np.linspace(0, 3, 31), progress=False)
+    assert len(caught.value.trajectory.ts) > 1

@@ -265,3 +265,15 @@ def test_solvers_that_factor_matrices_are_refused_in_half_precision(solver, half
         nth.perturbation(net, data, nth.Run([0.0, 0.5], solver=Auto(rtol=0.2)))
     study = nth.compare(net, data, (2,), nth.Run([0.0, 0.5], solver=Auto(rtol=0.2)), certify=False)
     assert len(study.to_dataframe()) == 4
+
+
+def test_explicit_steps_go_on_where_kinks_cost_exponential_ones_as_much_as_they_would():
+    x = np.random.default_rng(1).normal(size=(5, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    net = eqx.nn.MLP(3, "scalar", 6, 1, jax.nn.relu, key=jr.key(3))
+    y = jax.vmap(net)(jnp.asarray(x)) + 0.12 * jnp.array([1.0, -1.0, 0.5, 0.3, -0.8])
+    flow = nth.gradient_flow(net, nth.Dataset(x, y), [0.0, 10.0, 3000.0], progress=False)
+    assert flow.stop.reason == "horizon"
+    assert "Krogstad" in str(flow)
+    assert "on Dopri8" in str(flow)
+    assert flow.stats.forced > 0

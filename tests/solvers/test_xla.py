@@ -15,6 +15,7 @@ import pytest
 
 import nthsim as nth
 from nthsim.models import FCN
+from nthsim.network.program import compares
 from nthsim.solvers import Explicit
 from nthsim.solvers.compiled import compiled, is_staged, is_traced
 from nthsim.solvers.xla import FLAG, compiler_options, guard_process
@@ -143,3 +144,57 @@ def test_nothing_is_compiled_but_by_those_options():
                 found = re.findall(r"filter_jit|jax\.jit\(|@jax\.jit", file.read_text())
                 assert found == [], file.name
     assert set(compiler_options()) <= {"xla_cpu_experimental_ynn_fusion_type"}
+    more = set(compiler_options(unfused=True)) - set(compiler_options())
+    assert more == {"xla_disable_hlo_passes"}
+
+
+class Pooled(eqx.Module):
+    """Maxima over neighbours, whose gradients fusions lose (jax 0.10.2 to 0.12)."""
+
+    first: eqx.nn.Linear
+    s: jax.Array
+    last: eqx.nn.Linear
+
+    def __call__(self, x):
+        z = self.first(x)
+        return self.last(jnp.max((self.s * jnp.tanh(z) + 0.3 * z).reshape(4, 2), axis=1))
+
+
+def test_derivatives_of_maxima_are_right():
+    rng = np.random.default_rng(0)
+    W, s, a, x = (rng.normal(size=size) for size in ((8, 6), (8,), (4,), (5, 6)))
+    layers = [
+        eqx.nn.Linear(6, 8, use_bias=False, key=jr.key(0)),
+        eqx.nn.Linear(4, "scalar", use_bias=False, key=jr.key(0)),
+    ]
+    first, last = (
+        eqx.tree_at(lambda layer: layer.weight, layer, jnp.asarray(weight))
+        for layer, weight in zip(layers, (W, a[None]), strict=True)
+    )
+    net = Pooled(first, jnp.asarray(s), last)
+    z = x @ W.T
+    h = s * np.tanh(z) + 0.3 * z
+    chosen = h == np.repeat(h.reshape(5, 4, 2).max(axis=2), 2, axis=1)
+    back = chosen * np.repeat(a, 2)
+    by_z = back * (s / np.cosh(z) ** 2 + 0.3)
+    pooled = (h * chosen).reshape(5, 4, 2).sum(axis=2)
+    rows = [(by_z[..., None] * x[:, None]).reshape(5, -1), back * np.tanh(z), pooled]
+    expected = sum(part @ part.T for part in rows)
+    for method in ("nested", "structured"):
+        found = nth.kernel(net, jnp.asarray(x), 2, method=method, progress=False)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    data = nth.Dataset(x, rng.normal(size=5))
+    run = nth.Run([0.0], solver=Explicit(), record=("kernel",))
+    flow = nth.gradient_flow(net, data, run, progress=False)
+    assert flow.kernel is not None
+    np.testing.assert_allclose(flow.kernel[0], expected, rtol=1e-12)
+
+
+def test_functions_whose_derivatives_compare_numbers_are_told_from_others():
+    x = jnp.arange(3.0)
+    assert compares(lambda x: jnp.max(jnp.tanh(x)), x)
+    assert compares(jnp.min, x)
+    assert compares(lambda x: jax.ops.segment_max(x, jnp.array([0, 0, 1]), 2), x)
+    assert not compares(jax.nn.softmax, x)  # its maximum has no derivative
+    assert not compares(lambda x: jax.nn.relu(jnp.maximum(x, 1.0)), x)
+    assert not compares(lambda x: jnp.sort(x)[-1] + jax.nn.logsumexp(x), x)
