@@ -18,13 +18,15 @@ class Parametrisation(NamedTuple):
     others: float
 
 
+MEAN_FIELD = Parametrisation(-0.5, 1.0, 1.0)
+
 #: In units of weights whose entries have variances that do not depend on the width.
 PARAMETRISATIONS: Mapping[str, Parametrisation] = MappingProxyType(
     {
         "ntk": Parametrisation(0.0, 0.0, 0.0),
         "standard": Parametrisation(0.0, 0.0, 1.0),
-        "mup": Parametrisation(-0.5, 1.0, 1.0),
-        "mean-field": Parametrisation(-0.5, 1.0, 1.0),
+        "mup": MEAN_FIELD,
+        "mean-field": MEAN_FIELD,
     }
 )
 

@@ -15,9 +15,14 @@ from .dynamics.errors import Errors as Errors
 from .dynamics.gradient_flow import gradient_flow as gradient_flow
 from .dynamics.hierarchy import Order as Order
 from .dynamics.hierarchy import hierarchy as hierarchy
+from .dynamics.kernel_observables import Alignment as Alignment
+from .dynamics.kernel_observables import EffectiveRank as EffectiveRank
+from .dynamics.kernel_observables import Spectrum as Spectrum
 from .dynamics.limit_flow import LimitKernel as LimitKernel
 from .dynamics.limit_flow import limit_flow as limit_flow
 from .dynamics.observable import Observable as Observable
+from .dynamics.parameter_observables import Movement as Movement
+from .dynamics.parameter_observables import Sharpness as Sharpness
 from .dynamics.parameters import Parameters as Parameters
 from .dynamics.parameters import parameters as parameters
 from .dynamics.perturbation import Perturbation as Perturbation

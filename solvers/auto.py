@@ -1,7 +1,6 @@
 """The default: choose the integrator by what is to be integrated, and say which and why."""
 
 import dataclasses
-from math import ceil
 
 import diffrax as dfx
 import equinox as eqx
@@ -14,7 +13,7 @@ from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.exponential import Exponential
 from nthsim.solvers.linearisation import blockwise, roots, slopes
-from nthsim.solvers.solver import AbstractSolver, Method
+from nthsim.solvers.solver import AbstractSolver, Fallback, Method
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.tolerances import halved
 
@@ -97,9 +96,8 @@ class Auto(AbstractSolver):
             return _said(method, f"{side}; eigenbasis would cost more than {steps:.0f} steps")
         chosen = exponential.resolve(system, horizon, dtype)
         chosen = _said(chosen, f"stiff: explicit steps would be {steps:.0f}")
-        # After as much work as explicit steps were to take, it is not what it was chosen for.
-        most = ceil(steps * method.stages / EXPONENTIAL_STEP)
-        return dataclasses.replace(chosen, fallback=method, most=most)
+        fallback = Fallback(method, horizon / steps, EXPONENTIAL_STEP / method.stages)
+        return dataclasses.replace(chosen, fallback=fallback)
 
     def _explicit(self, dtype: DTypeLike) -> Explicit:
         tight = self.tolerances(dtype).rtol < CROSSOVER

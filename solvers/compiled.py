@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from nthsim.solvers.crowding import Crowding
-from nthsim.solvers.xla import AbstractComparing, compiler_options, look_once
+from nthsim.solvers.xla import Traced, compiler_options, look_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,9 +21,9 @@ crowding = Crowding()
 def compiled(function: Callable[P, R], *, donate: str = "none") -> Callable[P, R]:
     """Compile a function as `equinox.filter_jit` does, by options that keep it right.
 
-    Every program of nthsim is compiled here; without fusions where some part of its arguments
-    compares numbers. Within a program of somebody else it becomes a part of that one, which is
-    compiled as they like: JAX knows options of whole programs only.
+    Every program of nthsim is compiled here; without fusions where something `Traced` among its
+    arguments asks for that. Within a program of somebody else it becomes a part of that one, which
+    is compiled as they like: JAX knows options of whole programs only.
     """
     part = eqx.filter_jit(function, donate=donate)
 
@@ -78,8 +78,8 @@ def lowers(function: Callable[..., PyTree], *shapes: PyTree) -> bool:
 
 def _unfused(*trees: PyTree) -> bool:
     """Whether a program of these arguments has to be compiled without fusions."""
-    may = lambda node: isinstance(node, AbstractComparing)  # noqa: E731
-    return any(node.compares() for node in jax.tree.leaves(trees, may) if may(node))
+    found = lambda node: isinstance(node, Traced)  # noqa: E731
+    return any(node.compares for node in jax.tree.leaves(trees, found) if found(node))
 
 
 def _has_no_place(array: jax.Array) -> bool:

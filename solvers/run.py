@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from nthsim.solvers.bracket import closed
 from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, start
 from nthsim.solvers.solution import Stats
-from nthsim.solvers.solver import AbstractSolver, Method
+from nthsim.solvers.solver import AbstractSolver, Fallback
 from nthsim.solvers.stop import Reason, Stop
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until, gaps
@@ -75,7 +75,7 @@ class Integration:
         self.evaluations = int(counts["evaluations"])
         self.earlier, self.choice = counts["seconds"], choice
         if fell_back and self.method.fallback is not None:
-            self.method, self.fell_back = self.method.fallback, True
+            self._take(self.method.fallback)
 
     def watch_anew(self) -> None:
         """Nothing is being located: what an earlier run began to has another limit."""
@@ -120,7 +120,7 @@ class Integration:
                 continue
             fallback, most = self.method.fallback, self.max_steps
             if fallback is not None:
-                most = min(most, self.method.most)
+                most = min(most, fallback.most(self.horizon))
                 if self.steps >= most:
                     self._fall_back(fallback)
                     continue
@@ -221,12 +221,14 @@ class Integration:
         if self.stop is not None and self.stop.reason == "step size" and fallback is not None:
             self._fall_back(fallback)
 
-    def _fall_back(self, method: Method) -> None:
-        self.choice += f"; from t = {float(self.carry.t):.6g} on {method.choice}"
-        self.usual_step = self.horizon / self.method.most
-        self.method, self.stop = method, None
+    def _fall_back(self, fallback: Fallback) -> None:
+        self.choice += f"; from t = {float(self.carry.t):.6g} on {fallback.method.choice}"
         self.carry = Carry(self.carry.t, self.carry.state, None, None)
-        self.started, self.fell_back = False, True
+        self.started, self.stop = False, None
+        self._take(fallback)
+
+    def _take(self, fallback: Fallback) -> None:
+        self.method, self.usual_step, self.fell_back = fallback.method, fallback.step, True
 
     def _reason(self, outcome: Outcome) -> Stop | None:
         t, carry = float(self.carry.t), self.carry

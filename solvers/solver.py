@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from typing import Optional
 
 import diffrax as dfx
@@ -22,7 +23,7 @@ class Method(eqx.Module):
     """A solver of Diffrax with its tolerances, described in words.
 
     A step takes `stages` right-hand sides; with `whole`, one step is exact over any time. Where the
-    method fails, or after `most` steps, `fallback` goes on from there.
+    method fails, or has taken as much work as it was to save, `fallback` goes on from there.
     """
 
     solver: dfx.AbstractSolver
@@ -30,8 +31,22 @@ class Method(eqx.Module):
     stages: int
     choice: str
     whole: bool = False
-    fallback: Optional["Method"] = None
-    most: int = 0
+    fallback: Optional["Fallback"] = None
+
+
+class Fallback(eqx.Module):
+    """What goes on where a method fails: a `method`, expected to take steps of length `step`.
+
+    So many of them, the `price`, take as long as one step of the method that failed.
+    """
+
+    method: Method
+    step: float
+    price: float
+
+    def most(self, horizon: float) -> int:
+        """After how many steps, refused ones among them, the other has taken as much work."""
+        return max(1, math.ceil(horizon / self.step / self.price))
 
 
 class AbstractSolver(eqx.Module):

@@ -10,7 +10,6 @@ and a sum become one instruction. A derivative of a maximum compares its entries
 entry that is computed anew none may be equal: gradients are lost. Without fusions there are none.
 """
 
-import abc
 import functools
 import importlib.metadata
 import os
@@ -38,12 +37,15 @@ ROWS, IN, OUT = 300, 3, 16
 PASS = {"xla_disable_hlo_passes": "fusion"}
 
 
-class AbstractComparing(eqx.Module):
-    """A part of programs that may compare numbers that it computes."""
+class Traced(eqx.Module):
+    """What a function that somebody brought is, found by tracing it.
 
-    @abc.abstractmethod
-    def compares(self) -> bool:
-        """Whether it does, so that they have to be compiled without fusions."""
+    `digest` tells it from itself before something changed that it reads. If its derivative
+    `compares` numbers that it computes, programs with it in are compiled without fusions.
+    """
+
+    digest: str = eqx.field(static=True, default="")
+    compares: bool = eqx.field(static=True, default=False)
 
 
 class MiscompilationWarning(UserWarning):

@@ -84,10 +84,9 @@ def made_families(settings: ScalingSettings, data: Dataset, axis: str) -> dict[s
     kinds: list[ScalingSettings] = [settings]
     if settings.beside is not None:
         # Of the two, only one has residual blocks.
+        plain = dataclasses.replace(settings, **dict.fromkeys(BLOCKS))
         kinds = [
-            dataclasses.replace(
-                settings, model=model, **({} if model == "resnet" else dict.fromkeys(BLOCKS))
-            )
+            dataclasses.replace(settings if model == "resnet" else plain, model=model)
             for model in (settings.model, settings.beside)
         ]
     return {kind.model: partial(_sized, kind, axis, *_shape(data)) for kind in kinds}

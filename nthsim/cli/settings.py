@@ -147,8 +147,10 @@ class Ordered(Timed):
     method: Literal["auto", "dense", "series"] = "auto"
     """The way to integrate a truncation: dense holds all its tensors, series needs none of them but
     several copies of the parameters, and auto takes the one that should be quicker."""
-    record: tuple[Literal["kernel"], ...] = ("kernel",)
-    """What to record along each run, and to compare; --record alone for nothing."""
+    record: tuple[str, ...] = ("kernel",)
+    """What to record along each run: kernel (K2, which is compared too), its spectrum (or
+    spectrum:5), alignment, centred_alignment and effective_rank; of exact flow alone movement and
+    sharpness (or sharpness:3). --record alone for nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from nthsim.comparison.asked import Asked, curve_of, facts_of
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
+from nthsim.dynamics.observable import Own
 from nthsim.dynamics.recipes import (
     restore,
     restore_data,
@@ -23,7 +24,7 @@ from nthsim.dynamics.recipes import (
     store_loss,
     store_solver,
 )
-from nthsim.dynamics.run import OBSERVABLES, Run
+from nthsim.dynamics.run import Run
 from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
@@ -137,11 +138,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
         "curves": [facts_of(curve) for curve in asked.curves],
         "solver": store_solver(run.solver),
         "until": dataclasses.asdict(run.until),
-        "record": [
-            word
-            for word, known in OBSERVABLES.items()
-            if any(type(each) is type(known) for each in run.record or ())
-        ],
+        "record": [each.word for each in run.record or () if not isinstance(each, Own)],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "rates": asked.rates,
         "bounds": asked.bounds,

@@ -12,7 +12,7 @@ from jaxtyping import DTypeLike, PyTree
 
 from nthsim.budget.choice import Choice, Needs, check_flow, check_perturbation, check_points
 from nthsim.budget.size import Size, comparison_bytes
-from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.limit_flow import LimitKernel
 from nthsim.dynamics.perturbation import Perturbation
@@ -25,9 +25,6 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import orders_to
 from nthsim.inputs.loss import Loss, check_quadratic
 from nthsim.inputs.memory import available, check_fits
-
-#: What exact flow is called in tables, figures and files.
-EXACT = "exact flow"
 
 #: What curves may not be called, as tables and files have it already.
 RESERVED = (EXACT, "exact", "parameters", "trained parameters", "bounds", "certificate")

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.comparison.asked import EXACT, Asked, checked_curves
+from nthsim.comparison.asked import Asked, checked_curves
 from nthsim.comparison.bounds import bounded
 from nthsim.comparison.certificate import certified
 from nthsim.comparison.comparison import Comparison
-from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.errors import audited
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.hierarchy import Order

@@ -9,12 +9,12 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from nthsim.comparison.asked import EXACT, Asked
+from nthsim.comparison.asked import Asked
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
 from nthsim.comparison.report import bound_notes, error_table, notes, work_table
 from nthsim.comparison.verdict import verdict
-from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.errors import Errors, Series, drift, errors, floor
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.parameters import Parameters, parameters

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from nthsim.comparison.asked import EXACT
+from nthsim.dynamics.curve import EXACT
 from nthsim.dynamics.errors import Errors, Series
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.results.variables import ERRORS

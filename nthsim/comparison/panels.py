@@ -8,9 +8,8 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float
 
-from nthsim.comparison.asked import EXACT
 from nthsim.comparison.bounds import Bounds
-from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.errors import RELATIVE, Errors, Series, errors
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.trajectory import Trajectory
@@ -125,7 +124,10 @@ def _own(draw: _Lines, runs: Mapping[str, Trajectory], name: str, label: Label) 
         return Panel(name, unit, ())
     places = list(product(*(label.coordinates[axis] for axis in label.axes)))
     texts = [
-        ", ".join(f"{axis} {value}" for axis, value in zip(label.axes, place, strict=True))
+        ", ".join(
+            f"{value}" if isinstance(value, str) else f"{axis} {value}"
+            for axis, value in zip(label.axes, place, strict=True)
+        )
         for place in places
     ]
     rows = values.reshape(len(values), -1).T

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from nthsim.budget.choice import Needs
 from nthsim.budget.size import Size
 from nthsim.budget.work import gradient_flops
-from nthsim.comparison.asked import EXACT, checked_curves, compared_bytes, lowered, settled
-from nthsim.dynamics.curve import Curve
+from nthsim.comparison.asked import checked_curves, compared_bytes, lowered, settled
+from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.gradient_flow import flow_needs
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.parameters import Parameters, parameters

@@ -8,6 +8,9 @@ from jaxtyping import Array, Bool, Float
 from nthsim.inputs.loss import LOSSES, Residual
 from nthsim.solvers.compiled import compiled, is_traced
 
+#: Samples whose losses by all classes are evaluated at once.
+ROWS = 1024
+
 
 def accuracy(
     f: Float[np.ndarray, "T n ..."], y: Float[Array, "n ..."] | None, residual: Residual
@@ -43,9 +46,11 @@ def _told(
     def one(f: Array, own: Array) -> Bool[Array, ""]:
         others = jnp.any((classes != own[None]).reshape(len(classes), -1), axis=1)
         losses = jax.vmap(lambda target: residual.loss(f, target))(classes)
-        return jnp.all(~others | (residual.loss(f, own) < losses))
+        least = residual.loss(f, own)
+        return jnp.isfinite(least) & ~jnp.any(others & (losses <= least))
 
-    return jax.lax.map(lambda now: jax.vmap(one)(now, y), f)
+    over = lambda now: jax.lax.map(lambda pair: one(*pair), (now, y), batch_size=ROWS)  # noqa: E731
+    return jax.lax.map(over, f)
 
 
 def _are_classes(y: Float[Array, "n ..."], trained: Float[Array, "m ..."]) -> bool:

@@ -27,7 +27,7 @@ from nthsim.solvers.stop import Stop
 from nthsim.solvers.until import Until
 
 #: The first words of a checkpoint; raised whenever an older nthsim would misread a newer one's.
-FORMAT = "nthsim checkpoint 3"
+FORMAT = "nthsim checkpoint 4"
 
 #: Writing takes at most this part of the time, and happens at most once a second.
 PART, LEAST_SECONDS = 0.05, 1.0

@@ -11,6 +11,9 @@ from nthsim.dynamics.run import Run
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory
 
+#: What exact flow is called in tables, figures and files.
+EXACT = "exact flow"
+
 
 class Curve(eqx.Module):
     """One curve of a comparison beside that of exact flow.

@@ -102,7 +102,7 @@ def limit_flow(
     $K_\infty$ is `limit_kernel` of the network's depth, activation, scales and rates, between equal
     outputs; it never moves. For squared error that is kernel regression by gradient flow, solved
     in closed form. Infinitely wide networks train so in "ntk" parametrisation; in "mup" it is the
-    kernel that they start with, in "standard" one that grows like the width.
+    kernel that they start with, in "standard" that of the rates which this width has.
 
     A kernel that is recorded is $K_\infty$; what is not told here is as in `gradient_flow`.
 

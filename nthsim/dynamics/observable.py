@@ -12,8 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from nthsim.budget.size import Size
-from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
@@ -32,11 +30,14 @@ class Moment:
     def __init__(
         self,
         t: float,
-        problem: Problem,
+        problem: Any,
         theta: PyTree[Array] | None,
         kernel: Callable[[], Array | np.ndarray],
     ) -> None:
-        """`theta` are the parameters, None where a dynamics has none; `kernel` makes K^(2)."""
+        """Of a `Problem`, which is no import here for the floors' sake.
+
+        `theta` are the parameters, None where a dynamics has none; `kernel` makes K^(2).
+        """
         self.t, self.problem, self.theta, self._kernel = t, problem, theta, kernel
 
     @functools.cached_property
@@ -64,16 +65,23 @@ class Observable(eqx.Module):
         """The quantity at one moment: named arrays, the same and of the same shapes each time."""
 
     @abc.abstractmethod
-    def numbers(self, size: Size) -> int:
-        """How many numbers it is."""
-
-    @abc.abstractmethod
-    def labels(self) -> dict[str, Label]:
+    def labels(self, problem: Any) -> dict[str, Label]:
         """The axes and units of those arrays that nthsim does not know by their names."""
 
-    @abc.abstractmethod
-    def mark(self, problem: Problem) -> str:
+    @property
+    def number(self) -> int | None:
+        """How many of something it is, where that is to be told."""
+        return None
+
+    @property
+    def word(self) -> str:
+        """What asks for it, such as "spectrum:5", and files know it by."""
+        return self.name if self.number is None else f"{self.name}:{self.number}"
+
+    def mark(self, problem: Any) -> str:
         """What tells it from another of its name."""
+        del problem
+        return self.word
 
     @staticmethod
     def of(
@@ -122,18 +130,10 @@ class TangentKernel(Observable):
         """The moment's own."""
         return shaped(moment.problem, moment.kernel)
 
-    def numbers(self, size: Size) -> int:
-        """Its entries."""
-        return size.entries(2)
-
-    def labels(self) -> dict[str, Label]:
+    def labels(self, problem: Any) -> dict[str, Label]:
         """It is known by its name."""
-        return {}
-
-    def mark(self, problem: Problem) -> str:
-        """There is one."""
         del problem
-        return "kernel"
+        return {}
 
 
 class Own(Observable):
@@ -155,16 +155,12 @@ class Own(Observable):
             raise Unrecorded(f"{self.name} has shape {values.shape}, not {self.label.shape}")
         return {self.name: values}
 
-    def numbers(self, size: Size) -> int:
-        """As many as the coordinates say."""
-        del size
-        return int(np.prod(self.label.shape))
-
-    def labels(self) -> dict[str, Label]:
+    def labels(self, problem: Any) -> dict[str, Label]:
         """As they were given."""
+        del problem
         return {self.name: self.label}
 
-    def mark(self, problem: Problem) -> str:
+    def mark(self, problem: Any) -> str:
         """Its name, coordinates, what it is made of, and what it is near the initial parameters."""
         made = described(self.fn, placed=False)
         moved = Moment(0.0, problem, jax.tree.map(_moved, problem.theta), lambda: jnp.zeros(()))
@@ -231,7 +227,7 @@ def _storable(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 
-def check_observables(record: Sequence[Observable], problem: Problem) -> None:
+def check_observables(record: Sequence[Observable], problem: Any) -> None:
     """Try a user's own quantities on the network as it starts.
 
     Raises:
@@ -262,7 +258,7 @@ def check_everywhere(record: Sequence[Observable] | None, what: str) -> None:
         )
 
 
-def shaped(problem: Problem, kernel: Float[np.ndarray, "... N_first N"]) -> dict[str, np.ndarray]:
+def shaped(problem: Any, kernel: Float[np.ndarray, "... N_first N"]) -> dict[str, np.ndarray]:
     """Training apart from test points in the first slot, samples apart from outputs in both."""
     n, out = len(problem.x), problem.out_shape
     whole = kernel.reshape(*kernel.shape[:-2], -1, *out, n, *out)
@@ -271,9 +267,9 @@ def shaped(problem: Problem, kernel: Float[np.ndarray, "... N_first N"]) -> dict
     return {"kernel": whole[(*at, slice(n))]} | test
 
 
-def labels_of(observables: Sequence[Observable]) -> dict[str, Label]:
+def labels_of(observables: Sequence[Observable], problem: Any) -> dict[str, Label]:
     """The axes and units of what they record, where a name alone does not tell."""
-    return {name: label for each in observables for name, label in each.labels().items()}
+    return {name: label for each in observables for name, label in each.labels(problem).items()}
 
 
 def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:

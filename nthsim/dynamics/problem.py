@@ -41,6 +41,7 @@ from nthsim.solvers.compiled import compiled, is_staged
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.tolerances import halved
+from nthsim.solvers.xla import Traced
 
 
 class Problem(eqx.Module):
@@ -234,12 +235,12 @@ def pose(model: PyTree, data: Dataset, loss: Loss, rates: PyTree = None) -> Prob
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
     traced = program(loss, *one)
-    now, loss = traced.digest(described), alike(loss)
+    now = Traced(traced.digest(described), traced.chooses and compares(loss, *one))
+    loss = alike(loss)
     if traced.rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)
         whole("y_test", data.y_test, y_test)
-    jumps, comparing = _jumps(loss, y, out_shape, now), compares(loss, *one)
-    residual = Residual(loss, y, out_shape, jumps, now, comparing)
+    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
     forward = network.forward(theta, x)
     sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
     linear = sound or backward_linear(network, theta, x)
@@ -275,7 +276,7 @@ def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
         )
 
 
-def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...], now: str) -> bool:
+def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...], now: Traced) -> bool:
     # `nthsim plan` has no values of targets, and no other losses than these.
     if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape, now):
         return False

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 
 from nthsim.budget.size import Size, size_of
 from nthsim.dynamics.checkpoint import Checkpoint, subject_of
+from nthsim.dynamics.kernel_observables import Alignment, EffectiveRank, Spectrum
 from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, labels_of
+from nthsim.dynamics.parameter_observables import Movement, Sharpness
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
@@ -29,8 +31,22 @@ from nthsim.solvers.stop import Stop
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until, checked_until
 
-#: The observables that there are, by the words that ask for them; by these files know them.
-OBSERVABLES: Mapping[str, Observable] = MappingProxyType({"kernel": TangentKernel()})
+#: What makes the observables that there are, by the words that ask for them; by these files know
+#: them. A number may follow, as in "spectrum:5".
+OBSERVABLES: Mapping[str, Callable[..., Observable]] = MappingProxyType(
+    {
+        "kernel": TangentKernel,
+        "spectrum": Spectrum,
+        "alignment": Alignment,
+        "centred_alignment": functools.partial(Alignment, centred=True),
+        "effective_rank": EffectiveRank,
+        "movement": Movement,
+        "sharpness": Sharpness,
+    }
+)
+
+#: Those that a number may follow.
+NUMBERED = ("spectrum", "sharpness")
 
 
 def observables(record: object) -> tuple[Observable, ...] | None:
@@ -41,7 +57,7 @@ def observables(record: object) -> tuple[Observable, ...] | None:
     """
     if record is None:
         return None
-    words = " or ".join(f'"{word}"' for word in OBSERVABLES)
+    words = ", ".join(f'"{word}"' for word in OBSERVABLES)
     if isinstance(record, str | Observable) or not isinstance(record, Sequence):
         raise ValueError(
             f'`record` must be a sequence of {words} and observables, such as ("kernel",), '
@@ -49,8 +65,8 @@ def observables(record: object) -> tuple[Observable, ...] | None:
         )
     found = []
     for each in record:
-        if isinstance(each, str) and each in OBSERVABLES:
-            each = OBSERVABLES[each]
+        if isinstance(each, str) and _is_word(each):
+            each = observable(each)
         if not isinstance(each, Observable):
             raise ValueError(
                 f"`record` must hold {words} and observables, such as Observable.of(name, fn), "
@@ -62,6 +78,18 @@ def observables(record: object) -> tuple[Observable, ...] | None:
     if twice:
         raise ValueError(f"`record` must hold each name once, but holds {twice[0]} twice.")
     return tuple(found)
+
+
+def _is_word(text: str) -> bool:
+    """Whether it asks for an observable."""
+    name, colon, number = text.partition(":")
+    return name in OBSERVABLES and (not colon or (name in NUMBERED and number.isdecimal()))
+
+
+def observable(word: str) -> Observable:
+    """The observable that a word such as "sharpness" or "spectrum:5" asks for."""
+    name, _, number = word.partition(":")
+    return OBSERVABLES[name](*map(int, filter(None, [number])))
 
 
 def folder(path: object) -> Path | None:
@@ -93,9 +121,11 @@ class Run(eqx.Module):
         until: When to stop before the last save time: an `Until` with a loss, a gradient's norm, a
             rate of the loss or seconds. The state there is recorded as one more save time. In a
             comparison it is for exact flow, and the others run to the same time.
-        record: What to record besides outputs: "kernel" for the tangent kernel $K^{(2)}$ of the
-            dynamics, and observables of your own (`Observable.of`), which exact flow alone has.
-            Left out, comparisons record the kernel, and single runs nothing.
+        record: What to record besides outputs. Of all dynamics "kernel", the tangent kernel
+            $K^{(2)}$, and its "spectrum" (the five largest: "spectrum:5"), "alignment",
+            "centred_alignment" and "effective_rank"; of exact flow alone "movement", "sharpness"
+            ("sharpness:3") and observables of your own (`Observable.of`). Left out, comparisons
+            record the kernel, and single runs nothing.
         record_ts: At which of `ts` to record that, shape (S,); at all if left out.
         checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
             again goes on from there; `until`, the step limit and save times later than where it is
@@ -203,7 +233,7 @@ class Run(eqx.Module):
         model = None
         if parameters is not None:
             model = problem.network.model(parameters(solution.state))
-        labels, solution = labels_of(chosen), problem.told(system, solution)
+        labels, solution = labels_of(chosen, problem), problem.told(system, solution)
         return trajectory(name, problem, solution, model=model, method=why, labels=labels)
 
     def evaluated(
@@ -241,7 +271,7 @@ class Run(eqx.Module):
             stats=Stats(0, 0, 0, 0, time.perf_counter() - clock),
             choice="closed form",
         )
-        return trajectory(name, problem, solution, method=why, labels=labels_of(chosen))
+        return trajectory(name, problem, solution, method=why, labels=labels_of(chosen, problem))
 
     def _chosen(self, has_parameters: bool) -> tuple[Observable, ...]:
         """The observables that a dynamics has."""
@@ -283,11 +313,12 @@ def problem_size(problem: Problem, run: Run | None = None) -> Size:
     if run is None:
         return size
     others = [each for each in run.record or () if not isinstance(each, TangentKernel)]
+    noted = labels_of(others, problem)
     return dataclasses.replace(
         size,
         save_times=len(run.ts),
         recorded=len(run.kernel_ts),
-        noted=len(run.recorded_ts) * sum(each.numbers(size) for each in others),
+        noted=len(run.recorded_ts) * sum(int(np.prod(label.shape)) for label in noted.values()),
         stages=run.solver.stages(problem.dtype),
         basis=run.solver.basis(size.n * size.kernel.k),
     )

@@ -10,6 +10,10 @@ from jaxtyping import Array, Float
 
 from nthsim.inputs.loss import Loss
 from nthsim.solvers.compiled import compiled
+from nthsim.solvers.xla import Traced
+
+#: Of a loss that nobody changes.
+UNTRACED = Traced()
 
 #: Lines through the outputs that the gradient is followed along: so many targets, and outputs.
 TARGETS, OUTPUTS = 16, 8
@@ -46,7 +50,7 @@ class Lines(NamedTuple):
     high: np.ndarray
 
 
-def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...], now: str = "") -> bool:
+def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...], now: Traced = UNTRACED) -> bool:
     r"""Whether $\partial\ell/\partial f$ jumps where outputs near the targets move one by one.
 
     `now` tells the loss from the same one before something changed that it reads.
@@ -70,7 +74,7 @@ def jumping(loss: Loss, y: Array, out_shape: tuple[int, ...], now: str = "") -> 
 
 
 def jumped(
-    loss: Loss, y: Array | np.ndarray, f: Float[np.ndarray, "T n ..."], now: str = ""
+    loss: Loss, y: Array | np.ndarray, f: Float[np.ndarray, "T n ..."], now: Traced = UNTRACED
 ) -> bool:
     r"""Whether $\partial\ell/\partial f$ jumps among the outputs that a run came through.
 
@@ -94,7 +98,7 @@ def jumped(
     return False
 
 
-def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...], now: str) -> bool:
+def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...], now: Traced) -> bool:
     """Whether the gradient jumps somewhere along lines.
 
     What changes between neighbours in a grid must change as much between neighbours in ever finer
@@ -139,7 +143,7 @@ def _jump_along(lines: Lines, loss: Loss, out_shape: tuple[int, ...], now: str) 
 def _slopes(
     loss: Loss,
     out_shape: tuple[int, ...],
-    now: str,
+    now: Traced,
     bases: Float[Array | np.ndarray, "lines k"],
     targets: Float[Array | np.ndarray, "lines ..."],
     units: Array | np.ndarray,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from nthsim.inputs.integers import shown
 from nthsim.solvers.compiled import compiled, is_traced
-from nthsim.solvers.xla import AbstractComparing
+from nthsim.solvers.xla import Traced
 
 Loss = Callable[[Array, Array], Array]
 
@@ -119,24 +119,19 @@ def check_targets(loss: Loss, name: str, y: Array | None) -> None:
         )
 
 
-class Residual(AbstractComparing):
+class Residual(eqx.Module):
     r"""The residual $c_a = \partial \ell(f_a, y_a) / \partial f_a \,/\, n$ as a function of f.
 
     f may come with any shape that holds one output per sample; the result has the same. `jumps`
     says that it is known to jump somewhere; `program` tells the loss from itself before something
-    changed that it reads; it is `comparing` if derivatives compare numbers that they compute.
+    changed that it reads.
     """
 
     loss: Loss
     y: Float[Array, " n ..."]
     out_shape: tuple[int, ...] = eqx.field(static=True)
     jumps: bool = eqx.field(static=True, default=False)
-    program: str = eqx.field(static=True, default="")
-    comparing: bool = eqx.field(static=True, default=False)
-
-    def compares(self) -> bool:
-        """As it was found to be."""
-        return self.comparing
+    program: Traced = Traced()
 
     def __call__(self, f: Array, samples: Int[Array, " s"] | None = None) -> Array:
         """Evaluate at the outputs on all training inputs, or on these samples alone."""
@@ -165,7 +160,7 @@ class Residual(AbstractComparing):
         outputs = len(self.y) * prod(self.out_shape)
         somewhere = jnp.cos(jnp.arange(outputs, dtype=self.y.dtype))
         value = f"{float(self.risk(somewhere)):.5g} at some outputs"
-        return f"{loss_name(self.loss)}, {value}, program {self.program[:12]}"
+        return f"{loss_name(self.loss)}, {value}, program {self.program.digest[:12]}"
 
 
 def _same_shape(name: str, f: Array, y: Array) -> None:

@@ -41,11 +41,12 @@ NODES, WEIGHTS = gauss_legendre(BOUND, ORDER)
 
 #: Beyond this standard deviation, panels between integers are too wide for an activation, whose own
 #: scale is one: further panels double from there on. Traced variances, which nobody knows, have so
-#: many of these.
+#: many of these, enough for standard deviations up to a million.
 WIDE, DOUBLINGS = 8.0, 24
 
-#: What of a moment may lie beyond `EDGE` standard deviations, where hardly any of it is seen.
-EDGE, BEYOND = 11, 1e-9
+#: What of a moment may lie beyond `EDGE` standard deviations, the last before the nodes end, so
+#: that far less lies behind them than `MISSING`; of moments that nothing comes of, all.
+EDGE, BEYOND, NOTHING = 11, 1e-9, 1e-20
 
 #: What may be missing of an expectation, relative to the largest that it could be, without a
 #: warning; and how near to one the correlation of identical points is.
@@ -184,7 +185,7 @@ def _check_ends(found: tuple[Sample, Nodes, Nodes], s: Variances) -> None:
     for each in values:
         with np.errstate(over="ignore", invalid="ignore"):
             whole, beyond = (np.sum(w * each**2, axis=-1) for w in (sample.weights, outer))
-            wrong = ~(beyond <= BEYOND * whole)
+            wrong = ~(beyond <= BEYOND * whole + NOTHING)
         if wrong.any():
             largest = float(np.sqrt(np.max(s[wrong])))
             raise ValueError(

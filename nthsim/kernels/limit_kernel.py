@@ -104,7 +104,8 @@ def limit_kernel(
         Shape (n, n), or (t, n) with t points in `x_first`, in JAX's default precision.
 
     Raises:
-        ValueError: When an argument is not as above.
+        ValueError: When an argument is not as above, or moments of the activation are not finite
+            or not settled by quadrature.
 
     Warns:
         nthsim.kernels.hermite.SlowDecayWarning: When an expansion is off by more than 1e-8.

@@ -2,16 +2,17 @@
 
 from typing import TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, PyTree
 
-from nthsim.network.network import AbstractNetwork, precision
-from nthsim.solvers.compiled import compiled, is_staged, is_traced
+from nthsim.network.network import AbstractNetwork, accepts, precision
+from nthsim.network.program import program
+from nthsim.solvers.compiled import is_traced
 
-#: Outputs differ by more than this power of the rounding of one number only where types do.
-ROUNDING = 0.5
+#: So many inputs are tried.
+SOME = 8
 
 Inputs = TypeVar("Inputs")  # an array, or several in a tuple
 
@@ -20,9 +21,10 @@ def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs)
     """Inputs in the precision of the parameters; whole numbers as they are where they must be.
 
     They must where the network takes no others, as with an `eqx.nn.Embedding`, where it makes
-    something else of them, as one that asks for their type, and where they are none of that
-    precision's and the network takes them without making such of them: under strict promotion, as
-    otherwise nearly every network would, and round them inside.
+    something else of them, as one that asks for their type, but makes nothing whole, as one that
+    returns what it computes in their type; and where they are none of that precision's and the
+    network takes them without making such of them: under strict promotion, as otherwise nearly
+    every network would, and round them inside.
     """
     leaves = jax.tree.leaves(inputs)
     converted = jax.tree.map(lambda x: x.astype(precision(theta)), inputs)
@@ -33,7 +35,7 @@ def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs)
     if not accepts(network, theta, jax.tree.leaves(converted)[0]):
         return indices
     pairs = zip(jax.tree.leaves(indices), jax.tree.leaves(converted), strict=True)
-    if any(_differ(network, theta, *pair) for pair in pairs):
+    if any(_means_else(network, theta, *pair) for pair in pairs):
         return indices
     if all(map(_equal, leaves, jax.tree.leaves(converted))):
         return converted
@@ -42,31 +44,35 @@ def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs)
     return indices if taken else converted
 
 
-def _differ(network: AbstractNetwork, theta: PyTree[Array], x: Array, converted: Array) -> bool:
-    """Whether a network makes something else of whole numbers than of the same as others."""
-    if is_staged(theta, x) or not accepts(network, theta, x):
+def _means_else(network: AbstractNetwork, theta: PyTree[Array], x: Array, converted: Array) -> bool:
+    """Whether a network makes something else of whole numbers than of the same as others.
+
+    Tried at some of them, or, as within `jit`, at made up ones, operation by operation.
+    """
+    if not accepts(network, theta, x):
         return False
-    one, other = (_outputs(network, theta, each) for each in (x, converted))
-    tolerance = float(jnp.finfo(precision(theta)).eps) ** ROUNDING
-    return one.shape != other.shape or not jnp.allclose(
-        one, other, rtol=tolerance, atol=tolerance * jnp.max(jnp.abs(other)), equal_nan=True
-    )
+    if program(network.single, theta, jax.ShapeDtypeStruct(x.shape[1:], x.dtype)).rounds:
+        return False
+    with jax.ensure_compile_time_eval():
+        known, some = theta, x[:: -(-len(x) // SOME)]
+        if is_traced(theta, x):
+            known = jax.tree.map(lambda a: jr.normal(jr.key(0), a.shape, a.dtype), theta)
+            some = jr.randint(jr.key(1), some.shape, 0, 10, x.dtype)
+        try:
+            pairs = [
+                (network.single(known, one), network.single(known, one.astype(converted.dtype)))
+                for one in some
+            ]
+            return not all(map(_close, *zip(*pairs, strict=True)))
+        except Exception:  # whatever a stranger's module raises, which is told where it is used
+            return False
 
 
-@compiled
-def _outputs(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> Array:
-    with jax.default_matmul_precision("highest"):
-        return network(theta, x)
+def _close(one: Array, other: Array) -> bool:
+    tolerance = float(jnp.finfo(other.dtype).eps) ** 0.5
+    size = float(jnp.max(jnp.abs(other), initial=0))
+    return bool(jnp.allclose(one, other, rtol=tolerance, atol=tolerance * size, equal_nan=True))
 
 
 def _equal(x: Array, converted: Array) -> bool:
     return is_traced(x) or bool(jnp.array_equal(x, converted.astype(x.dtype)))
-
-
-def accepts(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> bool:
-    """Whether one input of this shape and type goes through, found without computing anything."""
-    try:
-        eqx.filter_eval_shape(network.single, theta, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-    except Exception:  # whatever a stranger's module raises
-        return False
-    return True

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
 
 from nthsim.network.alike import mapped, nodes
-from nthsim.network.cast import accepts
-from nthsim.network.network import Network
+from nthsim.network.network import Network, accepts
 from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.solvers.compiled import compiled, is_staged
 

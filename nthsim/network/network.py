@@ -20,7 +20,7 @@ from nthsim.network.layers import Layer, is_layer, layer_paths, layers_of
 from nthsim.network.program import Evaluation, asked_once, compares, program
 from nthsim.network.trained import stopped
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
-from nthsim.solvers.xla import AbstractComparing
+from nthsim.solvers.xla import Traced
 
 
 class Work(eqx.Module):
@@ -65,7 +65,7 @@ class AbstractNetwork(eqx.Module):
         return _pushed(Evaluation(self, theta, one))
 
 
-class Network(AbstractNetwork, AbstractComparing):
+class Network(AbstractNetwork):
     r"""What is left of a model without its parameters: evaluates it at given ones.
 
     `program` tells it from the same model before something changed that the model reads: a global
@@ -73,14 +73,12 @@ class Network(AbstractNetwork, AbstractComparing):
 
     Parameters move at unit rate. An array that moves at the rate D is its parameters times
     $\sqrt D$, which `scales` holds where it is not one; None stands for ones throughout. Where it
-    is 0 the array itself is among the parameters, and stays. If it is `comparing`, derivatives
-    compare numbers that they compute.
+    is 0 the array itself is among the parameters, and stays.
     """
 
     static: PyTree
-    program: str = eqx.field(static=True, default="")
+    program: Traced = Traced()
     scales: PyTree = None
-    comparing: bool = eqx.field(static=True, default=False)
 
     def as_now(self, theta: PyTree[Array], x: Array) -> tuple["Network", tuple[int, ...]]:
         """The same with its program for inputs like these, which is traced anew; `output_shape`."""
@@ -102,20 +100,16 @@ class Network(AbstractNetwork, AbstractComparing):
             )
         shape = _one_shape(now.out, precision(theta))
         digest = now.digest(described)
-        if again.digest(described) != digest:
+        if again.digest(described) != digest and not now.agrees(again, theta, x[0]):
             raise ValueError(
                 "`model` must compute the same each time it is called, but two calls differ, as "
                 "with numbers that NumPy draws at random, or what one call keeps for the next."
             )
-        comparing = _compares(Evaluation(self, theta, one))
-        network = dataclasses.replace(self, program=digest, comparing=comparing)
+        traced = Traced(digest, now.chooses and compares(self.single, theta, one))
+        network = dataclasses.replace(self, program=traced)
         if "while" in now.operations or not network.forward(theta, x):
             _check_reverse(network, theta, one)
         return network, shape
-
-    def compares(self) -> bool:
-        """As it was found to be."""
-        return self.comparing
 
     def single(self, theta: PyTree, x: Any) -> Any:
         """The output for one input."""
@@ -180,12 +174,6 @@ def _work(evaluation: Evaluation) -> tuple[int, int]:
 
 
 @asked_once
-def _compares(evaluation: Evaluation) -> bool:
-    """Whether derivatives of an evaluation compare numbers that they compute."""
-    return compares(evaluation.network.single, evaluation.theta, evaluation.one)
-
-
-@asked_once
 def _pushed(evaluation: Evaluation) -> bool:
     """Whether an evaluation has derivatives in forward mode."""
 
@@ -233,6 +221,15 @@ def _named(named: Callable[..., Array], function: Callable[..., Array]) -> Calla
 def precision(theta: PyTree) -> jnp.dtype:
     """The one dtype of all parameters; inputs are cast to it (`in_precision`)."""
     return jnp.result_type(*jax.tree.leaves(theta))
+
+
+def accepts(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> bool:
+    """Whether one input of this shape and type goes through, found without computing anything."""
+    try:
+        eqx.filter_eval_shape(network.single, theta, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    except Exception:  # whatever a stranger's module raises
+        return False
+    return True
 
 
 def parameter_count(theta: PyTree[Array]) -> int:

@@ -20,6 +20,13 @@ from nthsim.solvers.compiled import is_traced
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
 DEEPEST = 2
 
+#: Operations that return one entry of several, which their derivatives look for by comparing. Not
+#: the larger of two, whose derivative compares them side by side.
+CHOOSING = frozenset(
+    {"reduce_max", "reduce_min", "cummax", "cummin"}
+    | {"scatter_max", "scatter_min", "scatter-max", "scatter-min"}
+)
+
 #: How the names of steps begin that have one, and where JAX keeps its own, which do not change.
 OWN, LIBRARY = ("custom_jvp", "custom_vjp"), f"{Path(jax.__file__).parent}/"
 
@@ -60,6 +67,11 @@ class Program:
         return any(map(_promises, self.steps))
 
     @property
+    def chooses(self) -> bool:
+        """Whether some step returns one entry of several."""
+        return bool(CHOOSING & self.operations)
+
+    @property
     def rounds(self) -> bool:
         """Whether some step makes numbers whole."""
         return any(map(_rounds, self.steps))
@@ -87,6 +99,14 @@ class Program:
         parts = [part for step in self.steps for part in step.params.values()]
         found = [getattr(part, "callback_func", None) for part in parts]
         return [function for function in found if callable(function)]
+
+    def agrees(self, other: "Program", *arguments: Any) -> bool:
+        """Whether both make the same numbers of these, as if only numberings in them differ."""
+        leaves = jax.tree.leaves(arguments)
+        if is_traced(leaves, self.constants, other.constants):
+            return False
+        found = (jaxpr_as_fun(each.traced)(*leaves) for each in (self, other))
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True))
 
     def digest(self, described: Described) -> str:
         """Letters that are others once the steps, the numbers held or what is called back are."""
@@ -218,16 +238,8 @@ def _bytes(constant: Any) -> bytes:
     return f"{values.shape} {values.dtype}".encode() + values.tobytes()
 
 
-#: Operations that return one entry of several, which their derivatives look for by comparing.
-CHOOSING = frozenset(
-    f"{kind}{of}" for kind in ("reduce_", "scatter_", "scatter-", "cum") for of in ("max", "min")
-)
-
-
 def compares(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether the derivative of a function compares two numbers that it computes."""
-    if not CHOOSING & program(function, *arguments).operations:
-        return False
 
     def derivative(*arguments: Any) -> Any:
         moving, rest = eqx.partition(arguments, _moves)

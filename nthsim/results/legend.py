@@ -35,8 +35,8 @@ UNNAMED = "_"
 #: Inches that a curve and the space about it, and a letter, take in a legend.
 HANDLE, LETTER = 0.65, 0.068
 
-#: Of a panel's own legend: entries in a row, and points that a row takes.
-MOST_COLOURS, ROW = 4, 13
+#: Of a panel's own legend: entries in a row, points that a row takes, and inches that it is wide.
+MOST_COLOURS, ROW, WIDE = 4, 13, 4.2
 
 
 def shared_legend(
@@ -70,18 +70,19 @@ def own_legend(ax: Axes, colours: Mapping[str, int]) -> int:
         Line2D([], [], color=look_of(look)[0], linewidth=2.0, label=label)
         for label, look in colours.items()
     ]
+    columns = _columns(list(colours), WIDE, MOST_COLOURS)
     ax.legend(
         handles=lines,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         borderaxespad=0.0,
-        ncols=min(len(lines), MOST_COLOURS),
+        ncols=columns,
         handlelength=1.2,
         columnspacing=1.2,
         frameon=False,
         fontsize=8,
     )
-    return ROW * -(-len(lines) // MOST_COLOURS)
+    return ROW * -(-len(lines) // columns)
 
 
 def _columns(labels: list[str], width: float, most: int) -> int:

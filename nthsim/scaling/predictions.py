@@ -14,47 +14,49 @@ from nthsim.models import FCN, ResNet
 from nthsim.models.activation import ACTIVATIONS, kinked, resolve
 from nthsim.results.terminal import wrapped
 
-#: Networks and parametrisations that exponents are derived for. In "standard" parametrisation
-#: time itself scales with the width.
-DERIVED, PARAMETRISED = (FCN, ResNet), ("ntk", "mup", "mean-field")
+#: Networks that exponents are derived for.
+DERIVED = (FCN, ResNet)
+
+#: Parametrisations that exponents are derived for, and what each output adds to them beyond the
+#: second. In "standard" time itself scales with the width.
+COVERED = {"ntk": 0.0, "mup": 0.5, "mean-field": 0.5}
 
 
-def kernel_exponent(order: int, parametrisation: str = "ntk") -> float | int:
+def kernel_exponent(order: int, parametrisation: str = "ntk") -> float:
     r"""Of the size of $K^{(r)}$ at t = 0: -1 for r = 3 and 4, -2 for r = 5 and 6, and so on.
 
     That is in "ntk" parametrisation (Huang & Yau 2019, arXiv 1909.08156; Dyer & Gur-Ari 2019, arXiv
     1909.11304). In "mup", and so in "mean-field", $K^{(r)}$ is made of r outputs, each of which is
     $1/\sqrt m$ times as large, and of r - 1 contractions over parameters, each at the rate m: it is
-    $m^{r/2 - 1}$ times that of "ntk", with the exponents 0 for even and -1/2 for odd r.
+    $m^{r/2 - 1}$ times that of "ntk", with the exponents 0 for even and -1/2 for odd r (derived
+    here; `demos/what_moves.py` measures them).
     """
-    ntk = -((order - 1) // 2)
-    return ntk if parametrisation == "ntk" else ntk + order / 2 - 1
+    return COVERED[parametrisation] * (order - 2) - (order - 1) // 2
 
 
-def mean_exponent(order: int, parametrisation: str = "ntk") -> float | int:
+def mean_exponent(order: int, parametrisation: str = "ntk") -> float:
     r"""Of $E K^{(r)}$ for even and of $E K^{(r)} f$ for odd r: the size's, times that of f."""
-    size, odd = kernel_exponent(order, parametrisation), order % 2
-    return size - 0.5 if odd and parametrisation != "ntk" else size
+    return kernel_exponent(order, parametrisation) - COVERED[parametrisation] * (order % 2)
 
 
-def drift_exponent(parametrisation: str = "ntk") -> float | int:
-    """Of the movement of the tangent kernel at any fixed time: -1, and none of the width in mup."""
+def drift_exponent(parametrisation: str = "ntk") -> float:
+    r"""Of the tangent kernel's movement at any fixed time, that of $K^{(4)}$: -1, or 0 in mup."""
     return kernel_exponent(4, parametrisation)
 
 
-def error_exponent(order: int, parametrisation: str = "ntk") -> float | int:
+def error_exponent(order: int, parametrisation: str = "ntk") -> float:
     """Of the error of truncation order p at any fixed time: -1 for p = 2 and 3, -2 for 4 and 5.
 
-    In "mup" kernels of all even orders act on the limit of infinite width, so that there it is 0.
+    In "mup" it is 0, as kernels of all even orders act on networks of infinite width too.
     """
-    return -(order // 2) if parametrisation == "ntk" else 0
+    return (2 * COVERED[parametrisation] - 1) * (order // 2) + 0.0
 
 
 def form(model: PyTree, width: int, key: PRNGKeyArray) -> dict[str, Any] | None:
     r"""All that a network was made of but its width and key, if theory covers it; else None.
 
     The exponents are derived for FCN (Huang & Yau 2019) and ResNet (Li, Luo & Yip 2020, arXiv
-    2007.03714) in the parametrisations of `PARAMETRISED`, with weights and readout that are
+    2007.03714) in the parametrisations of `COVERED`, with weights and readout that are
     independent and Gaussian, of variances that do not depend on the width, and for activations all
     of whose derivatives are bounded. So a network is covered if it has this width, if `key` draws
     it again, up to rounding, and if its activation is a smooth one of
@@ -70,7 +72,7 @@ def form(model: PyTree, width: int, key: PRNGKeyArray) -> dict[str, Any] | None:
     names = {function: name for name, function in ACTIVATIONS.items()}
     activation = resolve(model.activation)
     covered = activation in names and not kinked(activation) and model.init == "gaussian"
-    covered = covered and model.parametrisation in PARAMETRISED
+    covered = covered and model.parametrisation in COVERED
     if not (covered and model.width == width and model.readout_scale > 0):
         return None
     if not _alike(model, type(model)(**made, key=key)):

@@ -99,8 +99,8 @@ class Scaling(eqx.Module):
         trained = known if self.loss is squared_error else None
         for i in range(self.kernel_rms.shape[-1]):
             r = i + 2
-            powers = kernel_exponent, mean_exponent
-            exponent, mean_power = (power(r, known) if known else None for power in powers)
+            exponent = kernel_exponent(r, known) if known else None
+            mean_power = mean_exponent(r, known) if known else None
             rms, largest, mean = (
                 array[at, ..., i] for array in (self.kernel_rms, self.kernel_max, self.kernel_mean)
             )

@@ -233,14 +233,8 @@ class Sharpness(nth.Observable):
         n = len(moment.problem.x)
         return {"sharpness": np.linalg.eigvalsh(moment.kernel[:n])[-1]}
 
-    def numbers(self, size):
-        return 1
-
-    def labels(self):
+    def labels(self, problem):
         return {"sharpness": Label((), "1", {})}
-
-    def mark(self, problem):
-        return "sharpness"
 
 
 SHARP = Sharpness()

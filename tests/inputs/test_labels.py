@@ -218,7 +218,11 @@ def test_accuracy_by_a_loss_of_ones_own_is_of_the_class_whose_target_has_the_lea
     np.testing.assert_array_equal(flow.accuracy, np.mean((flow.f > 0.5) == [1, 0, 0], axis=1))
     assert flow.accuracy is not None
     assert flow.accuracy[-1] == 1
-    # One output for rows of two columns, and two outputs for a target of one.
+
+
+def test_accuracy_by_a_loss_of_ones_own_needs_no_outputs_of_the_targets_shape():
+    x = np.array([[1.0, 0.3], [-0.5, 1.0], [0.2, -1.0]])
+    last, data = eqx.nn.Linear(2, "scalar", key=jr.key(0)), nth.Dataset(x, [1.0, -1.0, -1.0])
     rows = nth.Dataset(x, np.eye(2)[[0, 1, 1]])
     of_row = lambda f, t: jax.nn.softplus(f) - f * t[0]  # noqa: E731
     flow = nth.gradient_flow(last, rows, [0.0, 1.0], loss=of_row, progress=False)

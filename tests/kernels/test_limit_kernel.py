@@ -194,3 +194,9 @@ def test_activation_whose_moments_lie_beyond_the_quadrature_is_refused():
     for x, depth in ((5 * unit, 1), (unit, 4)):
         with pytest.raises(ValueError, match="must have moments that are finite and within 11"):
             nth.limit_kernel("fcn", x, depth=depth, activation=jnp.exp)
+
+
+def test_activation_that_is_silent_at_small_inputs_has_a_kernel_of_nearly_nothing():
+    x = np.array([[0.06, 0.08], [0.1, 0.0]])
+    found = nth.limit_kernel("fcn", x, depth=1, activation=lambda z: jax.nn.relu(z - 1))
+    assert np.abs(found).max() < 1e-20

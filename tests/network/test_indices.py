@@ -310,3 +310,33 @@ def test_whole_numbers_stay_so_for_a_network_that_asks_for_their_type():
     found = nth.kernel(net, jnp.asarray(pictures), 2, progress=False)
     expected = nth.kernel(net.rest, jnp.asarray(pictures / 255 - 0.5), 2, progress=False)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+class Cast(eqx.Module):
+    """Brings its weights to the type of its input, whatever that is."""
+
+    W: jax.Array
+
+    def __call__(self, x):
+        return jnp.sum(jnp.tanh((self.W.astype(x.dtype) @ x).astype(float)))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        eqx.nn.Sequential([eqx.nn.LayerNorm(3), eqx.nn.Linear(3, "scalar", key=jr.key(0))]),
+        Cast(jr.normal(jr.key(0), (4, 3))),
+    ],
+)
+def test_whole_numbers_become_others_for_a_network_that_would_make_its_own_whole(net):
+    x = jnp.array([[1, 0, 5], [0, 7, 2]])
+    found = nth.kernel(net, x, 2, progress=False)
+    expected = nth.kernel(net, x.astype(float), 2, progress=False)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_whole_numbers_are_taken_alike_within_jit():
+    net = Picture(eqx.nn.MLP(3, "scalar", 4, 1, activation=jnp.tanh, key=jr.key(0)))
+    x = jnp.array([[0, 200, 55], [13, 255, 90]])
+    inside = jax.jit(lambda x: nth.kernel(net, x, 2, progress=False))(x)
+    np.testing.assert_allclose(inside, nth.kernel(net, x, 2, progress=False), rtol=1e-12)

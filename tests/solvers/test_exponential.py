@@ -267,13 +267,32 @@ def test_solvers_that_factor_matrices_are_refused_in_half_precision(solver, half
     assert len(study.to_dataframe()) == 4
 
 
-def test_explicit_steps_go_on_where_kinks_cost_exponential_ones_as_much_as_they_would():
+def kinked():
+    """A network of relu, and targets near its outputs, which stay near kinks."""
     x = np.random.default_rng(1).normal(size=(5, 3))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     net = eqx.nn.MLP(3, "scalar", 6, 1, jax.nn.relu, key=jr.key(3))
     y = jax.vmap(net)(jnp.asarray(x)) + 0.12 * jnp.array([1.0, -1.0, 0.5, 0.3, -0.8])
-    flow = nth.gradient_flow(net, nth.Dataset(x, y), [0.0, 10.0, 3000.0], progress=False)
+    return nth.Dataset(x, y), net
+
+
+def test_explicit_steps_go_on_where_kinks_cost_exponential_ones_as_much_as_they_would():
+    data, net = kinked()
+    flow = nth.gradient_flow(net, data, [0.0, 10.0, 3000.0], progress=False)
     assert flow.stop.reason == "horizon"
     assert "Krogstad" in str(flow)
     assert "on Dopri8" in str(flow)
     assert flow.stats.forced > 0
+
+
+def test_run_goes_on_from_a_checkpoint_by_the_steps_that_it_fell_back_to(tmp_path):
+    data, net = kinked()
+    run = nth.Run([0.0, 10.0, 3000.0], checkpoint=tmp_path)
+    whole = nth.gradient_flow(net, data, run.ts, progress=False)
+    short = nth.Run(run.ts, checkpoint=tmp_path, solver=Auto(max_steps=2000), throw=False)
+    begun = nth.gradient_flow(net, data, short, progress=False)
+    assert begun.stop.reason == "step limit"
+    assert "on Dopri8" in str(begun)
+    found = nth.gradient_flow(net, data, run, progress=False)
+    assert found.stats.steps == whole.stats.steps
+    np.testing.assert_array_equal(found.f, whole.f)

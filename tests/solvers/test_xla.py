@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import resources
 
 import equinox as eqx
@@ -14,8 +15,11 @@ import numpy as np
 import pytest
 
 import nthsim as nth
+from nthsim.dynamics.problem import pose
+from nthsim.inputs.jump import JumpingLossWarning
 from nthsim.models import FCN
-from nthsim.network.program import compares
+from nthsim.network.network import Network
+from nthsim.network.program import compares, program
 from nthsim.solvers import Explicit
 from nthsim.solvers.compiled import compiled, is_staged, is_traced
 from nthsim.solvers.xla import FLAG, compiler_options, guard_process
@@ -160,6 +164,13 @@ class Pooled(eqx.Module):
         return self.last(jnp.max((self.s * jnp.tanh(z) + 0.3 * z).reshape(4, 2), axis=1))
 
 
+def told(net, data):
+    """Whether derivatives of a network compare numbers."""
+    network = pose(net, data, nth.squared_error).network
+    assert isinstance(network, Network)
+    return network.program.compares
+
+
 def test_derivatives_of_maxima_are_right():
     rng = np.random.default_rng(0)
     W, s, a, x = (rng.normal(size=size) for size in ((8, 6), (8,), (4,), (5, 6)))
@@ -186,15 +197,34 @@ def test_derivatives_of_maxima_are_right():
     data = nth.Dataset(x, rng.normal(size=5))
     run = nth.Run([0.0], solver=Explicit(), record=("kernel",))
     flow = nth.gradient_flow(net, data, run, progress=False)
+    assert told(net, data)  # whatever this CPU does
     assert flow.kernel is not None
     np.testing.assert_allclose(flow.kernel[0], expected, rtol=1e-12)
 
 
 def test_functions_whose_derivatives_compare_numbers_are_told_from_others():
     x = jnp.arange(3.0)
-    assert compares(lambda x: jnp.max(jnp.tanh(x)), x)
-    assert compares(jnp.min, x)
-    assert compares(lambda x: jax.ops.segment_max(x, jnp.array([0, 0, 1]), 2), x)
-    assert not compares(jax.nn.softmax, x)  # its maximum has no derivative
-    assert not compares(lambda x: jax.nn.relu(jnp.maximum(x, 1.0)), x)
-    assert not compares(lambda x: jnp.sort(x)[-1] + jax.nn.logsumexp(x), x)
+    found = lambda function: program(function, x).chooses and compares(function, x)  # noqa: E731
+    assert found(lambda x: jnp.max(jnp.tanh(x)))
+    assert found(jnp.min)
+    assert found(lambda x: jax.ops.segment_max(x, jnp.array([0, 0, 1]), 2))
+    assert not found(jax.nn.softmax)  # its maximum has no derivative
+    assert not found(lambda x: jax.nn.relu(jnp.maximum(x, 1.0)))
+    assert not found(lambda x: jnp.sort(x)[-1] + jax.nn.logsumexp(x))
+
+
+def test_model_that_begins_to_compare_numbers_is_looked_at_anew():
+    at: dict[str, Callable[..., jax.Array]] = {"reduce": jnp.sum}
+    layers = [eqx.nn.Linear(3, 4, key=jr.key(0)), eqx.nn.Lambda(lambda z: at["reduce"](z))]
+    net, data = eqx.nn.Sequential(layers), nth.Dataset(np.eye(3), np.ones(3))
+    assert not told(net, data)
+    at["reduce"] = jnp.max
+    assert told(net, data)
+
+
+def test_loss_that_compares_numbers_is_told():
+    worst = lambda f, y: jnp.max((f - y) ** 2)  # noqa: E731
+    data = nth.Dataset(np.eye(3), np.ones((3, 2)))
+    with pytest.warns(JumpingLossWarning):
+        problem = pose(eqx.nn.Linear(3, 2, key=jr.key(0)), data, worst)
+    assert problem.residual.program.compares

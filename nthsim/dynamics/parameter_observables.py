@@ -1,0 +1,124 @@
+"""What the parameters do along a run: how far they have come, and how curved the loss is there."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from nthsim.dynamics.eigenvalues import AbstractOperator, largest
+from nthsim.dynamics.observable import Moment, Observable
+from nthsim.dynamics.problem import Problem
+from nthsim.inputs.integers import count
+from nthsim.network.network import Network, parameter_count
+from nthsim.results.record import Label
+from nthsim.solvers.compiled import compiled
+
+
+class Movement(Observable):
+    r"""Of each array w that trains its `norm`, its `distance` from the start, and its `speed`.
+
+    Frobenius norms of $w$, $w - w_0$ and $w'$, each (T, arrays), along exact flow; arrays are named
+    by their paths in the module.
+    """
+
+    name: str = eqx.field(default="movement", init=False)
+    of_parameters: bool = eqx.field(default=True, init=False)
+
+    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
+        """Of the arrays as the module has them, whatever they are in the flow."""
+        assert moment.theta is not None
+        names, found = ("norm", "distance", "speed"), _movement(moment.problem, moment.theta)
+        return {name: np.asarray(values) for name, values in zip(names, found, strict=True)}
+
+    def labels(self, problem: Problem) -> dict[str, Label]:
+        """Along the arrays."""
+        paths = [path for path, _ in jax.tree.leaves_with_path(problem.theta)]
+        places = {"array": np.array([jax.tree_util.keystr(path)[1:] for path in paths])}
+        units = {"norm": "1", "distance": "1", "speed": "1 / time"}
+        return {name: Label(("array",), unit, places) for name, unit in units.items()}
+
+
+class Sharpness(Observable):
+    r"""The largest eigenvalues of the Hessian of the training loss by the parameters.
+
+    In descending order, as `sharpness` (T,) if it is one and (T, top) if there are several; where
+    arrays train at rates D other than one, those of $\sqrt D\, H \sqrt D$. Gradient descent at a
+    step above 2 / sharpness is unstable (Cohen et al. 2021, arXiv 2103.00065). Without the Hessian,
+    from its products with vectors, two or three gradients each; of networks with kinks it is that
+    of the smooth piece.
+
+    Args:
+        top: How many.
+
+    Raises:
+        ValueError: When `top` is not an integer of at least 1.
+    """
+
+    top: int = eqx.field(default=1, converter=lambda top: count("top", top, 1))
+    name: str = eqx.field(default="sharpness", init=False)
+    of_parameters: bool = eqx.field(default=True, init=False)
+
+    @property
+    def number(self) -> int | None:
+        """How many, if several."""
+        return None if self.top == 1 else self.top
+
+    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
+        """By Lanczos' iteration."""
+        assert moment.theta is not None
+        found = largest(Hessian(moment.problem, moment.theta), self._top(moment.problem))
+        return {self.name: found[0] if self.top == 1 else found}
+
+    def labels(self, problem: Problem) -> dict[str, Label]:
+        """Along the eigenvalues, from 1 on."""
+        if self.top == 1:
+            return {self.name: Label((), "1 / time", {})}
+        places = np.arange(1, self._top(problem) + 1)
+        return {self.name: Label(("direction",), "1 / time", {"direction": places})}
+
+    def _top(self, problem: Problem) -> int:
+        return min(self.top, parameter_count(problem.theta))
+
+
+class Hessian(AbstractOperator):
+    """That of the training loss by all parameters, in one row."""
+
+    problem: Problem
+    theta: PyTree[Array]
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return parameter_count(self.theta)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the parameters."""
+        return self.problem.dtype
+
+    def __call__(self, v: Float[Array, " P"]) -> Float[Array, " P"]:
+        """The derivative of the gradient in a direction, or of the gradient's part along it."""
+        flat, back = ravel_pytree(self.theta)
+        gradient = jax.grad(lambda row: _risk(self.problem, back(row)))
+        if self.problem.forward:
+            return jax.jvp(gradient, (flat,), (v,))[1]
+        return jax.grad(lambda row: gradient(row) @ v)(flat)
+
+
+def _risk(problem: Problem, theta: PyTree[Array]) -> Float[Array, ""]:
+    return problem.residual.risk(problem.network(theta, problem.x))
+
+
+@compiled
+def _movement(problem: Problem, theta: PyTree[Array]) -> tuple[Array, Array, Array]:
+    """The norms of all arrays, of what they have moved by, and of how fast they move."""
+    network = problem.network
+    assert isinstance(network, Network)
+    with jax.default_matmul_precision("highest"):
+        velocity = network.by_parameters(jax.grad(lambda at: _risk(problem, at))(theta))
+    now, start = network.scaled(theta), network.scaled(problem.theta)
+    away = jax.tree.map(lambda a, b: a - b, now, start)
+    norms = lambda tree: jnp.stack([jnp.linalg.norm(a.ravel()) for a in jax.tree.leaves(tree)])  # noqa: E731
+    return norms(now), norms(away), norms(velocity)

@@ -1,0 +1,129 @@
+"""What nthsim records along runs, beside dense linear algebra on the same networks."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import nthsim as nth
+from nthsim.models import FCN
+
+X = jr.normal(jr.key(1), (5, 3))
+DATA = nth.Dataset(X, jr.normal(jr.key(2), (5, 2)), X[:2] + 0.1)
+NET = eqx.nn.MLP(3, 2, 11, 1, activation=jnp.tanh, key=jr.key(0))
+TS = np.array([0.0, 0.5, 2.0])
+ALL = ("kernel", "spectrum", "alignment", "centred_alignment", "effective_rank")
+ALL += ("movement", "sharpness:3")
+
+
+@pytest.fixture(scope="module")
+def study():
+    run = nth.Run(TS, record=ALL)
+    return nth.compare(NET, DATA, (3,), run, progress=False)
+
+
+def matrices(trajectory):
+    return [(K + K.T) / 2 for K in trajectory.kernel.reshape(len(TS), 10, 10)]
+
+
+@pytest.mark.parametrize("of", ["exact", "order 3"])
+def test_kernel_is_described_as_by_dense_linear_algebra(study, of):
+    run = study.exact if of == "exact" else study.curve(3)
+    y, H = np.asarray(DATA.y), np.eye(5) - 1 / 5
+    for i, K in enumerate(matrices(run)):
+        values = np.linalg.eigvalsh(K)[::-1]
+        np.testing.assert_allclose(run.records["spectrum"][i], values, rtol=1e-10, atol=1e-12)
+        parts = np.maximum(values, 0) / np.maximum(values, 0).sum()
+        entropy = -sum(p * np.log(p) for p in parts if p > 0)
+        np.testing.assert_allclose(run.records["effective_rank"][i], np.exp(entropy), rtol=1e-8)
+        centre = np.kron(H, np.eye(2))
+        for name, M, t in (("alignment", K, y), ("centred_alignment", centre @ K @ centre, H @ y)):
+            t = t.ravel()
+            expected = np.sum(M * np.outer(t, t)) / np.linalg.norm(M) / np.linalg.norm(t) ** 2
+            np.testing.assert_allclose(run.records[name][i], expected, rtol=1e-10)
+
+
+def test_sharpness_is_that_of_the_hessian(study):
+    after = study.exact.model
+    for i, model in ((0, NET), (2, after)):
+        theta, static = eqx.partition(model, eqx.is_inexact_array)
+        flat, back = ravel_pytree(theta)
+        f = lambda v, back=back, static=static: jax.vmap(eqx.combine(back(v), static))(X)  # noqa: E731
+        risk = lambda v, f=f: 0.5 * jnp.sum((f(v) - DATA.y) ** 2) / 5  # noqa: E731
+        expected = np.linalg.eigvalsh(jax.hessian(risk)(flat))[::-1]
+        np.testing.assert_allclose(study.exact.records["sharpness"][i], expected[:3], rtol=1e-8)
+
+
+def test_largest_eigenvalues_of_a_large_kernel_are_had_without_it():
+    x = jr.normal(jr.key(3), (1100, 2))
+    net = FCN(2, 4, 1, key=jr.key(0))
+    run = nth.Run([0.0], record=("kernel", "spectrum:3"))
+    flow = nth.gradient_flow(net, nth.Dataset(x, x[:, 0]), run, progress=False)
+    assert flow.kernel is not None
+    expected = np.linalg.eigvalsh(flow.kernel[0])[::-1][:3]
+    np.testing.assert_allclose(flow.records["spectrum"][0], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("rates", [None, 2.0])
+def test_movement_is_that_of_the_arrays_of_the_module(rates):
+    net = FCN(3, 5, 1, parametrisation="mup", key=jr.key(0))
+    data = nth.Dataset(X, X[:, 0])
+    flow = nth.gradient_flow(
+        net, data, nth.Run(TS, record=("movement",)), rates=rates, progress=False
+    )
+    risk = lambda net: 0.5 * jnp.mean((jax.vmap(net)(X) - X[:, 0]) ** 2)  # noqa: E731
+    now, start, slope = flow.model, net, eqx.filter_grad(risk)(flow.model)
+    for i, of in enumerate((lambda net: net.layers[0].weight, lambda net: net.readout.weight)):
+        D = 5.0 if rates is None else rates
+        expected = {"norm": of(now), "distance": of(now) - of(start), "speed": D * of(slope)}
+        for name, array in expected.items():
+            size = np.linalg.norm(array)
+            np.testing.assert_allclose(flow.records[name][-1, i], size, rtol=1e-10)
+    assert flow.labels["norm"].coordinates["array"].tolist() == [
+        "layers[0].weight",
+        "readout.weight",
+    ]
+
+
+def test_what_is_recorded_changes_nothing_and_comes_back_from_a_file(study, tmp_path):
+    plain = nth.gradient_flow(NET, DATA, TS, progress=False)
+    np.testing.assert_array_equal(study.exact.f, plain.f)
+    study.save(tmp_path / "study.nc")
+    loaded = nth.Comparison.load(tmp_path / "study.nc", model=NET)
+    assert tuple(each.word for each in loaded.asked.run.record or ()) == ALL
+    for name, values in study.exact.records.items():
+        np.testing.assert_array_equal(loaded.exact.records[name], values)
+    assert "movement" not in study.curve(3).records
+    assert "sharpness: " in str(study)
+    titles = {ax.get_title() for ax in study.plot().axes}
+    assert {"alignment", "sharpness of exact flow", "distance of exact flow"} <= titles
+
+
+def test_alignment_is_one_where_targets_are_all_that_the_kernel_knows_and_none_for_zeros():
+    net, x = (
+        eqx.nn.Linear(2, "scalar", use_bias=False, key=jr.key(0)),
+        np.array([[1.0, 0], [-2, 0]]),
+    )
+    for y, expected in ((x[:, 0], 1.0), (0 * x[:, 0], np.nan)):
+        run = nth.Run([0.0], record=("alignment", "effective_rank", "spectrum:9"))
+        flow = nth.gradient_flow(net, nth.Dataset(x, y), run, progress=False)
+        np.testing.assert_allclose(flow.records["alignment"], [expected], rtol=1e-14)
+        np.testing.assert_allclose(flow.records["effective_rank"], [1.0], rtol=1e-12)
+        np.testing.assert_allclose(flow.records["spectrum"], [[5.0, 0.0]], atol=1e-14)
+
+
+@pytest.mark.parametrize("word", ["spectra", "spectrum:", "spectrum:-1", "alignment:2", "kernel:3"])
+def test_words_that_ask_for_nothing_are_refused(word):
+    with pytest.raises(ValueError, match=r'`record` must hold "kernel", "spectrum", .*observables'):
+        nth.Run(TS, record=(word,))
+
+
+def test_numbers_below_one_are_refused():
+    for wrong in (lambda: nth.Run(TS, record=("sharpness:0",)), lambda: nth.Spectrum(0)):
+        with pytest.raises(ValueError, match="`top` must be an integer of at least 1"):
+            wrong()
+    with pytest.raises(ValueError, match="`record` must hold nothing of a network's parameters"):
+        nth.perturbation(NET, DATA, nth.Run(TS, record=("movement",)), progress=False)
