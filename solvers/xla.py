@@ -6,8 +6,9 @@ W x at thousands of x (https://github.com/jax-ml/jax/issues/39103). Handing it s
 is right.
 
 And it computes numbers anew in each fusion that takes them, rounded in another way where a product
-and a sum become one instruction. A derivative of a maximum compares its entries with it, and of an
-entry that is computed anew none may be equal: gradients are lost. Without fusions there are none.
+and a sum become one instruction. A derivative of a maximum compares its entries with it, and of
+entries that are computed anew none may be equal: gradients are lost. So are those of whatever
+compares numbers that are computed. Without fusions each is computed once.
 """
 
 import functools

@@ -285,7 +285,7 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 
 def test_written_configuration_holds_every_setting():
     common = {"rtol": 1e-9, "atol": 1.0, "memory": "8", "c_sigma": "auto", "c_res": 0.5}
-    common |= {"rates": (1.0, 0.5)}
+    common |= {"rates": (1.0, 0.5), "depth_exponent": 0.5}
     limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
     wholes = (
         settings.CompareSettings(

@@ -208,7 +208,11 @@ def test_functions_whose_derivatives_compare_numbers_are_told_from_others():
     assert found(lambda x: jnp.max(jnp.tanh(x)))
     assert found(jnp.min)
     assert found(lambda x: jax.ops.segment_max(x, jnp.array([0, 0, 1]), 2))
+    assert found(lambda x: jnp.where(x >= jnp.max(x), x, 0.0))
+    assert found(lambda x: jnp.where(x == jnp.sort(x)[1], x, 0.0))
+    assert found(lambda x: jnp.maximum(x[:1], x[1:2] * x[2:]))  # maxout
     assert not found(jax.nn.softmax)  # its maximum has no derivative
+    assert not found(eqx.nn.LayerNorm(3))  # nor what is not below zero
     assert not found(lambda x: jax.nn.relu(jnp.maximum(x, 1.0)))
     assert not found(lambda x: jnp.sort(x)[-1] + jax.nn.logsumexp(x))
 
@@ -228,3 +232,30 @@ def test_loss_that_compares_numbers_is_told():
     with pytest.warns(JumpingLossWarning):
         problem = pose(eqx.nn.Linear(3, 2, key=jr.key(0)), data, worst)
     assert problem.residual.program.compares
+
+
+class Maxout(eqx.Module):
+    """The larger of two, times one more parameter, lost by fusions in float32 (jax 0.10.2)."""
+
+    a: jax.Array
+    s: jax.Array
+    r: jax.Array
+
+    def __call__(self, x):
+        z = self.a @ x
+        z = self.s * jnp.tanh(z) + 0.3 * z
+        return jnp.maximum(z[:4], z[4:]) @ self.r[:4] * self.r[5]
+
+
+def test_kernel_of_a_maxout_network_is_that_of_each_operation_by_itself():
+    keys = jr.split(jr.key(1), 3)
+    net = Maxout(
+        *(jr.normal(k, s, jnp.float32) for k, s in zip(keys, ((8, 6), (8,), (8,)), strict=True))
+    )
+    x = jr.normal(jr.key(101), (300, 6), jnp.float32)
+    gradients = jax.vmap(jax.grad(lambda net, x: net(x)), (None, 0))
+    with jax.disable_jit():
+        rows = [np.reshape(leaf, (300, -1)) for leaf in jax.tree.leaves(gradients(net, x))]
+    expected = sum(np.asarray(row, float) @ np.asarray(row, float).T for row in rows)
+    found = nth.kernel(net, x, 2, progress=False)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
