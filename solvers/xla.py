@@ -34,8 +34,8 @@ FLAG = f"--{OPTION}=individual_dot"
 ROWS, IN, OUT = 300, 3, 16
 
 
-#: The pass that makes fusions.
-PASS = {"xla_disable_hlo_passes": "fusion"}
+#: No fusions; and not the older emitters, which without them get loops of Diffrax wrong.
+UNFUSED = {"xla_disable_hlo_passes": "fusion"}, {"xla_cpu_use_fusion_emitters": True}
 
 
 class Traced(eqx.Module):
@@ -67,17 +67,20 @@ def guard_process() -> None:
 
 
 @functools.cache
-def compiler_options(*, unfused: bool = False) -> dict[str, str]:
+def compiler_options(*, unfused: bool = False) -> dict[str, str | bool]:
     """The options that programs are compiled by; none where XLA does not know them."""
-    if unfused:
-        return PASS | compiler_options()
-    options = {OPTION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    wanted = [{OPTION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}, *(UNFUSED if unfused else ())]
+    return {name: value for each in filter(_knows, wanted) for name, value in each.items()}
+
+
+def _knows(options: dict[str, str | bool]) -> bool:
+    """Whether XLA has these options."""
     try:
         with jax.ensure_compile_time_eval():  # the first use may be inside of a trace
             jax.jit(jnp.negative, compiler_options=options)(np.zeros(()))
     except Exception:  # its type is not public
-        return {}
-    return options
+        return False
+    return True
 
 
 @functools.cache
@@ -105,7 +108,7 @@ def look_once() -> None:
     warnings.warn(words, MiscompilationWarning, stacklevel=2)
 
 
-def _is_right(options: dict[str, str] | None) -> bool:
+def _is_right(options: dict[str, str | bool] | None) -> bool:
     """Whether z · (A x) comes out right for many z and x, where A holds ones."""
     z = np.sin(np.arange(1.0 * ROWS * OUT, dtype=np.float32)).reshape(ROWS, OUT)
     x = np.cos(np.arange(1.0 * ROWS * IN, dtype=np.float32)).reshape(ROWS, IN)

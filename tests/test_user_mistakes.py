@@ -231,10 +231,14 @@ MISTAKES = [
     ),
     Mistake("times to stop at in a study over sizes", lambda: widths(until=Until(loss=1.0)), LEFT),
     Mistake(
-        "record", lambda: flow(record="kernel"), r"`record` must be a sequence of \"kernel\" and"
+        "record",
+        lambda: flow(record="kernel"),
+        r"`record` must be a sequence of \"kernel\", \"spectrum\", ",
     ),
     Mistake(
-        "record in a word", lambda: flow(record=("K",)), r"`record` must hold \"kernel\" and obs"
+        "record in a word",
+        lambda: flow(record=("K",)),
+        r"`record` must hold \"kernel\", \"spectrum\", ",
     ),
     Mistake(
         "record twice", lambda: flow(record=("kernel",) * 2), r"`record` must hold each name once"

@@ -149,7 +149,7 @@ def test_nothing_is_compiled_but_by_those_options():
                 assert found == [], file.name
     assert set(compiler_options()) <= {"xla_cpu_experimental_ynn_fusion_type"}
     more = set(compiler_options(unfused=True)) - set(compiler_options())
-    assert more == {"xla_disable_hlo_passes"}
+    assert "xla_disable_hlo_passes" in more
 
 
 class Pooled(eqx.Module):
