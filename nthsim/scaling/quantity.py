@@ -23,7 +23,7 @@ class Quantity(eqx.Module):
 
     sizes: Int[np.ndarray, " sizes"]
     values: Float[np.ndarray, "sizes seeds"]
-    predicted: float | None
+    predicted: float | int | None
     signed: bool = False
     panel: str = ""
     label: str = ""

@@ -78,7 +78,7 @@ def _names(path: Path, file: BufferedWriter) -> bool:
 
 
 #: What a manifest starts with; the version rises when an older nthsim would misread a newer one's.
-FORMAT, VERSION = "nthsim sweep", 2
+FORMAT, VERSION = "nthsim sweep", 1
 
 MANIFEST = "manifest.json"
 
