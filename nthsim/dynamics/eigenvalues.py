@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from nthsim.solvers.compiled import compiled
 
@@ -42,6 +41,8 @@ def largest(operator: AbstractOperator, top: int) -> Float[np.ndarray, " top"]:
     N = operator.size
     if max(DENSE, top + 1) >= N:
         return np.asarray(_dense(operator))[::-1][:top]
+    from scipy.sparse.linalg import LinearOperator, eigsh  # here, as it is slow to import
+
     product = lambda v: np.asarray(_product(operator, jnp.asarray(v, operator.dtype)), float)  # noqa: E731
     start = np.random.default_rng(0).standard_normal(N)
     matrix = LinearOperator((N, N), matvec=product, dtype=float)  # pyright: ignore
