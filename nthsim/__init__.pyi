@@ -11,6 +11,8 @@ from .comparison.comparison import Comparison as Comparison
 from .comparison.plan import Plan as Plan
 from .comparison.plan import plan as plan
 from .dynamics.curve import Curve as Curve
+from .dynamics.descent import Descent as Descent
+from .dynamics.descent import descent as descent
 from .dynamics.errors import Errors as Errors
 from .dynamics.gradient_flow import gradient_flow as gradient_flow
 from .dynamics.hierarchy import Order as Order
@@ -20,6 +22,7 @@ from .dynamics.kernel_observables import EffectiveRank as EffectiveRank
 from .dynamics.kernel_observables import Spectrum as Spectrum
 from .dynamics.limit_flow import LimitKernel as LimitKernel
 from .dynamics.limit_flow import limit_flow as limit_flow
+from .dynamics.modified import Modified as Modified
 from .dynamics.observable import Observable as Observable
 from .dynamics.parameter_observables import Movement as Movement
 from .dynamics.parameter_observables import Sharpness as Sharpness

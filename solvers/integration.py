@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.solvers.calls import outputs
+from nthsim.solvers.course import AbstractCourse
 from nthsim.solvers.history import History
 from nthsim.solvers.run import UNHELD, Integration
 from nthsim.solvers.solution import Solution
@@ -28,11 +29,11 @@ class AbstractKeeper(abc.ABC):
     """Keeps runs somewhere, so that they can be gone on with."""
 
     @abc.abstractmethod
-    def restore(self, run: Integration) -> History:
+    def restore(self, run: AbstractCourse) -> History:
         """Bring a run to where an earlier one was, and return what that had recorded."""
 
     @abc.abstractmethod
-    def keep(self, run: Integration, history: History, *, now: bool = False) -> None:
+    def keep(self, run: AbstractCourse, history: History, *, now: bool = False) -> None:
         """Keep where a run is; `now` or when it is time again."""
 
 
@@ -66,13 +67,29 @@ def integrate(
         A `Solution`, cut at the last save time that was reached. Failure, Ctrl-C included, is not
         raised: `stop` tells.
     """
-    horizon = float(ts[-1])
-    run = Integration(system, horizon, solver, until)
+    course = Integration(system, float(ts[-1]), solver, until)
+    return follow(course, ts, observe=observe, report=report, keeper=keeper)
+
+
+def follow(
+    run: AbstractCourse,
+    ts: Float[np.ndarray, " T"],
+    *,
+    observe: Observer | None = None,
+    report: Callable[[float], None] | None = None,
+    keeper: AbstractKeeper | None = None,
+) -> Solution:
+    """Bring what is on its way to each of `ts`, the last of which is its horizon, as `integrate`.
+
+    There `observe`, `report` and `keeper` are explained, and what is returned.
+    """
+    horizon = run.horizon
     history = History() if keeper is None else keeper.restore(run)
 
     def record(t: float) -> None:
-        shown = {k: np.asarray(v) for k, v in outputs(system, run.carry.state).items()}
-        history.add(t, shown if observe is None else shown | observe(t, run.carry.state))
+        state = run.state_at(t)
+        shown = {k: np.asarray(v) for k, v in outputs(run.system, state).items()}
+        history.add(t, shown if observe is None else shown | observe(t, state))
 
     try:
         for t in ts[len(history.reached) :] if run.stop is None else ():
@@ -103,7 +120,7 @@ def integrate(
     return Solution(
         ts=np.array(history.reached),
         records=history.stacked(),
-        state=run.carry.state,
+        state=run.state_at(run.stop.t),
         stop=run.stop,
         stats=run.stats(),
         choice=run.choice + (UNHELD if run.unheld else ""),

@@ -12,8 +12,8 @@ from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.velocities import velocity
 
 
-class ParameterFlow(AbstractDrivenSystem):
-    r"""Gradient flow $\theta' = -\sum_b c_b\, \nabla f_b(\theta)$ with residual $c = c(f(\theta))$.
+class AbstractParameterFlow(AbstractDrivenSystem):
+    r"""A flow of the parameters that goes down the loss, with residual $c = c(f(\theta))$.
 
     The state is the displacement $u = \theta - \theta_0$. A wide network learns by moving each
     parameter very little, so errors are held against $\|u\|_2$, not against $\theta$:
@@ -40,11 +40,10 @@ class ParameterFlow(AbstractDrivenSystem):
         """No displacement."""
         return jax.tree.map(jnp.zeros_like, self.theta)
 
-    def field(self, state: PyTree[Array]) -> PyTree[Array]:
-        """Minus the gradient of the mean loss, by one forward and one backward pass."""
+    def gradient(self, state: PyTree[Array]) -> PyTree[Array]:
+        r"""That of the mean loss, $\sum_b c_b\, \nabla f_b$, by a forward and a backward pass."""
         f, pullback = jax.vjp(self.predictions, state)
-        (gradient,) = pullback(self.residual(f))
-        return jax.tree.map(jnp.negative, gradient)
+        return pullback(self.residual(f))[0]
 
     def predictions(self, state: PyTree[Array]) -> Float[Array, "n k"]:
         """The network's outputs."""
@@ -93,3 +92,29 @@ class ParameterFlow(AbstractDrivenSystem):
     def moved(self, state: PyTree[Array]) -> PyTree[Array]:
         """The parameters at this displacement."""
         return jax.tree.map(jnp.add, self.theta, state)
+
+
+class ParameterFlow(AbstractParameterFlow):
+    r"""Gradient flow, $\theta' = -\sum_b c_b\, \nabla f_b(\theta)$."""
+
+    def field(self, state: PyTree[Array]) -> PyTree[Array]:
+        """Minus the gradient of the mean loss."""
+        return jax.tree.map(jnp.negative, self.gradient(state))
+
+
+class ModifiedFlow(AbstractParameterFlow):
+    r"""The flow that descent at a rate h follows up to $h^2$, $\theta' = -\nabla \tilde L(\theta)$.
+
+    $\tilde L = L + \tfrac{h}{4} |\nabla L|^2$ (Barrett & Dherin 2020, arXiv 2009.11162, eq. 5).
+    """
+
+    rate: Float[Array, ""] = eqx.field(kw_only=True)
+
+    def field(self, state: PyTree[Array]) -> PyTree[Array]:
+        """By a gradient through that of the loss."""
+
+        def modified(state: PyTree[Array]) -> Float[Array, ""]:
+            squares = optx.two_norm(self.gradient(state)) ** 2
+            return self.loss(state) + self.rate / 4 * squares
+
+        return jax.tree.map(jnp.negative, jax.grad(modified)(state))

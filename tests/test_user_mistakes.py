@@ -910,7 +910,7 @@ COMMAND_MISTAKES = {
     ),
     "unknown curve": (
         "compare --curves limit gp",
-        r"`--curves` must be words such as 'taylor-1', 'limit', 'perturbation', but one is 'gp'\.",
+        r"`--curves` must be words such as 'taylor-1', .*, 'modified-0\.1', but one is 'gp'\.",
     ),
     "degree 0": (
         "compare --curves taylor-0",
@@ -919,6 +919,10 @@ COMMAND_MISTAKES = {
     "degree of a curve": (
         "plan --curves taylor",
         r"`--curves` must be words such as 'taylor-1', .*, but one is 'taylor'\.",
+    ),
+    "descent of no rate": (
+        "compare --curves descent-sgd",
+        r"`--curves` must be a word such as \"sgd:0.1\", one of sgd, .*, but is 'sgd'\.",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),

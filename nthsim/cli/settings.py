@@ -142,8 +142,9 @@ class Ordered(Timed):
         tuple[str, ...], tyro.conf.arg(metavar="CURVE", help_behavior_hint="(default: none)")
     ] = ()
     """Other curves to draw: taylor-1, taylor-2 and so on are Taylor models, polynomials in the
-    parameters, limit trains with the kernel of infinite width, and perturbation is the first order
-    in 1/width (squared error only)."""
+    parameters, limit trains with the kernel of infinite width, perturbation is the first order in
+    1/width (squared error only), descent-sgd:0.1 or descent-adam:0.01 takes steps of that rate on
+    all points, and modified-0.1 is the flow that descent at that rate follows more closely."""
     method: Literal["auto", "dense", "series"] = "auto"
     """The way to integrate a truncation: dense holds all its tensors, series needs none of them but
     several copies of the parameters, and auto takes the one that should be quicker."""

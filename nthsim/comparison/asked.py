@@ -13,8 +13,10 @@ from jaxtyping import DTypeLike, PyTree
 from nthsim.budget.choice import Choice, Needs, check_flow, check_perturbation, check_points
 from nthsim.budget.size import Size, comparison_bytes
 from nthsim.dynamics.curve import EXACT, Curve
+from nthsim.dynamics.descent import Descent
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.limit_flow import LimitKernel
+from nthsim.dynamics.modified import Modified
 from nthsim.dynamics.perturbation import Perturbation
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, problem_size
@@ -31,8 +33,18 @@ RESERVED = (EXACT, "exact", "parameters", "trained parameters", "bounds", "certi
 
 #: The curves that there are, by the words for them on the command line, in the order of tables.
 CURVES: Mapping[str, type[Curve]] = MappingProxyType(
-    {"order": Order, "taylor": Taylor, "limit": LimitKernel, "perturbation": Perturbation}
+    {
+        "order": Order,
+        "taylor": Taylor,
+        "limit": LimitKernel,
+        "perturbation": Perturbation,
+        "descent": Descent,
+        "modified": Modified,
+    }
 )
+
+#: What follows some of these words, after a dash.
+EXAMPLES = {"taylor": "-1", "descent": "-sgd:0.1", "modified": "-0.1"}
 
 
 class Asked(eqx.Module):
@@ -153,22 +165,23 @@ def lowered(curves: Sequence[Curve], top: int) -> list[Curve]:
 
 
 def named_curve(text: str) -> Curve:
-    """The curve that a word such as "limit", or one with a number such as "taylor-1", stands for.
+    """The curve that a word such as "limit", or one with more to it as "taylor-1", stands for.
 
     Raises:
         ValueError: When there is none.
     """
-    word, _, number = text.partition("-")
+    word, dash, more = text.partition("-")
     kind = CURVES.get(word)
+    if kind is Descent and dash:
+        return Descent(more)
     numbered = kind is not None and _numbered(kind)
-    if kind in (None, Order) or numbered != _is_number(number):
-        others = {name: other for name, other in CURVES.items() if other is not Order}
-        words = [f"{name}-1" if _numbered(other) else name for name, other in others.items()]
-        listed = ", ".join(map(repr, words))
+    if kind in (None, Order, Descent) or numbered != _is_number(more):
+        names = [name for name, other in CURVES.items() if other is not Order]
+        listed = ", ".join(repr(f"{name}{EXAMPLES.get(name, '')}") for name in names)
         raise ValueError(f"`curves` must be words such as {listed}, but one is {text!r}.")
     if not numbered:
-        return kind()
-    value = float(number)
+        return kind()  # pyright: ignore[reportCallIssue]
+    value = float(more)
     return kind(int(value) if value.is_integer() else value)  # pyright: ignore[reportCallIssue]
 
 
@@ -220,10 +233,12 @@ class UnknownCurve(Curve):
 
 def facts_of(curve: Curve) -> dict[str, Any]:
     """A curve as JSON can hold it; one of a user's own by its key."""
+    fields = {f.name: getattr(curve, f.name) for f in dataclasses.fields(curve)}
+    facts = {k: v for k, v in fields.items() if k != "choice" and v is not None}
+    known = all(isinstance(v, str | int | float) for v in facts.values())
     for word, kind in CURVES.items():
-        if type(curve) is kind:
-            fields = {f.name: getattr(curve, f.name) for f in dataclasses.fields(curve)}
-            return {"curve": word} | {k: v for k, v in fields.items() if k != "choice"}
+        if type(curve) is kind and known:  # as functions and random keys are not
+            return {"curve": word} | facts
     return {"curve": None, "name": curve.key}
 
 

@@ -19,9 +19,10 @@ from nthsim.dynamics.recipes import store_solver
 from nthsim.network.failures import first_line
 from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import replacing
+from nthsim.solvers.course import AbstractCourse
+from nthsim.solvers.descent import Steps
 from nthsim.solvers.history import History
 from nthsim.solvers.integration import AbstractKeeper
-from nthsim.solvers.run import Integration
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.stop import Stop
 from nthsim.solvers.until import Until
@@ -56,7 +57,7 @@ class Checkpoint(AbstractKeeper):
         self.path, self.subject, self.times = path, subject, times
         self.written, self.took, self.broken = time.perf_counter(), 0.0, False
 
-    def restore(self, run: Integration) -> History:
+    def restore(self, run: AbstractCourse) -> History:
         """Bring a run to where the file left it, and return what had been recorded.
 
         Raises:
@@ -99,7 +100,7 @@ class Checkpoint(AbstractKeeper):
                     f"{name} up to t = {t:g}, where it is; later ones may change."
                 )
 
-    def keep(self, run: Integration, history: History, *, now: bool = False) -> None:
+    def keep(self, run: AbstractCourse, history: History, *, now: bool = False) -> None:
         """Write where a run is, unless that was done a moment ago and need not be `now`."""
         since = time.perf_counter() - self.written
         if self.broken or not (now or since > max(LEAST_SECONDS, self.took / PART)):
@@ -116,7 +117,7 @@ class Checkpoint(AbstractKeeper):
         self.written = time.perf_counter()
         self.took = self.written - clock
 
-    def _bytes(self, run: Integration, history: History) -> bytes:
+    def _bytes(self, run: AbstractCourse, history: History) -> bytes:
         arrays = {name: _kept(np.asarray(a)) for name, a in history.stacked().items()}
         payload = io.BytesIO()
         eqx.tree_serialise_leaves(payload, (run.carry, arrays))
@@ -165,7 +166,7 @@ class Checkpoint(AbstractKeeper):
             raise ValueError("its arrays are not what was written")
         return head, body
 
-    def _restored(self, run: Integration, head: dict[str, Any], payload: bytes) -> History:
+    def _restored(self, run: AbstractCourse, head: dict[str, Any], payload: bytes) -> History:
         horizon, fell_back = head["horizon"], head["fell_back"]
         run.restore(head["counts"], head["choice"], horizon=horizon, fell_back=fell_back)
         blank = run.blank() if head["started"] else run.carry
@@ -202,14 +203,17 @@ def _kept(array: np.ndarray) -> np.ndarray | jax.Array:
     return jnp.asarray(array) if array.dtype.kind == "V" else array
 
 
-def subject_of(problem: Problem, solver: AbstractSolver) -> dict[str, Any]:
+def subject_of(problem: Problem, by: AbstractSolver | Steps) -> dict[str, Any]:
     """What tells one run from another, in parts that a sentence can name."""
-    stored = store_solver(solver)
-    settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
-    return {
+    if isinstance(by, Steps):
+        how = {"optimiser": by.mark}
+    else:
+        stored = store_solver(by)
+        settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
+        how = {"solver": {"class": stored["class"], **settings}}
+    return how | {
         "precision": problem.dtype.name,
         "model": network_digest(problem.network, problem.theta),
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
-        "solver": {"class": stored["class"], **settings},
     }

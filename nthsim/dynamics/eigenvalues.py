@@ -35,20 +35,53 @@ class AbstractOperator(eqx.Module):
 def largest(operator: AbstractOperator, top: int) -> Float[np.ndarray, " top"]:
     r"""The `top` largest eigenvalues, in descending order, as often as each is one.
 
-    By ARPACK's restarted Lanczos iteration from a fixed vector, to the root of the rounding of the
-    operator's precision, relative to each.
+    By ARPACK's restarted Lanczos iteration from random vectors, to the root of the rounding of the
+    operator's precision, relative to the largest in size; NaN where it does not converge. From one
+    vector it finds but one copy of a multiple eigenvalue, and others by rounding: it is asked for
+    the largest ones beside those that are known, until there is none above the last.
     """
     N = operator.size
-    if max(DENSE, top + 1) >= N:
+    if max(DENSE, 2 * top) >= N:
         return np.asarray(_dense(operator))[::-1][:top]
-    from scipy.sparse.linalg import LinearOperator, eigsh  # here, as it is slow to import
-
-    product = lambda v: np.asarray(_product(operator, jnp.asarray(v, operator.dtype)), float)  # noqa: E731
-    start = np.random.default_rng(0).standard_normal(N)
-    matrix = LinearOperator((N, N), matvec=product, dtype=float)  # pyright: ignore
     tol = float(jnp.finfo(operator.dtype).eps) ** 0.5
-    values = eigsh(matrix, top, which="LA", v0=start, tol=tol, return_eigenvectors=False)
-    return np.sort(values)[::-1]
+    known, vectors, ask = np.empty(0), np.empty((N, 0)), top
+    while True:
+        found, more = _found(operator, ask, known, vectors, tol)
+        last = known[top - 1] if len(known) >= top else -np.inf
+        size = np.max(np.abs([*known, *found]))
+        new = ~(found <= last + 10 * tol * size)
+        known, vectors = np.append(known, found[new]), np.hstack([vectors, more[:, new]])
+        known, vectors = (each[..., np.argsort(-known)] for each in (known, vectors))
+        if top == 1 or not new.any() or np.isnan(known).any() or len(known) + top > N:
+            return known[:top]
+        ask = 1 if len(known) == top else 2 * ask
+
+
+def _found(
+    operator: AbstractOperator, count: int, known: np.ndarray, vectors: np.ndarray, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues beside those known, or none above these, and their vectors."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # slow to import
+
+    basis = np.linalg.qr(vectors)[0]
+    down = np.max(np.abs(known), initial=0.0)
+
+    def product(v: np.ndarray) -> np.ndarray:
+        v = v.ravel()
+        inside = basis @ (basis.T @ v)
+        out = np.asarray(_product(operator, jnp.asarray(v - inside, operator.dtype)), float)
+        return out - basis @ (basis.T @ out) - down * inside  # those known are moved below all
+
+    N = operator.size
+    drawn = np.random.default_rng(len(known)).standard_normal((N, count))
+    others = np.linalg.qr(np.hstack([basis, drawn]))[0][:, len(known) :]
+    if not np.any(product(others[:, 0])):
+        return np.zeros(count), others  # nor is anything else
+    matrix = LinearOperator((N, N), matvec=product, dtype=float)  # pyright: ignore
+    try:
+        return eigsh(matrix, count, which="LA", v0=others[:, 0], tol=tol)  # pyright: ignore
+    except ArpackNoConvergence:
+        return np.full(count, np.nan), others
 
 
 @compiled

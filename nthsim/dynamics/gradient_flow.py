@@ -1,6 +1,7 @@
 """Exact training: gradient flow of the network itself."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
@@ -16,7 +17,8 @@ from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.network import Network
-from nthsim.solvers.parameter_flow import ParameterFlow
+from nthsim.solvers.descent import Steps
+from nthsim.solvers.parameter_flow import AbstractParameterFlow, ParameterFlow
 
 
 def gradient_flow(
@@ -66,7 +68,20 @@ def exact(
     problem: Problem, run: Run, *, name: str = "exact gradient flow", progress: bool
 ) -> Trajectory:
     """Integrate the network's own gradient flow."""
-    system, parameters = parameter_flow(problem), None
+    return moved(problem, run, parameter_flow(problem), name, progress=progress)
+
+
+def moved(
+    problem: Problem,
+    run: Run,
+    system: AbstractParameterFlow,
+    name: str,
+    *,
+    steps: Steps | None = None,
+    progress: bool,
+) -> Trajectory:
+    """Integrate what moves the parameters of a network, by the run's solver or in `steps`."""
+    parameters = None
     if isinstance(problem.network, Network):  # and no polynomial, which is another network
         check_observables(run.record or (), problem)
         parameters = system.moved
@@ -75,7 +90,9 @@ def exact(
         evaluate = problem.kernel(2)
         return lambda state: evaluate(system.moved(state))
 
-    return run.integrated(problem, system, kernel, name, parameters=parameters, progress=progress)
+    return run.integrated(
+        problem, system, kernel, name, parameters=parameters, steps=steps, progress=progress
+    )
 
 
 def flow_needs(size: Size) -> Needs:
@@ -89,9 +106,12 @@ def flow_needs(size: Size) -> Needs:
     )
 
 
-def parameter_flow(problem: Problem) -> ParameterFlow:
-    """The equations of exact training."""
-    return ParameterFlow(
+F = TypeVar("F", bound=AbstractParameterFlow)
+
+
+def parameter_flow(problem: Problem, kind: type[F] = ParameterFlow, **more: Any) -> F:
+    """The equations of exact training, or of a `kind` that takes something `more`."""
+    return kind(
         network=problem.network,
         residual=problem.residual,
         risk=problem.residual.risk,
@@ -101,4 +121,5 @@ def parameter_flow(problem: Problem) -> ParameterFlow:
         x_shown=problem.x_first,
         forward=problem.forward,
         rough=problem.rough,
+        **more,
     )

@@ -97,7 +97,8 @@ class Alignment(Observable):
             tensor = kernel.reshape(len(y), k, len(y), k)
             tensor = tensor - tensor.mean(axis=0, keepdims=True)
             tensor = tensor - tensor.mean(axis=2, keepdims=True)
-            kernel, y = tensor.reshape(kernel.shape), y - y.mean(axis=0, keepdims=True)
+            tensor, centred = tensor.reshape(kernel.shape), y - y.mean(axis=0, keepdims=True)
+            kernel, y = _beyond_rounding(tensor, kernel), _beyond_rounding(centred, y)
         y, size = y.ravel(), np.linalg.norm(kernel) * np.sum(y**2)
         return {self.name: np.array(y @ kernel @ y / size if size else np.nan)}
 
@@ -154,6 +155,14 @@ class Kernel(AbstractOperator):
 def _outputs(problem: Problem) -> int:
     """N, the number of outputs on the training points."""
     return len(problem.x) * problem.outputs_per_sample
+
+
+def _beyond_rounding(
+    rest: Float[np.ndarray, "..."], of: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """What is left of an array, zero where that is as little as rounding leaves."""
+    little = 10 * np.finfo(float).eps * np.linalg.norm(of)
+    return rest if np.linalg.norm(rest) > little else np.zeros_like(rest)
 
 
 def _symmetric(moment: Moment) -> Float[np.ndarray, "N N"]:

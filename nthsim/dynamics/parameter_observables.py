@@ -69,7 +69,7 @@ class Sharpness(Observable):
         """By Lanczos' iteration."""
         assert moment.theta is not None
         found = largest(Hessian(moment.problem, moment.theta), self._top(moment.problem))
-        return {self.name: found[0] if self.top == 1 else found}
+        return {self.name: np.asarray(found[0]) if self.top == 1 else found}
 
     def labels(self, problem: Problem) -> dict[str, Label]:
         """Along the eigenvalues, from 1 on."""

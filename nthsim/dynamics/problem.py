@@ -33,10 +33,11 @@ from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.lookups import check_lookups
 from nthsim.network.network import AbstractNetwork, Network, precision
-from nthsim.network.program import Evaluation, compares, program
+from nthsim.network.program import Evaluation, program
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
 from nthsim.solvers.calls import outputs
+from nthsim.solvers.comparisons import compares
 from nthsim.solvers.compiled import compiled, is_staged
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.system import AbstractSystem
@@ -235,7 +236,7 @@ def pose(model: PyTree, data: Dataset, loss: Loss, rates: PyTree = None) -> Prob
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
     traced = program(loss, *one)
-    now = Traced(traced.digest(described), traced.chooses and compares(loss, *one))
+    now = Traced(traced.digest(described), compares(traced.traced, loss, *one))
     loss = alike(loss)
     if traced.rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)

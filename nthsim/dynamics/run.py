@@ -24,7 +24,9 @@ from nthsim.inputs.integers import check_truths, shown
 from nthsim.results.terminal import Progress
 from nthsim.results.whole_file import made_folder, named
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.integration import integrate
+from nthsim.solvers.descent import Steps
+from nthsim.solvers.integration import follow
+from nthsim.solvers.run import Integration
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.solver import AbstractSolver, checked_solver
 from nthsim.solvers.stop import Stop
@@ -203,13 +205,14 @@ class Run(eqx.Module):
         parameters: Callable[[PyTree[Array]], PyTree[Array]] | None = None,
         method: str | None = None,
         why: str | None = None,
+        steps: Steps | None = None,
         progress: bool,
     ) -> Trajectory:
         """Integrate a dynamics of a problem; `parameters` are those at a state, if it has any.
 
         `kernel` makes what evaluates its kernel at a state. It is asked for only where an
         observable asks, as it takes time to make. `method` tells the files of one dynamics apart,
-        and `why` is what a user is told of it.
+        and `why` is what a user is told of it. Where it goes by `steps`, no solver takes part.
         """
         chosen = self._chosen(parameters is not None)
         make = functools.cache(kernel)
@@ -221,14 +224,15 @@ class Run(eqx.Module):
         always = len(self.recorded_ts) == len(self.ts)
         observe = Recorder(self.recorded_ts, always, chosen, moment) if chosen else None
         with Progress(name, progress) as bar:
-            solution = integrate(
-                system,
+            horizon = float(self.ts[-1])
+            solution = follow(
+                Integration(system, horizon, self.solver, self.until)
+                if steps is None
+                else steps.course(system, horizon, self.until),
                 self.ts,
-                self.solver,
-                until=self.until,
                 observe=observe,
                 report=bar.to if bar.shown else None,
-                keeper=self._checkpoint(problem, name, method, chosen),
+                keeper=self._checkpoint(problem, name, method, chosen, steps or self.solver),
             )
         model = None
         if parameters is not None:
@@ -278,13 +282,18 @@ class Run(eqx.Module):
         return tuple(o for o in self.record or () if has_parameters or not o.of_parameters)
 
     def _checkpoint(
-        self, problem: Problem, name: str, method: str | None, chosen: tuple[Observable, ...]
+        self,
+        problem: Problem,
+        name: str,
+        method: str | None,
+        chosen: tuple[Observable, ...],
+        by: AbstractSolver | Steps,
     ) -> Checkpoint | None:
         """The file of one dynamics of a problem, if files are wanted."""
         if self.checkpoint is None:
             return None
         subject = {"record": [each.mark(problem) for each in chosen]}
-        subject |= subject_of(problem, self.solver) | {"dynamics": name, "method": method}
+        subject |= subject_of(problem, by) | {"dynamics": name, "method": method}
         times = {"save times": self.ts.tolist(), "record times": self.recorded_ts.tolist()}
         words = " ".join(word for word in (name, method, self.label) if word)
         return Checkpoint(self.checkpoint / f"{words.replace(' ', '-')}.ckpt", subject, times)

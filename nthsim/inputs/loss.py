@@ -140,9 +140,10 @@ class Residual(eqx.Module):
         return c.reshape(f.shape)
 
     @compiled
-    def risk(self, f: Array) -> Float[Array, ""]:
-        """The mean loss, whose derivative the residual is."""
-        return jnp.mean(jax.vmap(self.loss)(f.reshape(len(self.y), *self.out_shape), self.y))
+    def risk(self, f: Array, samples: Int[Array, " s"] | None = None) -> Float[Array, ""]:
+        """The mean loss, whose derivative the residual is; or that over these samples alone."""
+        y = self.y if samples is None else self.y[samples]
+        return jnp.mean(jax.vmap(self.loss)(f.reshape(len(y), *self.out_shape), y))
 
     @compiled
     def means(self, f: Float[Array, "T n ..."], y: Float[Array, "n ..."]) -> Float[Array, " T"]:

@@ -17,8 +17,9 @@ from nthsim.network.alike import nodes, originals
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.layers import Layer, is_layer, layer_paths, layers_of
-from nthsim.network.program import Evaluation, asked_once, compares, program
+from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.network.trained import stopped
+from nthsim.solvers.comparisons import compares
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
 from nthsim.solvers.xla import Traced
 
@@ -105,7 +106,7 @@ class Network(AbstractNetwork):
                 "`model` must compute the same each time it is called, but two calls differ, as "
                 "with numbers that NumPy draws at random, or what one call keeps for the next."
             )
-        traced = Traced(digest, now.chooses and compares(self.single, theta, one))
+        traced = Traced(digest, compares(now.traced, self.single, theta, one))
         network = dataclasses.replace(self, program=traced)
         if "while" in now.operations or not network.forward(theta, x):
             _check_reverse(network, theta, one)

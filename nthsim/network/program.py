@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,16 +15,11 @@ import numpy as np
 from jax.extend.core import Var, jaxpr_as_fun
 from jaxtyping import PyTree
 
+from nthsim.solvers.comparisons import rounds, steps_of
 from nthsim.solvers.compiled import is_traced
 
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
 DEEPEST = 2
-
-#: Operations that compare numbers, and those whose derivatives do.
-COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
-CAPS = frozenset({"max", "min", "clamp"})
-CHOOSING = COMPARISONS | CAPS | {"reduce_max", "reduce_min", "cummax", "cummin"}
-CHOOSING |= {"scatter_max", "scatter_min", "scatter-max", "scatter-min"}
 
 #: How the names of steps begin that have one, and where JAX keeps its own, which do not change.
 OWN, LIBRARY = ("custom_jvp", "custom_vjp"), f"{Path(jax.__file__).parent}/"
@@ -53,7 +48,7 @@ class Program:
     @functools.cached_property
     def steps(self) -> list[Any]:
         """The steps that the outputs need, at any depth."""
-        return list(_steps(self.traced.jaxpr, type(self.traced)))
+        return list(steps_of(self.traced.jaxpr, type(self.traced)))
 
     @property
     def operations(self) -> frozenset[str]:
@@ -66,19 +61,9 @@ class Program:
         return any(map(_promises, self.steps))
 
     @property
-    def chooses(self) -> bool:
-        """Whether some step compares numbers, or may when derivatives are taken."""
-        return bool(CHOOSING & self.operations)
-
-    @property
-    def compares(self) -> bool:
-        """Whether some step compares two numbers that are both computed."""
-        return any(_compares(self.traced.jaxpr, type(self.traced)))
-
-    @property
     def rounds(self) -> bool:
         """Whether some step makes numbers whole."""
-        return any(map(_rounds, self.steps))
+        return any(map(rounds, self.steps))
 
     @functools.cached_property
     def derivatives(self) -> list["Program"]:
@@ -192,38 +177,10 @@ def _constants(traced: Any) -> Iterator[Any]:
                 yield from _constants(inner)
 
 
-def _steps(steps: Any, closed: type) -> Iterator[Any]:
-    """The steps of a program and of those within it, `closed` or not, that it needs; last first."""
-    for step, inner in _needed(steps, closed):
-        yield step
-        for each in inner:
-            yield from _steps(each, closed)
-
-
-def _needed(steps: Any, closed: type) -> Iterator[tuple[Any, list[Any]]]:
-    """The steps that a program needs, last first, and the programs within each."""
-    needed = set(map(id, steps.outvars))
-    for step in reversed(steps.eqns):
-        if not (step.effects or needed.intersection(map(id, step.outvars))):
-            continue
-        needed.update(map(id, step.invars))
-        parts = jax.tree.leaves(step.params)
-        inner = [part.jaxpr if isinstance(part, closed) else part for part in parts]
-        yield step, [each for each in inner if isinstance(each, type(steps))]
-
-
 def _promises(step: Any) -> bool:
     """Whether a step says nothing on what is beyond the end of an array."""
     promised = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
     return step.primitive.name == "gather" and step.params["mode"] == promised
-
-
-def _rounds(step: Any) -> bool:
-    """Whether a step makes numbers whole."""
-    if step.primitive.name != "convert_element_type":
-        return False
-    before, after = step.invars[0].aval.dtype, step.outvars[0].aval.dtype
-    return jnp.issubdtype(before, jnp.inexact) and not jnp.issubdtype(after, jnp.inexact)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -245,49 +202,6 @@ def _bytes(constant: Any) -> bytes:
         constant = jax.random.key_data(constant)
     values = np.asarray(constant)
     return f"{values.shape} {values.dtype}".encode() + values.tobytes()
-
-
-def compares(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether the second derivative of a function, or what it takes, compares computed numbers."""
-
-    def derivative(function: Callable[..., Any], *arguments: Any) -> Any:
-        moving, rest = eqx.partition(arguments, _moves)
-        return jax.jvp(lambda moving: function(*eqx.combine(moving, rest)), (moving,), (moving,))
-
-    twice = functools.partial(derivative, functools.partial(derivative, function))
-    try:
-        return program(twice, *arguments).compares
-    except Exception:  # whatever has no such derivatives, which is told where they are taken
-        return True
-
-
-def _compares(steps: Any, closed: type, given: Iterable[bool] | None = None) -> Iterator[bool]:
-    """Whether both sides are computed, of each comparison that a program needs, at any depth.
-
-    Of what it takes only that is which is `given`. Not a number and the larger or smaller one of it
-    and a constant, as the derivative of `jnp.maximum(x, 0)` compares: nobody has seen those lost.
-    """
-    every = [True] * len(steps.invars) if given is None else given
-    made = {id(one) for one, known in zip(steps.invars, every, strict=True) if known}
-    capped = set()
-    for step in steps.eqns:
-        if any(id(one) in made for one in step.invars):
-            made.update(map(id, step.outvars))
-        if step.primitive.name in CAPS and not all(id(one) in made for one in step.invars):
-            capped.update(map(id, step.outvars))
-    for step, inner in _needed(steps, closed):
-        sides = [id(one) for one in step.invars]
-        if step.primitive.name in COMPARISONS and made.issuperset(sides):
-            floating = jnp.issubdtype(step.invars[0].aval.dtype, jnp.inexact)
-            equal = step.primitive.name == "eq" and not capped.isdisjoint(sides)
-            yield floating and sides[0] != sides[1] and not equal
-        for each in inner:
-            same = len(each.invars) == len(sides)
-            yield from _compares(each, closed, [a in made for a in sides] if same else None)
-
-
-def _moves(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 T = TypeVar("T")

@@ -127,3 +127,36 @@ def test_numbers_below_one_are_refused():
             wrong()
     with pytest.raises(ValueError, match="`record` must hold nothing of a network's parameters"):
         nth.perturbation(NET, DATA, nth.Run(TS, record=("movement",)), progress=False)
+
+
+@pytest.mark.parametrize("count", [3, 5, 12, 25])
+def test_eigenvalues_stand_there_as_often_as_each_is_one(count):
+    x, keys = jr.normal(jr.key(0), (120, 16)), jr.split(jr.key(1))
+    net = eqx.nn.Linear(16, 10, use_bias=False, key=keys[0])
+    run = nth.Run([0.0], record=(f"spectrum:{count}", f"sharpness:{count}"))
+    data = nth.Dataset(x, jr.normal(keys[1], (120, 10)))
+    flow = nth.gradient_flow(net, data, run, progress=False)
+    values = np.repeat(np.linalg.eigvalsh(x.T @ x)[::-1], 10)[:count]
+    np.testing.assert_allclose(flow.records["spectrum"][0], values, rtol=1e-8)
+    np.testing.assert_allclose(flow.records["sharpness"][0], values / 120, rtol=1e-8)
+
+
+def test_sharpness_of_a_loss_that_does_not_move_is_zero():
+    class Still(eqx.Module):
+        w: jax.Array
+
+        def __call__(self, x):
+            return 0.0 * jnp.sum(self.w) * x[0]
+
+    run = nth.Run([0.0], record=("sharpness",))
+    flow = nth.gradient_flow(Still(jnp.ones(100)), nth.Dataset(np.eye(3), np.ones(3)), run)
+    np.testing.assert_array_equal(flow.records["sharpness"], [0.0])
+
+
+def test_alignment_of_what_is_constant_is_none():
+    run = nth.Run([0.0, 1.0], record=("centred_alignment",))
+    same_targets = nth.Dataset(X, jnp.full((5, 2), 0.1))
+    same_inputs = nth.Dataset(jnp.tile(X[:1], (5, 1)), DATA.y)
+    for data in (same_targets, same_inputs):
+        flow = nth.gradient_flow(NET, data, run, progress=False)
+        assert np.isnan(flow.records["centred_alignment"]).all()

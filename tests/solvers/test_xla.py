@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,8 +20,8 @@ from nthsim.dynamics.problem import pose
 from nthsim.inputs.jump import JumpingLossWarning
 from nthsim.models import FCN
 from nthsim.network.network import Network
-from nthsim.network.program import compares, program
 from nthsim.solvers import Explicit
+from nthsim.solvers.comparisons import compares
 from nthsim.solvers.compiled import compiled, is_staged, is_traced
 from nthsim.solvers.xla import FLAG, compiler_options, guard_process
 
@@ -202,19 +203,91 @@ def test_derivatives_of_maxima_are_right():
     np.testing.assert_allclose(flow.kernel[0], expected, rtol=1e-12)
 
 
+def own_derivative(kind):
+    """The largest number, whose derivative is by a comparison of its own."""
+
+    def largest(x):
+        return jax.lax.top_k(x, 1)[0][0]
+
+    def part(x, t):
+        return jnp.sum(jnp.where(x == largest(x), t, 0.0))
+
+    function: Any = kind(largest)
+    if kind is jax.custom_jvp:
+        function.defjvp(lambda x, t: (largest(*x), part(*x, *t)))
+    else:
+        function.defvjp(lambda x: (largest(x), x), lambda x, g: (jnp.where(x == largest(x), g, 0),))
+    return function
+
+
 def test_functions_whose_derivatives_compare_numbers_are_told_from_others():
     x = jnp.arange(3.0)
-    found = lambda function: program(function, x).chooses and compares(function, x)  # noqa: E731
+    found = lambda function: compares(jax.make_jaxpr(function)(x), function, x)  # noqa: E731
     assert found(lambda x: jnp.max(jnp.tanh(x)))
     assert found(jnp.min)
     assert found(lambda x: jax.ops.segment_max(x, jnp.array([0, 0, 1]), 2))
     assert found(lambda x: jnp.where(x >= jnp.max(x), x, 0.0))
     assert found(lambda x: jnp.where(x == jnp.sort(x)[1], x, 0.0))
     assert found(lambda x: jnp.maximum(x[:1], x[1:2] * x[2:]))  # maxout
+    assert found(lambda x: jnp.max(jnp.maximum(x, 0.0)))  # a cap before the pooling
+    assert found(lambda x: jnp.max(jnp.minimum(jnp.maximum(x, 0.0), 6.0)))
+    assert found(lambda x: jnp.where(x - jnp.sort(x)[1] >= 0, x, 0.0))
+    assert found(lambda x: x * (1 + jnp.sign(x - jnp.max(x))))
+    assert found(lambda x: x * jnp.floor(1 - jax.lax.stop_gradient(jnp.max(x) - x)))
+    assert found(lambda x: jnp.where(x / jax.lax.top_k(x, 1)[0] < 1, x, 0.0))
+    assert found(lambda x: jnp.where((x[:, None] - x[None]) ** 2 > 0, x, 0.0))  # from itself
+    assert found(lambda x: jax.lax.scan(lambda c, z: (jnp.maximum(c, z), None), x[0] * 0, x)[0])
+    assert found(lambda x: x * jnp.floor(jax.lax.cond(x[0] > 0, jnp.max, jnp.min, x) - x))
+    assert found(own_derivative(jax.custom_jvp))
+    assert found(own_derivative(jax.custom_vjp))
+    assert not found(lambda x: jnp.where(jnp.eye(3) @ jax.nn.softmax(x) > 0, x, 0.0))
+    assert not found(lambda x: jnp.where(x > 0.5, jnp.clip(x, -1.0, 1.0) * jnp.floor(x), 0.0))
+    held = lambda a, b: a @ jnp.where(b == jnp.max(b), b, 0.0)  # noqa: E731  # it lies in memory
+    assert not compares(jax.make_jaxpr(held)(x, x), held, x, x)
     assert not found(jax.nn.softmax)  # its maximum has no derivative
     assert not found(eqx.nn.LayerNorm(3))  # nor what is not below zero
     assert not found(lambda x: jax.nn.relu(jnp.maximum(x, 1.0)))
     assert not found(lambda x: jnp.sort(x)[-1] + jax.nn.logsumexp(x))
+
+
+class Chosen(eqx.Module):
+    """Numbers that are chosen among products and sums, by a function."""
+
+    w: jax.Array
+    a: jax.Array
+    r: jax.Array
+    choose: Callable[..., jax.Array] = eqx.field(static=True)
+
+    def __call__(self, x):
+        z = self.w @ x
+        chosen = self.choose(self.a * jnp.tanh(z) + 0.3 * z)
+        return chosen @ self.r[: len(chosen)] / 3
+
+
+CHOICES = {
+    "maximum of what is cut off": lambda z: jnp.max(jnp.maximum(z.reshape(4, 2), 0.0), axis=1),
+    "by a difference": lambda z: jnp.where(z - jnp.sort(z)[-3] >= 0, z, 0.0),
+    "by a sign": lambda z: z * (1 + jnp.sign(z - jnp.max(z))),
+    "own derivative": lambda z: jax.vmap(own_derivative(jax.custom_jvp))(z.reshape(4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_is_chosen_among_computed_numbers_is_that_of_each_operation_by_itself(name):
+    keys = jr.split(jr.key(0), 3)
+    shapes = (8, 6), (8,), (8,)
+    w, a, r = (jr.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+    net = Chosen(w, a, r, CHOICES[name])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(12, 6)))
+    with jax.disable_jit():
+        gradients = [jax.grad(lambda net, x: net(x))(net, one) for one in x]
+        expected = [float(net(one)) for one in x]
+    rows = np.stack([np.concatenate([np.ravel(a) for a in jax.tree.leaves(g)]) for g in gradients])
+    K = nth.kernel(net, x, 2, progress=False)
+    np.testing.assert_allclose(K, rows @ rows.T, rtol=1e-10, atol=1e-13)
+    data = nth.Dataset(x, jnp.cos(jnp.arange(12.0)))
+    flow = nth.gradient_flow(net, data, nth.Run([0.0], solver=Explicit()), progress=False)
+    np.testing.assert_allclose(flow.f[0], expected, rtol=1e-12)
 
 
 def test_model_that_begins_to_compare_numbers_is_looked_at_anew():

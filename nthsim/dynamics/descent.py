@@ -1,0 +1,211 @@
+"""Training in steps, as people do it: gradient descent and what Optax makes of it."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, PyTree
+from numpy.typing import ArrayLike
+
+from nthsim.budget.choice import Needs, check_flow
+from nthsim.budget.size import Size, flow_bytes
+from nthsim.budget.work import gradient_flops, kernel_flops
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.gradient_flow import moved, parameter_flow
+from nthsim.dynamics.optimiser import ROUNDING, rate_in_word, rate_of, steps_of, transformation
+from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.run import Run, checked_run, problem_size
+from nthsim.dynamics.start import Start
+from nthsim.dynamics.trajectory import SolveError, Trajectory
+from nthsim.inputs.arrays import concrete
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.integers import count, shown
+from nthsim.inputs.loss import Loss, squared_error
+from nthsim.solvers.descent import SteppedParameters
+from nthsim.solvers.tolerances import positive
+
+#: States that a step holds at once: gradient, step, and what transformations remember.
+STATES = 4
+
+
+class Descent(Curve):
+    r"""Training in steps $\theta_{s+1} = \theta_s + u(\nabla L(\theta_s))$ at times $t = s h$.
+
+    Between two steps parameters are on the straight line between. What is not told here is as in
+    `descent`.
+
+    Args:
+        optimiser: A gradient transformation of Optax, which makes u of the gradient, or a word for
+            one, such as "adam:0.01", by which files know it.
+        rate: The time h that one step takes. Left out, it is that of plain descent, `optax.sgd(h)`,
+            or of the word; anything else, as Adam or momentum, moves on a scale of its own.
+        batch_size: As there.
+        key: As there.
+        name: What the curve is called; by its rate if left out.
+
+    Raises:
+        ValueError: When an argument is not as above.
+    """
+
+    optimiser: Any = eqx.field(static=True)
+    rate: float = eqx.field(static=True)
+    batch_size: int | None = eqx.field(static=True)
+    drawn_by: Key[Array, ""] | None
+    name: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        optimiser: Any,
+        rate: float | None = None,
+        *,
+        batch_size: int | None = None,
+        key: Key[Array, ""] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.optimiser, usual = optimiser, rate_in_word(optimiser)
+        said = usual if rate is None else positive("rate", rate)
+        self.rate = _checked_rate(transformation(optimiser), said)
+        self.batch_size = None if batch_size is None else count("batch_size", batch_size, 1)
+        self.drawn_by = _checked_key(key, self.batch_size)
+        some = "" if self.batch_size is None else f", batches of {self.batch_size}"
+        by = f"{self.rate:g}" if usual is None else optimiser
+        self.name = f"descent {by}{some}" if name is None else name
+        if not isinstance(self.name, str):
+            raise ValueError(f"`name` must be a word, but is {shown(name)}.")
+
+    @property
+    def key(self) -> str:
+        """Such as "descent 0.1"."""
+        return self.name
+
+    @property
+    def auditable(self) -> bool:
+        """It is no solution of an equation."""
+        return False
+
+    def check(self, problem: Problem) -> None:
+        """Refuse batches larger than the data, and a transformation that fails."""
+        n = len(problem.x)
+        if self.batch_size is not None and self.batch_size > n:
+            raise ValueError(
+                f"`batch_size` must be at most the number of training points, {n}, but is "
+                f"{self.batch_size}."
+            )
+
+    def check_memory(self, size: Size) -> None:
+        """No more than that of exact flow."""
+        check_flow(_light(size))
+
+    def needs(self, size: Size) -> Needs:
+        """The parameters move; a step is one gradient, of a batch if there are any."""
+        batch = size.n if self.batch_size is None else self.batch_size
+        return Needs(
+            moving=size.parameters,
+            frozen=0,
+            peak=flow_bytes(_light(size)),
+            kernels=size.recorded * kernel_flops(size, 2),
+            side=gradient_flops(size.with_n(batch)),
+        )
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """Take the steps."""
+        problem = start.problem
+        steps = steps_of(
+            transformation(self.optimiser),
+            problem,
+            rate=self.rate,
+            batch_size=self.batch_size,
+            key=self.drawn_by,
+        )
+        system = parameter_flow(problem, SteppedParameters)
+        return moved(problem, run, system, self.name, steps=steps, progress=progress)
+
+
+def descent(
+    model: PyTree,
+    data: Dataset,
+    optimiser: Any,
+    run: Run | ArrayLike,
+    *,
+    rate: float | None = None,
+    batch_size: int | None = None,
+    key: Key[Array, ""] | None = None,
+    loss: Loss = squared_error,
+    rates: PyTree = None,
+    progress: bool = True,
+) -> Trajectory:
+    r"""Train `model` in steps of an optimiser, each of which takes `rate` of time.
+
+    Plain descent at rate h is the Euler method for gradient flow: what they differ in falls like h.
+    What is not told here is as in `gradient_flow`. The last save time sets the number of steps; one
+    between two steps shows parameters on the straight line between. A run's `until` is looked at
+    after each step, and its solver takes no part.
+
+    Args:
+        model: As there.
+        data: As there.
+        optimiser: A gradient transformation of Optax, such as `optax.sgd(0.1)`, `optax.adam(1e-3)`
+            or a chain; or a word for one, such as "adam:0.001". It is given the mean loss over the
+            batch and its gradient.
+        run: As there.
+        rate: The time of one step. Left out, it is that of plain descent, `optax.sgd(h)`.
+        batch_size: The number S of training points in each step; all if left out. In each epoch the
+            points come in a new order; those that make no batch are left out of it.
+        key: The random key that the orders are drawn by.
+        loss: As there.
+        rates: As there: the step of an array is its rate times that of the optimiser.
+        progress: As there.
+
+    Raises:
+        ValueError: When an argument is not as above, something does not fit into memory, or `rate`
+            is left out for, or differs from, what is no plain descent at one rate.
+        SolveError: As there.
+    """
+    run = checked_run(run)
+    concrete("descent", model, data, run.ts)
+    curve = Descent(optimiser, rate, batch_size=batch_size, key=key)
+    problem = pose(model, data, loss, rates)
+    curve.check(problem)
+    curve.check_memory(problem_size(problem, run))
+    found = curve.trajectory(run, Start(problem, progress=progress), progress=progress)
+    if found.stop.failed and run.throw:
+        raise SolveError(found)
+    return found
+
+
+def _checked_rate(optimiser: Any, rate: float | None) -> float:
+    """The time of a step."""
+    plain = rate_of(optimiser)
+    if rate is None and plain is None:
+        raise ValueError(
+            "`rate` must be said for an optimiser whose step is no multiple of the gradient, the "
+            "same each time, but is None."
+        )
+    if rate is None:
+        assert plain is not None
+        return plain
+    if plain is not None and abs(rate - plain) > ROUNDING * plain:
+        raise ValueError(
+            f"`rate` must be that of plain descent, {plain:g}, for this optimiser, but is {rate:g}."
+        )
+    return rate
+
+
+def _checked_key(key: Any, batch_size: int | None) -> Key[Array, ""] | None:
+    """A random key where batches are drawn, and there alone."""
+    if batch_size is None and key is not None:
+        raise ValueError("`key` must be None where no `batch_size` is given, but is a key.")
+    if batch_size is None:
+        return None
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"`key` must be a random key for batches, such as jax.random.key(0), but is "
+            f"{shown(key)}."
+        )
+    return key
+
+
+def _light(size: Size) -> Size:
+    return dataclasses.replace(size, stages=STATES, basis=0)

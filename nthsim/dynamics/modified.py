@@ -1,0 +1,59 @@
+"""The flow that gradient descent follows more closely than that of the loss."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from nthsim.budget.choice import Needs, check_flow
+from nthsim.budget.size import Size
+from nthsim.dynamics.curve import Curve
+from nthsim.dynamics.gradient_flow import flow_needs, moved, parameter_flow
+from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.run import Run
+from nthsim.dynamics.start import Start
+from nthsim.dynamics.trajectory import Trajectory
+from nthsim.inputs.integers import shown
+from nthsim.solvers.parameter_flow import ModifiedFlow
+from nthsim.solvers.tolerances import positive
+
+
+def _rate(rate: object) -> float:
+    found = positive("rate", rate)
+    if found is None:
+        raise ValueError(f"`rate` must be a positive number, but is {shown(rate)}.")
+    return found
+
+
+class Modified(Curve):
+    r"""The flow of $L + \tfrac{h}{4} |\nabla L|^2$, which descent at rate h follows up to $h^2$.
+
+    Descent and gradient flow differ by what falls like h (Barrett & Dherin 2020, arXiv 2009.11162).
+
+    Raises:
+        ValueError: When the rate h is no positive number.
+    """
+
+    rate: float = eqx.field(converter=_rate)
+
+    @property
+    def key(self) -> str:
+        """Such as "modified 0.1"."""
+        return f"modified {self.rate:g}"
+
+    def check(self, problem: Problem) -> None:
+        """It is defined wherever the gradient has one."""
+
+    def check_memory(self, size: Size) -> None:
+        """No more than that of exact flow."""
+        check_flow(size)
+
+    def needs(self, size: Size) -> Needs:
+        """A right-hand side takes a gradient through a gradient."""
+        flow = flow_needs(size)
+        return eqx.tree_at(lambda needs: needs.side, flow, 3 * flow.side)
+
+    def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
+        """Integrate it."""
+        problem = start.problem
+        rate = jnp.asarray(self.rate, problem.dtype)
+        system = parameter_flow(problem, ModifiedFlow, rate=rate)
+        return moved(problem, run, system, self.key, progress=progress)
