@@ -126,7 +126,7 @@ def rate_of(optimiser: Any) -> float | None:
         memory, found = optimiser.init(theta), []
         for _ in range(2):
             step, memory = optimiser.update(gradient, memory, theta)
-            found.append(-np.asarray(step, float) / TRIED)
+            found.append(-np.asarray(step, float).reshape(TRIED.shape) / TRIED)
     except Exception:  # as of one that asks for more than a gradient
         return None
     rates = np.concatenate(found)
