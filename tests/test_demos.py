@@ -70,6 +70,7 @@ def test_study_prints_its_table_and_writes_figure_and_results(name, sizes, famil
     [
         ("limit_gap", "--n-train 4 --n-test 2 --widths 8", "\nlimit kernel "),
         ("perturbation", "--widths 8 --seeds 1", "\n8 "),
+        ("descent_beside_flow", "--width 8 --n-train 3", "\ndescent at 0.5 edge "),
     ],
 )
 def test_demo_prints_its_table_and_writes_its_figure(name, sizes, row, run, tmp_path):

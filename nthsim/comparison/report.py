@@ -147,8 +147,9 @@ def bound_notes(bounds: Bounds, second: Errors | None, drift: Series | None) -> 
 
 
 def _held(run: Trajectory) -> bool:
-    intervals = int(np.count_nonzero(run.ts))
-    return 0 < run.stats.steps <= FEW * intervals
+    intervals, stats = int(np.count_nonzero(run.ts)), run.stats
+    solved = stats.evaluations > stats.steps  # as each step of descent takes one gradient
+    return solved and 0 < stats.steps <= FEW * intervals
 
 
 def _largest(series: Series | None) -> float | None:
