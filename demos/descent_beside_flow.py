@@ -1,9 +1,9 @@
-"""Whether flow describes descent: steps at three rates beside gradient flow, and what sharpness does.
+"""Whether flow describes descent: steps at three rates beside gradient flow, with the sharpness.
 
-Gradient descent at 0.1, 0.5 and 1.9 times 2 / sharpness, the rate beyond which a quadratic loss would
-diverge, beside exact flow, the modified flow that descent at the second rate follows more closely
-(Barrett & Dherin 2020), and order 3 of the hierarchy. Above, the loss and the distance of f from exact
-flow; below, the sharpness. Prints a table and writes a figure and a results file:
+Gradient descent at 0.1, 0.5 and 1.9 times 2 / sharpness, the rate beyond which a quadratic loss
+would diverge, beside exact flow, the modified flow that descent at the second rate follows more
+closely (Barrett & Dherin 2020), and order 3 of the hierarchy. Prints a table and writes a figure
+and a results file:
 
     python demos/descent_beside_flow.py --out results/descent_beside_flow
 """
