@@ -97,6 +97,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/limits.py
 	.venv/bin/python benchmarks/repeated.py
 	.venv/bin/python benchmarks/proof.py
+	.venv/bin/python benchmarks/descent.py
 
 # Another Python brings another JAX: make clean canaries PYTHON=python3.13
 canaries: .venv/.package
