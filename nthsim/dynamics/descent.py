@@ -23,7 +23,7 @@ from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count, shown
 from nthsim.inputs.loss import Loss, squared_error
-from nthsim.solvers.descent import SteppedParameters
+from nthsim.solvers.descent import SteppedParameters, Steps
 from nthsim.solvers.tolerances import positive
 
 #: States that a step holds at once: gradient, step, and what transformations remember.
@@ -93,6 +93,7 @@ class Descent(Curve):
                 f"`batch_size` must be at most the number of training points, {n}, but is "
                 f"{self.batch_size}."
             )
+        self._steps(problem)
 
     def check_memory(self, size: Size) -> None:
         """No more than that of exact flow."""
@@ -112,15 +113,23 @@ class Descent(Curve):
     def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
         """Take the steps."""
         problem = start.problem
-        steps = steps_of(
+        system = parameter_flow(problem, SteppedParameters)
+        steps = self._steps(problem)
+        return moved(problem, run, system, self.name, steps=steps, progress=progress)
+
+    def _steps(self, problem: Problem) -> Steps:
+        """What makes the steps of a problem.
+
+        Raises:
+            ValueError: When the transformation fails on its parameters.
+        """
+        return steps_of(
             transformation(self.optimiser),
             problem,
             rate=self.rate,
             batch_size=self.batch_size,
             key=self.drawn_by,
         )
-        system = parameter_flow(problem, SteppedParameters)
-        return moved(problem, run, system, self.name, steps=steps, progress=progress)
 
 
 def descent(
