@@ -39,9 +39,8 @@ def main() -> None:
     start = nth.gradient_flow(net, data, nth.Run([0.0], record=("sharpness",)))
     edge = 2 / float(start.records["sharpness"][0])
     print(f"2 / sharpness at t = 0: {edge:.3g}\n")
-    steps = [
-        nth.Descent(optax.sgd(part * edge), name=f"descent at {part:g} edge") for part in PARTS
-    ]
+    rates = {f"descent at {part:g} edge": part * edge for part in PARTS}
+    steps = [nth.Descent(optax.sgd(rate), rate, name=name) for name, rate in rates.items()]
     curves = (3, nth.Modified(PARTS[1] * edge), *steps)
     run = nth.Run(np.linspace(0.0, 40 * edge, 81), record=("kernel", "sharpness"))
     study = nth.compare(net, data, curves, run)

@@ -14,7 +14,7 @@ from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import moved, parameter_flow
-from nthsim.dynamics.optimiser import ROUNDING, rate_in_word, rate_of, steps_of, transformation
+from nthsim.dynamics.optimiser import rate_in_word, steps_of, transformation
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
@@ -39,8 +39,8 @@ class Descent(Curve):
     Args:
         optimiser: A gradient transformation of Optax, which makes u of the gradient, or a word for
             one, such as "adam:0.01", by which files know it.
-        rate: The time h that one step takes. Left out, it is that of plain descent, `optax.sgd(h)`,
-            or of the word; anything else, as Adam or momentum, moves on a scale of its own.
+        rate: The time h that one step takes; that of the word if left out. For plain descent,
+            `optax.sgd(h)`, it is h; momentum, Adam and others move on a scale of their own.
         batch_size: As there.
         key: As there.
         name: What the curve is called; by its rate if left out.
@@ -65,8 +65,8 @@ class Descent(Curve):
         name: str | None = None,
     ) -> None:
         self.optimiser, usual = optimiser, rate_in_word(optimiser)
-        said = usual if rate is None else positive("rate", rate)
-        self.rate = _checked_rate(transformation(optimiser), said)
+        transformation(optimiser)  # which refuses
+        self.rate = _checked_rate(usual if rate is None else rate)
         self.batch_size = None if batch_size is None else count("batch_size", batch_size, 1)
         self.drawn_by = _checked_key(key, self.batch_size)
         some = "" if self.batch_size is None else f", batches of {self.batch_size}"
@@ -159,7 +159,7 @@ def descent(
             or a chain; or a word for one, such as "adam:0.001". It is given the mean loss over the
             batch and its gradient.
         run: As there.
-        rate: The time of one step. Left out, it is that of plain descent, `optax.sgd(h)`.
+        rate: The time of one step, for `optax.sgd(h)` this is h; left out, that of a word.
         batch_size: The number S of training points in each step; all if left out. In each epoch the
             points come in a new order; those that make no batch are left out of it.
         key: The random key that the orders are drawn by.
@@ -168,8 +168,8 @@ def descent(
         progress: As there.
 
     Raises:
-        ValueError: When an argument is not as above, something does not fit into memory, or `rate`
-            is left out for, or differs from, what is no plain descent at one rate.
+        ValueError: When an argument is not as above, something does not fit into memory, or the
+            optimiser is plain descent at another `rate`.
         SolveError: As there.
     """
     run = checked_run(run)
@@ -184,22 +184,12 @@ def descent(
     return found
 
 
-def _checked_rate(optimiser: Any, rate: float | None) -> float:
+def _checked_rate(rate: float | None) -> float:
     """The time of a step."""
-    plain = rate_of(optimiser)
-    if rate is None and plain is None:
-        raise ValueError(
-            "`rate` must be said for an optimiser whose step is no multiple of the gradient, the "
-            "same each time, but is None."
-        )
-    if rate is None:
-        assert plain is not None
-        return plain
-    if plain is not None and abs(rate - plain) > ROUNDING * plain:
-        raise ValueError(
-            f"`rate` must be that of plain descent, {plain:g}, for this optimiser, but is {rate:g}."
-        )
-    return rate
+    found = positive("rate", rate)
+    if found is None:
+        raise ValueError("`rate` must be the time that one step takes, such as 0.1, but is None.")
+    return found
 
 
 def _checked_key(key: Any, batch_size: int | None) -> Key[Array, ""] | None:

@@ -21,13 +21,14 @@ from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.network import Network
 from nthsim.network.program import Program, program
+from nthsim.solvers.compiled import is_traced
 from nthsim.solvers.descent import Steps, Update
 
 #: Two steps along one gradient are the same, and those that a rate tells of, up to this part.
 ROUNDING = 1e-5
 
-#: A gradient and parameters that steps are tried on.
-TRIED, AT = np.array([1.0, -2.0, 0.5]), np.array([0.3, 0.2, -0.4])
+#: Entries of gradients that steps are tried on: what clips them shows.
+SIZES = (2.0**-10, 1.0, 2.0**10)
 
 
 class Objective(eqx.Module):
@@ -119,21 +120,36 @@ def _in_word(word: str) -> tuple[str, float]:
     return name, rate
 
 
-def rate_of(optimiser: Any) -> float | None:
-    """The rate of plain descent; None for what makes other steps, of which two are tried."""
-    theta, gradient = jnp.asarray(AT), jnp.asarray(TRIED)
+def _check_rate(optimiser: Any, theta: PyTree[Array], rate: float) -> None:
+    """Refuse another rate than its own for plain descent, which is tried on a few gradients.
+
+    Raises:
+        ValueError: When it is another.
+    """
+    plain = None if is_traced(theta) else _plain_rate(optimiser, theta)
+    if plain is not None and abs(rate - plain) > ROUNDING * plain:
+        raise ValueError(
+            f"`rate` must be that of the optimiser, which is plain descent at {plain:.7g}, but is "
+            f"{rate:g}."
+        )
+
+
+def _plain_rate(optimiser: Any, theta: PyTree[Array]) -> float | None:
+    """The rate of plain descent; None for what makes other steps, of any gradient tried."""
+    rates = []
     try:
-        memory, found = optimiser.init(theta), []
-        for _ in range(2):
-            step, memory = optimiser.update(gradient, memory, theta)
-            found.append(-np.asarray(step, float).reshape(TRIED.shape) / TRIED)
-    except Exception:  # as of one that asks for more than a gradient
+        for size in SIZES:
+            gradient = jax.tree.map(lambda a, size=size: size * jnp.ones_like(a), theta)
+            memory = optimiser.init(theta)
+            for _ in range(2):
+                with jax.numpy_dtype_promotion("standard"):
+                    step, memory = optimiser.update(gradient, memory, theta)
+                rates += [-np.asarray(each, float) / size for each in jax.tree.leaves(step)]
+    except Exception:  # whatever is raised by what asks for more than a gradient
         return None
-    rates = np.concatenate(found)
-    rate = float(rates[0])
-    if not rate > 0 or not np.allclose(rates, rate, rtol=ROUNDING, atol=0.0):
-        return None
-    return float(f"{rate:.7g}") if np.allclose(rate, float(f"{rate:.7g}"), rtol=1e-6) else rate
+    found = np.concatenate([each.ravel() for each in rates])
+    same = found[0] > 0 and np.allclose(found, found[0], rtol=ROUNDING, atol=0.0)
+    return float(found[0]) if same else None
 
 
 def steps_of(
@@ -147,8 +163,8 @@ def steps_of(
     """What descends a problem by a gradient transformation.
 
     Raises:
-        ValueError: When the transformation fails on these parameters, or its state changes its
-            shape.
+        ValueError: When the transformation fails on these parameters, its state changes its shape,
+            or it is plain descent at another rate.
     """
     import optax
 
@@ -157,6 +173,7 @@ def steps_of(
     full = optax.with_extra_args_support(optimiser)
     plain = Optimiser(full.init, full.update, network)
     traced = _programs(plain, theta)
+    _check_rate(full, network.scaled(theta), rate)
     digests = [one.digest(described) for one in traced]
     # One that was made anew does the same, and its programs are found again.
     first, following = (

@@ -47,7 +47,7 @@ def errors():
     solver = Explicit(rtol=1e-9)
     rates = (0.2, 0.1, 0.05, 0.025)
     for h in rates:
-        curves = (nth.Descent(optax.sgd(h)), nth.Modified(h))
+        curves = (nth.Descent(optax.sgd(h), h), nth.Modified(h))
         study = nth.compare(NET, DATA, curves, nth.Run(ts, solver=solver, record=()))
         steps, flow = (study.curves[curve.key].f for curve in curves)
         found.append([np.abs(steps - other).max() for other in (study.exact.f, flow)])
@@ -64,7 +64,7 @@ def test_distance_of_descent_to_the_modified_flow_falls_like_its_square(errors):
 
 def test_descent_is_that_of_a_plain_loop():
     losses, model = plain(NET, 5)
-    found = nth.descent(NET, DATA, optax.sgd(0.1), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    found = nth.descent(NET, DATA, "sgd:0.1", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     np.testing.assert_allclose(found.loss[:-1], losses, rtol=1e-13)
     assert found.stats.steps == 5
     for ours, theirs in zip(arrays(found.model), arrays(model), strict=True):
@@ -87,6 +87,23 @@ def test_step_of_an_array_is_its_rate_times_that_of_the_optimiser():
         )  # but for its epsilon
 
 
+OTHERS = {
+    "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+    "by shape": optax.partition(
+        {"wide": optax.sgd(0.1), "narrow": optax.sgd(0.3)},
+        lambda p: jax.tree.map(lambda a: "wide" if a.shape == (5, 4) else "narrow", p),
+    ),
+    "scheduled": optax.sgd(optax.cosine_decay_schedule(0.1, 20)),
+    "momentum": optax.sgd(0.1, momentum=0.5),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_plain_descent_takes_the_time_that_is_said(name):
+    found = nth.descent(NET, DATA, OTHERS[name], [0.14], rate=0.07)
+    assert found.stats.steps == 2
+
+
 def test_array_of_rate_zero_stays_whatever_the_optimiser_does_to_it():
     rates = eqx.tree_at(lambda m: m.layers[1].weight, jax.tree.map(lambda _: 1.0, NET), 0.0)
     found = nth.descent(NET, DATA, optax.adamw(0.1, weight_decay=0.5), [0.5], rate=0.1, rates=rates)
@@ -95,7 +112,7 @@ def test_array_of_rate_zero_stays_whatever_the_optimiser_does_to_it():
 
 
 def test_between_two_steps_parameters_are_on_the_line_between():
-    found = nth.descent(NET, DATA, optax.sgd(0.1), [0.125])
+    found = nth.descent(NET, DATA, "sgd:0.1", [0.125])
     _, before = plain(NET, 1)
     _, after = plain(NET, 2)
     line = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, arrays(before), arrays(after))
@@ -117,7 +134,7 @@ def test_each_epoch_takes_every_point_once_but_for_the_rest():
     table, data = Table(jnp.zeros(7)), nth.Dataset(jnp.arange(7)[:, None], jnp.ones(7))
     ts = np.arange(1, 5) * 0.3
     run = nth.Run(ts, record=(nth.Observable.of("w", lambda m: m.w, axes={"entry": range(7)}),))
-    found = nth.descent(table, data, optax.sgd(0.3), run, batch_size=3, key=jr.key(2))
+    found = nth.descent(table, data, "sgd:0.3", run, batch_size=3, key=jr.key(2))
     moved = np.diff(found.records["w"], axis=0, prepend=np.zeros((1, 7))) != 0
     assert (moved.sum(axis=1) == 3).all()
     assert (moved[:2].sum(axis=0) <= 1).all()
@@ -129,22 +146,22 @@ def test_each_epoch_takes_every_point_once_but_for_the_rest():
 
 def test_batches_are_those_of_the_key_bit_by_bit():
     def run(key):
-        return nth.descent(NET, DATA, optax.sgd(0.1), [1.0], batch_size=2, key=jr.key(key))
+        return nth.descent(NET, DATA, "sgd:0.1", [1.0], batch_size=2, key=jr.key(key))
 
     np.testing.assert_array_equal(run(0).f, run(0).f)
     assert not np.array_equal(run(0).f, run(1).f)
 
 
 def test_batch_of_all_points_is_no_batch():
-    whole = nth.descent(NET, DATA, optax.sgd(0.1), [1.0])
-    shuffled = nth.descent(NET, DATA, optax.sgd(0.1), [1.0], batch_size=7, key=jr.key(0))
+    whole = nth.descent(NET, DATA, "sgd:0.1", [1.0])
+    shuffled = nth.descent(NET, DATA, "sgd:0.1", [1.0], batch_size=7, key=jr.key(0))
     np.testing.assert_allclose(whole.f, shuffled.f, rtol=1e-12)
 
 
 def test_descent_ends_after_the_first_step_below_a_loss():
     losses, _ = plain(NET, 30)
     target = 0.5 * (losses[10] + losses[11])
-    found = nth.descent(NET, DATA, optax.sgd(0.1), nth.Run([3.0], until=Until(loss=target)))
+    found = nth.descent(NET, DATA, "sgd:0.1", nth.Run([3.0], until=Until(loss=target)))
     assert found.stop.reason == "loss"
     assert found.stats.steps == 11
     assert found.ts[-1] == pytest.approx(1.1)
@@ -157,7 +174,7 @@ def test_descent_beyond_the_edge_of_stability_diverges_and_keeps_what_it_had():
     with pytest.raises(
         nth.SolveError, match=r"diverged by t = .*the loss is no finite number"
     ) as e:
-        nth.descent(linear, steep, optax.sgd(1.0), [1.0, 1000.0])
+        nth.descent(linear, steep, "sgd:1", [1.0, 1000.0])
     assert e.value.trajectory.stop.reason == "blow-up"
     assert len(e.value.trajectory.ts) == 1
 
@@ -239,20 +256,20 @@ MISTAKES = {
     "no word": (
         ("SGD:0.1", {}), r'`optimiser` must be a word such as "sgd:0\.1", .*, but is .SGD:0\.1.\.',
     ),
-    "no rate": ((optax.adam(0.1), {}), r"`rate` must be said for .*, but is None\."),
+    "no rate": ((optax.adam(0.1), {}), r"`rate` must be the time that one step .* is None\."),
     "another rate": (
-        (optax.sgd(0.1), {"rate": 0.2}), r"`rate` must be that of plain descent, 0\.1, .*is 0\.2\.",
+        (optax.sgd(0.1), {"rate": 0.2}), r"`rate` must be that of .* at 0\.1, .*0\.2\.",
     ),
     "negative rate": ((optax.adam(0.1), {"rate": -1.0}), r"`rate` must be a positive .*-1\.0"),
     "large batch": (
-        (optax.sgd(0.1), {"batch_size": 8, "key": jr.key(0)}),
+        ("sgd:0.1", {"batch_size": 8, "key": jr.key(0)}),
         r"`batch_size` must be at most the number of training points, 7, but is 8\.",
     ),
     "no key": (
-        (optax.sgd(0.1), {"batch_size": 2}), r"`key` must be a random key for batches, .* None\.",
+        ("sgd:0.1", {"batch_size": 2}), r"`key` must be a random key for batches, .* None\.",
     ),
     "needless key": (
-        (optax.sgd(0.1), {"key": jr.key(0)}), r"`key` must be None where no `batch_size` is given",
+        ("sgd:0.1", {"key": jr.key(0)}), r"`key` must be None where no `batch_size` is given",
     ),
     "step of another shape": (
         (optax.stateless(lambda updates, params: (updates,)), {"rate": 0.1}),
