@@ -44,28 +44,37 @@ CONTRACTIONS = frozenset({"dot_general", "conv_general_dilated"})
 SOURCES = COMPARISONS | CAPS | SELECTIONS | STEPS
 
 
+#: Where numbers are: in a program, in memory, or nowhere before they are computed.
+CONSTANT, IN_MEMORY, COMPUTED = 0, 1, 2
+
 #: That copies of a number may differ, or of its exponential.
 SAME, EXP = 2, 1
 
 
 class Known(NamedTuple):
-    """What is known of an array: whether it is `computed`, and whether `copies` of it may differ.
+    """What is known of an array: `where` it is, and whether `copies` of its numbers may differ.
 
     The latter are what was selected among numbers, and differences of a number from itself, SAME;
     what is made of them stays so up to a contraction. Their exponentials, EXP, become others once
-    they are summed, as in a softmax. `root` is the array whose entries it has, moved.
+    they are summed, as in a softmax. A `mask` was made of whole numbers, and a product with one
+    selects. Arrays of one `root` hold the same numbers, moved, up to what their places are.
     """
 
-    computed: bool
+    where: int
     copies: int
+    mask: bool
     root: tuple[int, int]
+
+    @property
+    def computed(self) -> bool:
+        """Whether it may be computed anew wherever it is taken."""
+        return self.where == COMPUTED
 
 
 def compares(traced: Any, function: Callable[..., Any], moving: PyTree, *fixed: PyTree) -> bool:
     """Whether second derivatives of a function by what moves compare copies of numbers.
 
-    `traced` is the function's own program. What is `fixed` lies in memory and is never computed
-    anew.
+    `traced` is the function's own program. What is `fixed` lies in memory, as data do.
     """
     if not any(map(_may_compare, steps_of(traced.jaxpr, type(traced)))):
         return False
@@ -76,7 +85,8 @@ def compares(traced: Any, function: Callable[..., Any], moving: PyTree, *fixed: 
             found = jax.make_jaxpr(functools.partial(twice, function))(moving, *fixed)
         except Exception:  # whatever has no such derivatives, as of a `custom_vjp`
             continue
-        given = [True] * len(jax.tree.leaves(moving)) + [False] * len(jax.tree.leaves(fixed))
+        given = [COMPUTED for _ in jax.tree.leaves(moving)]
+        given += [IN_MEMORY for _ in jax.tree.leaves(fixed)]
         return _Reader(type(found)).found(found.jaxpr, given)
     return True
 
@@ -135,21 +145,29 @@ class _Reader:
 
     def __init__(self, closed: type) -> None:
         """`closed` is the type of programs with constants of their own."""
-        self._closed, self._told, self._roots = closed, False, 0
+        self._closed, self._told = closed, False
+        self._roots: dict[Any, int] = {}
 
-    def found(self, steps: Any, computed: Sequence[bool]) -> bool:
-        """Whether copies are compared somewhere, given which inputs are computed."""
-        self._read(steps, [self._fresh(each, copies=0) for each in computed])
+    def found(self, steps: Any, where: Sequence[int]) -> bool:
+        """Whether copies are compared somewhere, given where the inputs are."""
+        self._read(steps, [self._fresh(each, copies=0) for each in where])
         return self._told
 
-    def _fresh(self, computed: bool, *, copies: int) -> Known:
-        self._roots += 1
-        return Known(computed, copies, (self._roots, 1))
+    def _fresh(self, where: int, *, copies: int) -> Known:
+        return Known(where, copies, False, self._root(object()))
+
+    def _root(self, what: Any) -> tuple[int, int]:
+        """The same for the same steps of the same arrays, wherever in these."""
+        return self._roots.setdefault(what, len(self._roots)), 1
 
     def _read(self, steps: Any, given: Sequence[Known]) -> list[Known]:
         known: dict[int, Known] = dict(zip(map(id, steps.invars), given, strict=True))
-        blank = self._fresh(False, copies=0)
-        at = lambda one: blank if isinstance(one, Literal) else known.get(id(one), blank)  # noqa: E731
+
+        def at(one: Any) -> Known:
+            literal = (str(one.aval), repr(one.val)) if isinstance(one, Literal) else id(one)
+            found = None if isinstance(one, Literal) else known.get(id(one))
+            return found or Known(CONSTANT, 0, False, self._root(literal))
+
         capped: dict[int, set[int]] = {}
         inside = {id(step): inner for step, inner in _needed(steps, self._closed)}
         for step in steps.eqns:
@@ -167,20 +185,28 @@ class _Reader:
 
     def _after(self, step: Any, sides: list[Known]) -> list[Known]:
         """What is known of the results of a step."""
-        name, computed = step.primitive.name, any(side.computed for side in sides)
+        name, where = step.primitive.name, max((side.where for side in sides), default=CONSTANT)
         if name in MOVES and sides:
             first, sign = sides[0], -1 if name == "neg" else 1
             root = first.root[0], sign * first.root[1]
-            return [Known(computed, first.copies, root)] * len(step.outvars)
+            return [first._replace(where=where, root=root)] * len(step.outvars)
+        exact = not _fraction(step.invars[0]) if sides else True
+        if where == IN_MEMORY and not (exact or name in SELECTIONS):
+            where = COMPUTED
         capped = name in CAPS and all(side.computed for side in sides)
+        chosen = name == "dot_general" and any(side.computed and side.mask for side in sides)
         copies = max((side.copies for side in sides), default=0)
-        if name in SELECTIONS or capped or _from_itself(step, sides):
+        if name in SELECTIONS or capped or chosen or _from_itself(step, sides):
             copies = SAME
         elif name == "exp":
             copies = min(copies, EXP)
         elif name in CONTRACTIONS or (name == "reduce_sum" and copies == EXP):
             copies = 0
-        return [self._fresh(computed, copies=copies * computed) for _ in step.outvars]
+        mask = exact or (name == "mul" and all(side.mask for side in sides))
+        copies *= where == COMPUTED
+        roots = tuple(side.root for side in sides)
+        key = [(name, i, roots) if roots else object() for i in range(len(step.outvars))]
+        return [Known(where, copies, mask, self._root(each)) for each in key]
 
     def _within(self, step: Any, inner: list[Any], sides: list[Known]) -> list[Known]:
         """What is known of the results of a step that programs are a part of."""
@@ -202,8 +228,8 @@ class _Reader:
             return self._read(inner[0], sides)
         worst = max((side.copies for side in sides), default=0)
         for each in inner:  # of which one does not know what becomes of what
-            self._read(each, [self._fresh(True, copies=worst) for _ in each.invars])
-        return [self._fresh(True, copies=worst) for _ in step.outvars]
+            self._read(each, [self._fresh(COMPUTED, copies=worst) for _ in each.invars])
+        return [self._fresh(COMPUTED, copies=worst) for _ in step.outvars]
 
     def _looped(self, body: Any, sides: list[Known], consts: int, carry: int) -> list[Known]:
         """Once more until nothing becomes worse that is handed on."""
@@ -211,14 +237,15 @@ class _Reader:
             outs = self._read(body, sides)
             carried = list(zip(sides[consts : consts + carry], outs[:carry], strict=True))
             worse = [self._either(pair) for pair in carried]
-            if [each[:2] for each in worse] == [each[:2] for each, _ in carried]:
+            if [each[:3] for each in worse] == [each[:3] for each, _ in carried]:
                 return outs
             sides = [*sides[:consts], *worse, *sides[consts + carry :]]
 
     def _either(self, several: Sequence[Known]) -> Known:
         """What holds of each of several."""
-        copies = max(each.copies for each in several)
-        return self._fresh(any(each.computed for each in several), copies=copies)
+        where, copies = (max(each[i] for each in several) for i in range(2))
+        mask = any(each.mask for each in several)
+        return self._fresh(where, copies=copies)._replace(mask=mask)
 
 
 def _may_compare(step: Any) -> bool:
@@ -249,13 +276,19 @@ def _from_itself(step: Any, sides: list[Known]) -> bool:
     name = step.primitive.name
     if name not in ("sub", "div", "add") or step.invars[0] is step.invars[1]:
         return False
+    if not any(side.computed for side in sides):
+        return False  # differences of what lies in memory are right
     (one, sign), (other, turned) = (side.root for side in sides)
     return one == other and (sign == turned) == (name != "add")
 
 
 def _floating(step: Any) -> bool:
     """Whether a step is of fractions; one that converts them makes them whole."""
-    fraction = lambda one: jnp.issubdtype(getattr(one.aval, "dtype", bool), jnp.inexact)  # noqa: E731
-    if not step.invars or not fraction(step.invars[0]):
+    if not step.invars or not _fraction(step.invars[0]):
         return False
-    return step.primitive.name != "convert_element_type" or not fraction(step.outvars[0])
+    return step.primitive.name != "convert_element_type" or not _fraction(step.outvars[0])
+
+
+def _fraction(one: Any) -> bool:
+    """Whether an array is of fractions."""
+    return jnp.issubdtype(getattr(one.aval, "dtype", bool), jnp.inexact)

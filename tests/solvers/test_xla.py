@@ -238,12 +238,19 @@ def test_functions_whose_derivatives_compare_numbers_are_told_from_others():
     assert found(lambda x: jnp.where((x[:, None] - x[None]) ** 2 > 0, x, 0.0))  # from itself
     assert found(lambda x: jax.lax.scan(lambda c, z: (jnp.maximum(c, z), None), x[0] * 0, x)[0])
     assert found(lambda x: x * jnp.floor(jax.lax.cond(x[0] > 0, jnp.max, jnp.min, x) - x))
+    onehot = lambda x: jax.nn.one_hot(jnp.argsort(x), 3, dtype=x.dtype)  # noqa: E731
+    assert found(lambda x: jnp.where(x - (onehot(x) @ x)[1] >= 0, x, 0.0))
+    assert found(lambda x: jnp.where(x - jnp.sum(onehot(x)[0] * x) >= 0, x, 0.0))
+    apart = lambda s, u, v: jnp.where((s * u - s * v) ** 2 > 0, u, v)  # noqa: E731
+    assert found(lambda x: jax.vmap(lambda u: jax.vmap(lambda v: apart(x[0], u, v))(x))(x))
     assert found(own_derivative(jax.custom_jvp))
     assert found(own_derivative(jax.custom_vjp))
     assert not found(lambda x: jnp.where(jnp.eye(3) @ jax.nn.softmax(x) > 0, x, 0.0))
     assert not found(lambda x: jnp.where(x > 0.5, jnp.clip(x, -1.0, 1.0) * jnp.floor(x), 0.0))
     held = lambda a, b: a @ jnp.where(b == jnp.max(b), b, 0.0)  # noqa: E731  # it lies in memory
+    made = lambda a, b: held(a, jnp.sin(b) + b)  # noqa: E731  # and what is made of it does not
     assert not compares(jax.make_jaxpr(held)(x, x), held, x, x)
+    assert compares(jax.make_jaxpr(made)(x, x), made, x, x)
     assert not found(jax.nn.softmax)  # its maximum has no derivative
     assert not found(eqx.nn.LayerNorm(3))  # nor what is not below zero
     assert not found(lambda x: jax.nn.relu(jnp.maximum(x, 1.0)))
