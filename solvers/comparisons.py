@@ -41,7 +41,7 @@ MOVES = frozenset(
 CONTRACTIONS = frozenset({"dot_general", "conv_general_dilated"})
 
 #: Where comparisons may come from, in a function or in derivatives of it.
-SOURCES = COMPARISONS | CAPS | SELECTIONS | STEPS
+SOURCES = COMPARISONS | CAPS | SELECTIONS | STEPS | {"abs"}
 
 
 #: Where numbers are: in a program, in memory, or nowhere before they are computed.

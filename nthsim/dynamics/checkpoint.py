@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 
 from nthsim.dynamics.problem import Problem
@@ -120,7 +121,7 @@ class Checkpoint(AbstractKeeper):
     def _bytes(self, run: AbstractCourse, history: History) -> bytes:
         arrays = {name: _kept(np.asarray(a)) for name, a in history.stacked().items()}
         payload = io.BytesIO()
-        eqx.tree_serialise_leaves(payload, (run.carry, arrays))
+        eqx.tree_serialise_leaves(payload, (_plain(run.carry), arrays))
         body = payload.getvalue()
         head = {
             "subject": self.subject,
@@ -172,8 +173,9 @@ class Checkpoint(AbstractKeeper):
         blank = run.blank() if head["started"] else run.carry
         records = head["records"].items()
         like = {name: _kept(np.empty(shape, jnp.dtype(own))) for name, (shape, own) in records}
-        carry, arrays = eqx.tree_deserialise_leaves(io.BytesIO(payload), (blank, like))
-        run.carry, run.started = carry, head["started"]
+        plain = eqx.filter_eval_shape(_plain, blank)
+        carry, arrays = eqx.tree_deserialise_leaves(io.BytesIO(payload), (plain, like))
+        run.carry, run.started = _keyed(carry, run.carry), head["started"]
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         history = History.unstacked(head["reached"], head["rows"], arrays)
         stop = None if head["stop"] is None else Stop(**head["stop"])
@@ -203,6 +205,26 @@ def _kept(array: np.ndarray) -> np.ndarray | jax.Array:
     return jnp.asarray(array) if array.dtype.kind == "V" else array
 
 
+def _is_key(leaf: Any) -> bool:
+    """Whether it is a random key, which Equinox does not write, or the shape of one."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(carry: Any) -> Any:
+    """A carry with numbers in the place of random keys, as an optimiser may hold."""
+    return jax.tree.map(lambda leaf: jr.key_data(leaf) if _is_key(leaf) else leaf, carry)
+
+
+def _keyed(carry: Any, start: Any) -> Any:
+    """The same with random keys where there are some at the start."""
+    if not any(map(_is_key, jax.tree.leaves(start))):
+        return carry
+    key = lambda leaf, first: (  # noqa: E731
+        jr.wrap_key_data(leaf, impl=jr.key_impl(first)) if _is_key(first) else leaf
+    )
+    return jax.tree.map(key, carry, start)
+
+
 def subject_of(problem: Problem, by: AbstractSolver | Steps) -> dict[str, Any]:
     """What tells one run from another, in parts that a sentence can name."""
     if isinstance(by, Steps):
@@ -211,9 +233,10 @@ def subject_of(problem: Problem, by: AbstractSolver | Steps) -> dict[str, Any]:
         stored = store_solver(by)
         settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}
         how = {"solver": {"class": stored["class"], **settings}}
-    return how | {
+    return {
         "precision": problem.dtype.name,
         "model": network_digest(problem.network, problem.theta),
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
+        **how,
     }

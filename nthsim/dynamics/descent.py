@@ -150,7 +150,9 @@ def descent(
     Plain descent at rate h is the Euler method for gradient flow: what they differ in falls like h.
     What is not told here is as in `gradient_flow`. The last save time sets the number of steps; one
     between two steps shows parameters on the straight line between. A run's `until` is looked at
-    after each step, and its solver takes no part.
+    after each step, and its solver takes no part. Steps are added to the parameters in their
+    precision, as in training: in float32 those of a small rate are lost to rounding, which those of
+    flow are not.
 
     Args:
         model: As there.

@@ -179,12 +179,15 @@ def test_descent_beyond_the_edge_of_stability_diverges_and_keeps_what_it_had():
     assert len(e.value.trajectory.ts) == 1
 
 
+NOISY = optax.chain(optax.add_noise(1e-3, 0.5, jr.key(3)), optax.adam(0.05))  # which holds a key
+
+
 @pytest.mark.parametrize("batches", [{}, {"batch_size": 2, "key": jr.key(3)}])
-def test_descent_goes_on_where_it_was_interrupted_bit_by_bit(tmp_path, batches):
-    def run(*ts, folder, seed=0):
-        more = {**batches, **({"key": jr.key(seed + 3)} if batches else {})}
+@pytest.mark.parametrize("optimiser", [optax.adam(0.05), NOISY])
+def test_descent_goes_on_where_it_was_interrupted_bit_by_bit(tmp_path, batches, optimiser):
+    def run(*ts, folder):
         run = nth.Run(ts, checkpoint=folder)
-        return nth.descent(NET, DATA, optax.adam(0.05), run, rate=0.1, **more)
+        return nth.descent(NET, DATA, optimiser, run, rate=0.1, **batches)
 
     whole = run(0.3, 0.5, 1.2, folder=tmp_path / "whole")
     run(0.3, 0.5, folder=tmp_path / "parts")
