@@ -922,7 +922,7 @@ COMMAND_MISTAKES = {
     ),
     "descent of no rate": (
         "compare --curves descent-sgd",
-        r"`--curves` must be a word such as \"sgd:0.1\", one of sgd, .*, but is 'sgd'\.",
+        r"`--curves` must name an optimiser after descent-, .*, but one is 'descent-sgd'\.",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),

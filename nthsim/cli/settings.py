@@ -150,8 +150,8 @@ class Ordered(Timed):
     several copies of the parameters, and auto takes the one that should be quicker."""
     record: tuple[str, ...] = ("kernel",)
     """What to record along each run: kernel (K2, which is compared too), its spectrum (or
-    spectrum:5), alignment, centred_alignment and effective_rank; of exact flow alone movement and
-    sharpness (or sharpness:3). --record alone for nothing."""
+    spectrum:5), alignment, centred_alignment and effective_rank; of exact flow and descent alone
+    movement and sharpness (or sharpness:3). --record alone for nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

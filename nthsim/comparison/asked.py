@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Number
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ from nthsim.dynamics.descent import Descent
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.limit_flow import LimitKernel
 from nthsim.dynamics.modified import Modified
+from nthsim.dynamics.optimiser import NAMED, is_word
 from nthsim.dynamics.perturbation import Perturbation
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, problem_size
@@ -24,7 +26,7 @@ from nthsim.dynamics.start import Start
 from nthsim.dynamics.taylor import Taylor
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import orders_to
+from nthsim.inputs.integers import orders_to, shown
 from nthsim.inputs.loss import Loss, check_quadratic
 from nthsim.inputs.memory import available, check_fits
 
@@ -119,6 +121,10 @@ def checked_curves(curves: object) -> tuple[Curve, ...]:
             raise ValueError(
                 f"`curves` must hold curves such as Taylor(1), but holds the class {each.__name__}."
             )
+        if not (isinstance(each, Curve | Number) or hasattr(each, "__index__")):
+            raise ValueError(
+                f"`curves` must hold orders and curves such as Taylor(1), but holds {shown(each)}."
+            )
         curve = each if isinstance(each, Curve) else Order(each)
         if curve.key in RESERVED or "/" in curve.key:
             names = ", ".join(map(repr, RESERVED))
@@ -173,6 +179,11 @@ def named_curve(text: str) -> Curve:
     word, dash, more = text.partition("-")
     kind = CURVES.get(word)
     if kind is Descent and dash:
+        if not is_word(more):
+            raise ValueError(
+                f"`curves` must name an optimiser after descent-, one of {', '.join(NAMED)}, and "
+                f"its rate, such as 'descent-sgd:0.1', but one is {text!r}."
+            )
         return Descent(more)
     numbered = kind is not None and _numbered(kind)
     if kind in (None, Order, Descent) or numbered != _is_number(more):
@@ -216,7 +227,8 @@ class UnknownCurve(Curve):
         """
         raise ValueError(
             f"`curves` must be known to compute this again, but of {self.name} a file keeps the "
-            "numbers only."
+            "numbers only: call `compare` with it. Files know what is made of words, as "
+            'Descent("sgd:0.1") is.'
         )
 
     def check_memory(self, size: Size) -> None:

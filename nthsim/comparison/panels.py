@@ -14,7 +14,7 @@ from nthsim.dynamics.errors import RELATIVE, Errors, Series, errors
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.results.figure import Line, Panel
-from nthsim.results.legend import PLAIN_LOOKS
+from nthsim.results.legend import PLAIN_LOOKS, turn
 from nthsim.results.record import Label
 
 #: Times, and what is shown at them; None where it is not known.
@@ -74,7 +74,7 @@ class _Lines:
         if key == EXACT:
             return 0
         own = self.curves[key].look
-        return 1 + self.keys.index(key) % PLAIN_LOOKS if own is None else PLAIN_LOOKS + own
+        return turn(self.keys.index(key)) if own is None else PLAIN_LOOKS + own
 
     def all(
         self, runs: Mapping[str, Trajectory], series: Mapping[str, Values], style: str

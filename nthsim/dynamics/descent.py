@@ -71,6 +71,7 @@ class Descent(Curve):
         self.drawn_by = _checked_key(key, self.batch_size)
         some = "" if self.batch_size is None else f", batches of {self.batch_size}"
         by = f"{self.rate:g}" if usual is None else optimiser
+        by += f" in {self.rate:g}" if usual not in (None, self.rate) else ""
         self.name = f"descent {by}{some}" if name is None else name
         if not isinstance(self.name, str):
             raise ValueError(f"`name` must be a word, but is {shown(name)}.")

@@ -100,6 +100,15 @@ def transformation(optimiser: object) -> Any:
     return optimiser
 
 
+def is_word(word: str) -> bool:
+    """Whether it stands for an optimiser."""
+    try:
+        _in_word(word)
+    except ValueError:
+        return False
+    return True
+
+
 def rate_in_word(optimiser: object) -> float | None:
     """The rate that a word holds; None if it is none."""
     return _in_word(optimiser)[1] if isinstance(optimiser, str) else None
@@ -190,10 +199,10 @@ def steps_of(
         batch_size=batch_size,
         key=key,
     )
-    some = "all samples" if batch_size is None else f"{batch_size} of {n} samples"
+    some = "all points" if batch_size is None else f"{batch_size} of {n} points"
     drawn = [] if key is None else [np.asarray(jr.key_data(key)).tolist()]
     mark = hashlib.sha256(repr([digests, rate, batch_size, drawn]).encode()).hexdigest()
-    return Steps(update, rate, f"steps of {rate:g}, {some} in each", mark)
+    return Steps(update, rate, f"each step {rate:g} of time, by {some}", mark)
 
 
 def _programs(optimiser: Optimiser, theta: PyTree[Array]) -> list[Program]:

@@ -81,9 +81,10 @@ class Trajectory(eqx.Module):
         s = self.stats
         missed = f", {s.forced} forced at kinks" if s.forced else ""
         steps = f", {several(s.steps, 'step')} ({s.rejected} rejected{missed})" if s.steps else ""
+        sides = several(s.evaluations, "right-hand side")
         lines = [
             f"{self.name}: {self.stop}{self._change('loss')}{self._change('accuracy')}",
-            f"{several(len(self.ts), 'save time')}{steps}, {s.evaluations} right-hand sides, "
+            f"{several(len(self.ts), 'save time')}{steps}, {sides}, "
             f"{s.seconds:.2f} s, {self.solver}",
         ]
         lines += [] if self.method is None else [f"method {self.method}"]

@@ -18,10 +18,21 @@ LOOKS = (
     ("#56B4E9", "P"),
     ("#882255", "*"),
     ("#8A7A1F", "h"),
+    ("#332288", "X"),
+    ("#661100", "<"),
+    ("#117733", ">"),
+    ("#AA4499", "p"),
 )
 
-#: Those that curves over time take in turn; the last two are for theories.
-PLAIN_LOOKS = 6
+#: How many curves over time take first; two theories have the next ones, then come the others.
+PLAIN_LOOKS, THEORIES = 6, 2
+
+
+def turn(place: int) -> int:
+    """The look of the curve at this place, from 0 on, among those without one of their own."""
+    others = len(LOOKS) - 1 - THEORIES
+    place %= others
+    return 1 + place + (THEORIES if place >= PLAIN_LOOKS else 0)
 
 
 def look_of(look: int) -> tuple[str, str]:
