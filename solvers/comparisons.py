@@ -76,7 +76,7 @@ def compares(traced: Any, function: Callable[..., Any], moving: PyTree, *fixed: 
 
     `traced` is the function's own program. What is `fixed` lies in memory, as data do.
     """
-    if not any(map(_may_compare, steps_of(traced.jaxpr, type(traced)))):
+    if not any(map(_may_compare, equations_of(traced.jaxpr, type(traced)))):
         return False
     shapes = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)  # noqa: E731
     moving, fixed = shapes(moving), shapes(fixed)
@@ -112,12 +112,12 @@ def _pulled(function: Callable[..., Any], moving: PyTree, *fixed: PyTree) -> Any
     return once(moving), jax.grad(lambda moving: total(once(moving)))(moving)
 
 
-def steps_of(steps: Any, closed: type) -> Iterator[Any]:
+def equations_of(steps: Any, closed: type) -> Iterator[Any]:
     """The steps of a program and of those within it, `closed` or not, that it needs; last first."""
     for step, inner in _needed(steps, closed):
         yield step
         for each in inner:
-            yield from steps_of(each, closed)
+            yield from equations_of(each, closed)
 
 
 def _needed(steps: Any, closed: type) -> Iterator[tuple[Any, list[Any]]]:

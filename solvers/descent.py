@@ -11,8 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from nthsim.solvers.abstract_run import AbstractRun
 from nthsim.solvers.compiled import compiled
-from nthsim.solvers.course import AbstractCourse
 from nthsim.solvers.parameter_flow import AbstractParameterFlow
 from nthsim.solvers.stop import Stop
 from nthsim.solvers.system import AbstractSystem
@@ -116,7 +116,7 @@ def descend(
         return jax.lax.while_loop(going, step, (carry, jnp.array(False)))
 
 
-class Descent(AbstractCourse):
+class SteppedRun(AbstractRun):
     """Steps of descent on their way; between two steps parameters are on the line between."""
 
     carry: DescentCarry
@@ -135,17 +135,18 @@ class Descent(AbstractCourse):
 
     def advance(self, t: float) -> Iterator[float]:
         """To the last step that is not after `t`."""
-        target = self._steps(t)[0]
+        target, part = self._steps(t)
+        if t > 0 and not self.looked:
+            self._look()
         while self.stop is None and int(self.carry.step) < target:
-            if not self.looked:
-                self._look()
-                continue
             clock, before = time.perf_counter(), int(self.carry.step)
             end = min(target, before + self.limit)
             self.carry, found = jax.block_until_ready(self._descended(self.carry, end))
             taken = int(self.carry.step) - before
             self.steps += taken
             self.evaluations += taken
+            if int(self.carry.step) == target and not part:
+                self.carry = dataclasses.replace(self.carry, t=self._number(t))
             self._paced(max(1, taken), time.perf_counter() - clock)
             self.stop = self._reason(bool(found))
             yield float(self.carry.t)
@@ -157,7 +158,7 @@ class Descent(AbstractCourse):
     def state_at(self, t: float) -> PyTree[Array]:
         """After the last step that is not after `t`, and a part of the next one."""
         step, part = self._steps(t)
-        if not part or step != int(self.carry.step):
+        if not part or step != int(self.carry.step) or t == float(self.carry.t):
             return self.carry.state
         after, _ = self._descended(self.carry, step + 1)
         if BETWEEN not in self.choice:
@@ -194,7 +195,7 @@ class Descent(AbstractCourse):
         """How many whole steps there are to `t`, and which part of the next one."""
         steps = t / self.rate
         nearest = round(steps)
-        if abs(steps - nearest) <= ON_STEP * max(1.0, steps):
+        if abs(steps - nearest) <= min(0.01, ON_STEP * max(1.0, steps)):
             return nearest, 0.0
         return int(steps), steps - int(steps)
 
@@ -204,7 +205,11 @@ class Descent(AbstractCourse):
             return Stop("blow-up", t, f"diverged by t = {t:.6g}: the loss is no finite number")
         if found:
             return self.until.stop(self._furthest()[0], t)
-        return self._out_of_time()
+        return None if self._at_end else self._out_of_time()
+
+    @property
+    def _at_end(self) -> bool:
+        return int(self.carry.step) >= self._steps(self.horizon)[0]
 
 
 class Steps(eqx.Module):
@@ -218,7 +223,7 @@ class Steps(eqx.Module):
     choice: str
     mark: str
 
-    def course(self, system: AbstractSystem, horizon: float, until: Until) -> Descent:
+    def begun(self, system: AbstractSystem, horizon: float, until: Until) -> SteppedRun:
         """Such a descent, at its start."""
         assert isinstance(system, SteppedParameters)  # nothing else is descended
-        return Descent(system, horizon, until, self)
+        return SteppedRun(system, horizon, until, self)

@@ -8,8 +8,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from nthsim.solvers.abstract_run import AbstractRun
 from nthsim.solvers.calls import outputs
-from nthsim.solvers.course import AbstractCourse
 from nthsim.solvers.history import History
 from nthsim.solvers.run import UNHELD, Integration
 from nthsim.solvers.solution import Solution
@@ -29,11 +29,11 @@ class AbstractKeeper(abc.ABC):
     """Keeps runs somewhere, so that they can be gone on with."""
 
     @abc.abstractmethod
-    def restore(self, run: AbstractCourse) -> History:
+    def restore(self, run: AbstractRun) -> History:
         """Bring a run to where an earlier one was, and return what that had recorded."""
 
     @abc.abstractmethod
-    def keep(self, run: AbstractCourse, history: History, *, now: bool = False) -> None:
+    def keep(self, run: AbstractRun, history: History, *, now: bool = False) -> None:
         """Keep where a run is; `now` or when it is time again."""
 
 
@@ -67,12 +67,12 @@ def integrate(
         A `Solution`, cut at the last save time that was reached. Failure, Ctrl-C included, is not
         raised: `stop` tells.
     """
-    course = Integration(system, float(ts[-1]), solver, until)
-    return follow(course, ts, observe=observe, report=report, keeper=keeper)
+    run = Integration(system, float(ts[-1]), solver, until)
+    return follow(run, ts, observe=observe, report=report, keeper=keeper)
 
 
 def follow(
-    run: AbstractCourse,
+    run: AbstractRun,
     ts: Float[np.ndarray, " T"],
     *,
     observe: Observer | None = None,

@@ -1,5 +1,6 @@
 """Exact gradient flow, in the space of all parameters."""
 
+import abc
 from collections.abc import Callable
 
 import equinox as eqx
@@ -14,10 +15,6 @@ from nthsim.solvers.velocities import velocity
 
 class AbstractParameterFlow(AbstractDrivenSystem):
     r"""A flow of the parameters that goes down the loss, with residual $c = c(f(\theta))$.
-
-    The state is the displacement $u = \theta - \theta_0$. A wide network learns by moving each
-    parameter very little, so errors are held against $\|u\|_2$, not against $\theta$:
-    a tolerance relative to $\theta$ would be met by not moving at all.
 
     `network(theta, x)` evaluates a batch; `residual(f)` is $\partial \ell / \partial f$ divided by
     the number of samples; `x` are training inputs, `x_shown` those at which outputs are recorded.
@@ -35,10 +32,6 @@ class AbstractParameterFlow(AbstractDrivenSystem):
     x_shown: Array
     forward: bool = eqx.field(static=True, default=True)
     rough: str = eqx.field(static=True, default="")
-
-    def initial(self) -> PyTree[Array]:
-        """No displacement."""
-        return jax.tree.map(jnp.zeros_like, self.theta)
 
     def gradient(self, state: PyTree[Array]) -> PyTree[Array]:
         r"""That of the mean loss, $\sum_b c_b\, \nabla f_b$, by a forward and a backward pass."""
@@ -73,7 +66,7 @@ class AbstractParameterFlow(AbstractDrivenSystem):
         return self.rough
 
     def sizes(self, state: PyTree[Array]) -> Float[Array, " 1"]:
-        r"""The Euclidean norm over all parameters, $\|u\|_2$."""
+        r"""The Euclidean norm over all numbers of the state."""
         return optx.two_norm(state)[None]
 
     def scales(self) -> Float[Array, " 1"]:
@@ -85,16 +78,33 @@ class AbstractParameterFlow(AbstractDrivenSystem):
         return {"f": self.network(self.moved(state), self.x_shown)}
 
     def escaped(self, state: PyTree[Array]) -> Bool[Array, ""]:
-        """Never: the loss falls along its own gradient flow."""
+        """Never: the loss falls along its own gradient flow, and steps tell by their loss."""
         del state
         return jnp.array(False)
+
+    @abc.abstractmethod
+    def moved(self, state: PyTree[Array]) -> PyTree[Array]:
+        """The parameters at this state."""
+
+
+class AbstractDisplacement(AbstractParameterFlow):
+    r"""The state is the displacement $u = \theta - \theta_0$.
+
+    A wide network learns by moving each parameter very little, so errors are held against
+    $\|u\|_2$, not against $\theta$: a tolerance relative to $\theta$ would be met by not moving at
+    all.
+    """
+
+    def initial(self) -> PyTree[Array]:
+        """No displacement."""
+        return jax.tree.map(jnp.zeros_like, self.theta)
 
     def moved(self, state: PyTree[Array]) -> PyTree[Array]:
         """The parameters at this displacement."""
         return jax.tree.map(jnp.add, self.theta, state)
 
 
-class ParameterFlow(AbstractParameterFlow):
+class ParameterFlow(AbstractDisplacement):
     r"""Gradient flow, $\theta' = -\sum_b c_b\, \nabla f_b(\theta)$."""
 
     def field(self, state: PyTree[Array]) -> PyTree[Array]:
@@ -102,7 +112,7 @@ class ParameterFlow(AbstractParameterFlow):
         return jax.tree.map(jnp.negative, self.gradient(state))
 
 
-class ModifiedFlow(AbstractParameterFlow):
+class ModifiedFlow(AbstractDisplacement):
     r"""The flow that descent at a rate h follows up to $h^2$, $\theta' = -\nabla \tilde L(\theta)$.
 
     $\tilde L = L + \tfrac{h}{4} |\nabla L|^2$ (Barrett & Dherin 2020, arXiv 2009.11162, eq. 5).

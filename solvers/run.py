@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from nthsim.solvers.abstract_run import AbstractRun
 from nthsim.solvers.bracket import closed
 from nthsim.solvers.calls import Carry, Outcome, Scheme, advance, start
-from nthsim.solvers.course import AbstractCourse
 from nthsim.solvers.solution import Stats
 from nthsim.solvers.solver import AbstractSolver, Fallback
 from nthsim.solvers.stop import Stop
@@ -27,7 +27,7 @@ GROWN = 1e3
 UNHELD = "; where all that moved was smaller than atol / rtol, errors exceed rtol: lower atol"
 
 
-class Integration(AbstractCourse):
+class Integration(AbstractRun):
     """One integration: adaptive steps of a method that was resolved for the system."""
 
     def __init__(

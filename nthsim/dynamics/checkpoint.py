@@ -20,7 +20,7 @@ from nthsim.dynamics.recipes import store_solver
 from nthsim.network.failures import first_line
 from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import replacing
-from nthsim.solvers.course import AbstractCourse
+from nthsim.solvers.abstract_run import AbstractRun
 from nthsim.solvers.descent import Steps
 from nthsim.solvers.history import History
 from nthsim.solvers.integration import AbstractKeeper
@@ -58,7 +58,7 @@ class Checkpoint(AbstractKeeper):
         self.path, self.subject, self.times = path, subject, times
         self.written, self.took, self.broken = time.perf_counter(), 0.0, False
 
-    def restore(self, run: AbstractCourse) -> History:
+    def restore(self, run: AbstractRun) -> History:
         """Bring a run to where the file left it, and return what had been recorded.
 
         Raises:
@@ -93,7 +93,7 @@ class Checkpoint(AbstractKeeper):
 
     def _check_times(self, head: dict[str, Any]) -> None:
         """Refuse other times than those up to which a run has come."""
-        t = head["t"]
+        t = max([head["t"], *head["reached"]])  # those of descent may be between steps
         for name, times in head["times"].items():
             if [s for s in times if s <= t] != [s for s in self.times[name] if s <= t]:
                 raise ValueError(
@@ -101,7 +101,7 @@ class Checkpoint(AbstractKeeper):
                     f"{name} up to t = {t:g}, where it is; later ones may change."
                 )
 
-    def keep(self, run: AbstractCourse, history: History, *, now: bool = False) -> None:
+    def keep(self, run: AbstractRun, history: History, *, now: bool = False) -> None:
         """Write where a run is, unless that was done a moment ago and need not be `now`."""
         since = time.perf_counter() - self.written
         if self.broken or not (now or since > max(LEAST_SECONDS, self.took / PART)):
@@ -118,7 +118,7 @@ class Checkpoint(AbstractKeeper):
         self.written = time.perf_counter()
         self.took = self.written - clock
 
-    def _bytes(self, run: AbstractCourse, history: History) -> bytes:
+    def _bytes(self, run: AbstractRun, history: History) -> bytes:
         arrays = {name: _kept(np.asarray(a)) for name, a in history.stacked().items()}
         payload = io.BytesIO()
         eqx.tree_serialise_leaves(payload, (_plain(run.carry), arrays))
@@ -167,7 +167,7 @@ class Checkpoint(AbstractKeeper):
             raise ValueError("its arrays are not what was written")
         return head, body
 
-    def _restored(self, run: AbstractCourse, head: dict[str, Any], payload: bytes) -> History:
+    def _restored(self, run: AbstractRun, head: dict[str, Any], payload: bytes) -> History:
         horizon, fell_back = head["horizon"], head["fell_back"]
         run.restore(head["counts"], head["choice"], horizon=horizon, fell_back=fell_back)
         blank = run.blank() if head["started"] else run.carry

@@ -14,7 +14,7 @@ from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import moved, parameter_flow
-from nthsim.dynamics.optimiser import rate_in_word, steps_of, transformation
+from nthsim.dynamics.optimiser import checked_rate, rate_in_word, stepping, transformation
 from nthsim.dynamics.problem import Problem, pose
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
@@ -24,7 +24,6 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count, shown
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.solvers.descent import SteppedParameters, Steps
-from nthsim.solvers.tolerances import positive
 
 #: States that a step holds at once: gradient, step, and what transformations remember.
 STATES = 4
@@ -66,7 +65,7 @@ class Descent(Curve):
     ) -> None:
         self.optimiser, usual = optimiser, rate_in_word(optimiser)
         transformation(optimiser)  # which refuses
-        self.rate = _checked_rate(usual if rate is None else rate)
+        self.rate = checked_rate(usual if rate is None else rate)
         self.batch_size = None if batch_size is None else count("batch_size", batch_size, 1)
         self.drawn_by = _checked_key(key, self.batch_size)
         some = "" if self.batch_size is None else f", batches of {self.batch_size}"
@@ -124,7 +123,7 @@ class Descent(Curve):
         Raises:
             ValueError: When the transformation fails on its parameters.
         """
-        return steps_of(
+        return stepping(
             transformation(self.optimiser),
             problem,
             rate=self.rate,
@@ -151,9 +150,9 @@ def descent(
     Plain descent at rate h is the Euler method for gradient flow: what they differ in falls like h.
     What is not told here is as in `gradient_flow`. The last save time sets the number of steps; one
     between two steps shows parameters on the straight line between. A run's `until` is looked at
-    after each step, and its solver takes no part. Steps are added to the parameters in their
-    precision, as in training: in float32 those of a small rate are lost to rounding, which those of
-    flow are not.
+    after each step, by the rates of gradient flow there; its solver takes no part. Steps are added
+    to the parameters in their precision, as in training: in float32 those of a small rate are lost
+    to rounding, which those of flow are not.
 
     Args:
         model: As there.
@@ -187,21 +186,17 @@ def descent(
     return found
 
 
-def _checked_rate(rate: float | None) -> float:
-    """The time of a step."""
-    found = positive("rate", rate)
-    if found is None:
-        raise ValueError("`rate` must be the time that one step takes, such as 0.1, but is None.")
-    return found
-
-
 def _checked_key(key: Any, batch_size: int | None) -> Key[Array, ""] | None:
     """A random key where batches are drawn, and there alone."""
     if batch_size is None and key is not None:
         raise ValueError("`key` must be None where no `batch_size` is given, but is a key.")
     if batch_size is None:
         return None
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not (
+        isinstance(key, jax.Array)
+        and not key.shape
+        and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    ):
         raise ValueError(
             f"`key` must be a random key for batches, such as jax.random.key(0), but is "
             f"{shown(key)}."

@@ -54,7 +54,7 @@ def largest(operator: AbstractOperator, top: int) -> Float[np.ndarray, " top"]:
         known, vectors = (each[..., np.argsort(-known)] for each in (known, vectors))
         if top == 1 or not new.any() or np.isnan(known).any() or len(known) + top > N:
             return known[:top]
-        ask = 1 if len(known) == top else 2 * ask
+        ask = 1 if len(known) == top else min(2 * ask, N - 1)
 
 
 def _found(

@@ -78,9 +78,13 @@ def moved(
     name: str,
     *,
     steps: Steps | None = None,
+    method: str | None = None,
     progress: bool,
 ) -> Trajectory:
-    """Integrate what moves the parameters of a network, by the run's solver or in `steps`."""
+    """Integrate what moves the parameters of a network, by the run's solver or in `steps`.
+
+    `method` tells files of one name apart.
+    """
     parameters = None
     if isinstance(problem.network, Network):  # and no polynomial, which is another network
         check_observables(run.record or (), problem)
@@ -91,7 +95,14 @@ def moved(
         return lambda state: evaluate(system.moved(state))
 
     return run.integrated(
-        problem, system, kernel, name, parameters=parameters, steps=steps, progress=progress
+        problem,
+        system,
+        kernel,
+        name,
+        parameters=parameters,
+        method=method,
+        steps=steps,
+        progress=progress,
     )
 
 

@@ -7,20 +7,13 @@ from nthsim.budget.choice import Needs, check_flow
 from nthsim.budget.size import Size
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import flow_needs, moved, parameter_flow
+from nthsim.dynamics.optimiser import checked_rate
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory
-from nthsim.inputs.integers import shown
+from nthsim.network.failures import first_line
 from nthsim.solvers.parameter_flow import ModifiedFlow
-from nthsim.solvers.tolerances import positive
-
-
-def _rate(rate: object) -> float:
-    found = positive("rate", rate)
-    if found is None:
-        raise ValueError(f"`rate` must be a positive number, but is {shown(rate)}.")
-    return found
 
 
 class Modified(Curve):
@@ -32,7 +25,7 @@ class Modified(Curve):
         ValueError: When the rate h is no positive number.
     """
 
-    rate: float = eqx.field(converter=_rate)
+    rate: float = eqx.field(converter=checked_rate)
 
     @property
     def key(self) -> str:
@@ -40,7 +33,15 @@ class Modified(Curve):
         return f"modified {self.rate:g}"
 
     def check(self, problem: Problem) -> None:
-        """It is defined wherever the gradient has one."""
+        """Refuse a model whose gradient has none, as by a `custom_vjp`."""
+        system = self._system(problem)
+        try:
+            eqx.filter_eval_shape(system.field, system.initial())
+        except Exception as error:  # whatever JAX says of what it cannot derive twice
+            raise ValueError(
+                "`model` must allow second derivatives for the modified flow, but fails on them: "
+                f"{first_line(error)}."
+            ) from error
 
     def check_memory(self, size: Size) -> None:
         """No more than that of exact flow."""
@@ -53,7 +54,10 @@ class Modified(Curve):
 
     def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
         """Integrate it."""
-        problem = start.problem
+        system, told = self._system(start.problem), repr(self.rate)
+        return moved(start.problem, run, system, self.key, method=told, progress=progress)
+
+    def _system(self, problem: Problem) -> ModifiedFlow:
+        """Its equations."""
         rate = jnp.asarray(self.rate, problem.dtype)
-        system = parameter_flow(problem, ModifiedFlow, rate=rate)
-        return moved(problem, run, system, self.key, progress=progress)
+        return parameter_flow(problem, ModifiedFlow, rate=rate)

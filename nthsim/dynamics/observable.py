@@ -54,7 +54,8 @@ class Moment:
 class Observable(eqx.Module):
     """A named quantity that is recorded along a run, at those save times that the run chooses.
 
-    Of a network's parameters, if `of_parameters`; then exact flow alone has it.
+    Of a network's parameters, if `of_parameters`; then what moves those alone has it:
+    exact flow, descent and the modified flow.
     """
 
     name: eqx.AbstractVar[str]
@@ -91,7 +92,7 @@ class Observable(eqx.Module):
         axes: Mapping[str, Sequence[Any]] | None = None,
         unit: str = "1",
     ) -> "Observable":
-        """A quantity of your own, recorded along exact flow.
+        """A quantity of your own, recorded along exact flow and descent.
 
         Args:
             name: What it is called in `Trajectory.records`, in tables, figures and files: a word of

@@ -19,10 +19,11 @@ from nthsim.inputs.loss import Residual
 from nthsim.network.alike import Alike
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
-from nthsim.network.network import Network
+from nthsim.network.network import Network, precision
 from nthsim.network.program import Program, program
 from nthsim.solvers.compiled import is_traced
 from nthsim.solvers.descent import Steps, Update
+from nthsim.solvers.tolerances import positive
 
 #: Two steps along one gradient are the same, and those that a rate tells of, up to this part.
 ROUNDING = 1e-5
@@ -75,6 +76,18 @@ class Optimiser(eqx.Module):
                 gradient, memory, arrays, value=value, grad=gradient, value_fn=of_arrays
             )
         return self.network.by_parameters(step), memory
+
+
+def checked_rate(rate: object) -> float:
+    """The time that a step takes, a positive number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = positive("rate", rate)
+    if found is None:
+        raise ValueError("`rate` must be the time that one step takes, such as 0.1, but is None.")
+    return found
 
 
 #: Optimisers that a word such as "adam:0.01" stands for, by their names in Optax.
@@ -135,17 +148,23 @@ def _check_rate(optimiser: Any, theta: PyTree[Array], rate: float) -> None:
     Raises:
         ValueError: When it is another.
     """
-    plain = None if is_traced(theta) else _plain_rate(optimiser, theta)
-    if plain is not None and abs(rate - plain) > ROUNDING * plain:
+    if is_traced(theta):
+        return
+    plain = _plain_rate(optimiser, theta)
+    if plain is not None and abs(rate - plain) > _rounding(theta) * plain:
         raise ValueError(
-            f"`rate` must be that of the optimiser, which is plain descent at {plain:.7g}, but is "
-            f"{rate:g}."
+            f"`rate` must be that of the optimiser, which begins as plain descent at {plain:.5g}, "
+            f"but is {rate:g}."
         )
+
+
+def _rounding(theta: PyTree[Array]) -> float:
+    return max(ROUNDING, 4 * float(jnp.finfo(precision(theta)).eps))
 
 
 def _plain_rate(optimiser: Any, theta: PyTree[Array]) -> float | None:
     """The rate of plain descent; None for what makes other steps, of any gradient tried."""
-    rates = []
+    ends: list[float] = []
     try:
         for size in SIZES:
             gradient = jax.tree.map(lambda a, size=size: size * jnp.ones_like(a), theta)
@@ -153,15 +172,15 @@ def _plain_rate(optimiser: Any, theta: PyTree[Array]) -> float | None:
             for _ in range(2):
                 with jax.numpy_dtype_promotion("standard"):
                     step, memory = optimiser.update(gradient, memory, theta)
-                rates += [-np.asarray(each, float) / size for each in jax.tree.leaves(step)]
+                leaves = [each for each in jax.tree.leaves(step) if each.size]
+                ends += [-float(end(each)) / size for each in leaves for end in (jnp.min, jnp.max)]
     except Exception:  # whatever is raised by what asks for more than a gradient
         return None
-    found = np.concatenate([each.ravel() for each in rates])
-    same = found[0] > 0 and np.allclose(found, found[0], rtol=ROUNDING, atol=0.0)
-    return float(found[0]) if same else None
+    same = np.allclose(ends, ends[0], rtol=_rounding(theta), atol=0.0)
+    return ends[0] if same and ends[0] > 0 else None
 
 
-def steps_of(
+def stepping(
     optimiser: Any,
     problem: Problem,
     *,

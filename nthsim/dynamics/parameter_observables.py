@@ -19,8 +19,8 @@ from nthsim.solvers.compiled import compiled
 class Movement(Observable):
     r"""Of each array w that trains its `norm`, its `distance` from the start, and its `speed`.
 
-    Frobenius norms of $w$, $w - w_0$ and $w'$, each (T, arrays), along exact flow; arrays are named
-    by their paths in the module.
+    Frobenius norms of $w$, $w - w_0$ and $w'$, that of gradient flow, each (T, arrays); arrays are
+    named by their paths in the module.
     """
 
     name: str = eqx.field(default="movement", init=False)

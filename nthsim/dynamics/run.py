@@ -125,7 +125,8 @@ class Run(eqx.Module):
             comparison it is for exact flow, and the others run to the same time.
         record: What to record besides outputs. Of all dynamics "kernel", the tangent kernel
             $K^{(2)}$, and its "spectrum" (the five largest: "spectrum:5"), "alignment",
-            "centred_alignment" and "effective_rank"; of exact flow alone "movement", "sharpness"
+            "centred_alignment" and "effective_rank"; of what moves the network's own
+            parameters (exact flow, descent, the modified flow) "movement", "sharpness"
             ("sharpness:3") and observables of your own (`Observable.of`). Left out, comparisons
             record the kernel, and single runs nothing.
         record_ts: At which of `ts` to record that, shape (S,); at all if left out.
@@ -228,7 +229,7 @@ class Run(eqx.Module):
             solution = follow(
                 Integration(system, horizon, self.solver, self.until)
                 if steps is None
-                else steps.course(system, horizon, self.until),
+                else steps.begun(system, horizon, self.until),
                 self.ts,
                 observe=observe,
                 report=bar.to if bar.shown else None,

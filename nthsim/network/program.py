@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import Var, jaxpr_as_fun
 from jaxtyping import PyTree
 
-from nthsim.solvers.comparisons import rounds, steps_of
+from nthsim.solvers.comparisons import equations_of, rounds
 from nthsim.solvers.compiled import is_traced
 
 #: Derivatives up to this order are looked at, while functions with one of their own are in them.
@@ -48,7 +48,7 @@ class Program:
     @functools.cached_property
     def steps(self) -> list[Any]:
         """The steps that the outputs need, at any depth."""
-        return list(steps_of(self.traced.jaxpr, type(self.traced)))
+        return list(equations_of(self.traced.jaxpr, type(self.traced)))
 
     @property
     def operations(self) -> frozenset[str]:

@@ -13,7 +13,7 @@ from networks import NETWORKS
 
 import nthsim as nth
 from nthsim.models import FCN
-from nthsim.solvers import Explicit, Until
+from nthsim.solvers import Auto, Explicit, Until
 
 X, Y = jr.normal(jr.key(1), (7, 4)), jnp.sin(jnp.arange(7.0))
 DATA = nth.Dataset(X, Y, X[:2] + 0.1)
@@ -198,6 +198,61 @@ def test_descent_goes_on_where_it_was_interrupted_bit_by_bit(tmp_path, batches, 
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_other_times_between_the_steps_that_were_taken_are_refused(tmp_path):
+    nth.descent(NET, DATA, "sgd:0.1", nth.Run([0.53, 0.55], checkpoint=tmp_path))
+    for ts in ([0.55, 0.7], [0.52], [0.53, 0.54, 0.7]):
+        with pytest.raises(ValueError, match="`checkpoint` must be a folder of the same run"):
+            nth.descent(NET, DATA, "sgd:0.1", nth.Run(ts, checkpoint=tmp_path))
+
+
+def test_limit_that_is_met_at_the_start_ends_there():
+    run = nth.Run([0.05, 1.0], until=Until(loss=1e3))
+    found = nth.descent(NET, DATA, "sgd:0.1", run)
+    assert found.stop.reason == "loss"
+    np.testing.assert_array_equal(found.ts, [0.0])
+
+
+def test_what_is_recorded_now_and_then_is_recorded_where_a_descent_stops():
+    losses, _ = plain(NET, 30)
+    until = Until(loss=0.5 * (losses[2] + losses[3]))
+    run = nth.Run([0.3, 1.0], until=until, record=("sharpness",), record_ts=[0.3])
+    found = nth.descent(NET, DATA, "sgd:0.1", run)
+    assert found.stop.t == 0.3
+    np.testing.assert_array_equal(found.record_ts, [0.3])
+    np.testing.assert_array_equal(found.ts, [0.3])
+
+
+def test_descent_in_half_precision_takes_the_steps_that_are_said():
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16) if eqx.is_inexact_array(a) else a, NET)
+    found = nth.descent(half, DATA, "sgd:0.1", nth.Run([1.1], solver=Auto(rtol=0.1)))
+    assert found.stats.steps == 11
+
+
+def test_modified_flow_of_a_rate_that_looks_the_same_is_another_run(tmp_path):
+    first, second = nth.Modified(0.12345674), nth.Modified(0.12345671)
+    for curve in (first, second):
+        nth.compare(NET, DATA, (curve,), nth.Run([0.1], checkpoint=tmp_path, record=()))
+    assert len(list(tmp_path.glob("modified*"))) == 2
+
+
+def test_modified_flow_of_a_gradient_without_derivative_is_refused_at_once():
+    @jax.custom_vjp
+    def act(z):
+        return jnp.tanh(z)
+
+    def slope(z):
+        return 1 - np.tanh(z) ** 2
+
+    def back(z, g):
+        shape = jax.ShapeDtypeStruct(z.shape, z.dtype)
+        return (jax.pure_callback(slope, shape, z, vmap_method="sequential") * g,)
+
+    act.defvjp(lambda z: (act(z), z), back)
+    net = eqx.nn.MLP(4, "scalar", 3, 1, activation=act, key=jr.key(0))
+    with pytest.raises(ValueError, match="`model` must allow second derivatives for the modified"):
+        nth.compare(net, DATA, (nth.Modified(0.1),), nth.Run([0.1], record=()), certify=False)
+
+
 def test_checkpoint_of_another_optimiser_is_refused(tmp_path):
     nth.descent(NET, DATA, optax.adam(0.05), nth.Run([0.3], checkpoint=tmp_path), rate=0.1)
     with pytest.raises(ValueError, match="is not: another optimiser"):
@@ -208,11 +263,14 @@ def test_optimiser_made_anew_compiles_nothing_twice(caplog):
     def run():
         return nth.descent(NET, DATA, optax.adam(0.02), [0.4], rate=0.1)
 
-    run()
-    with jax.log_compiles():
+    told = []
+    for _ in range(2):
         caplog.clear()
-        run()
-    assert not [r for r in caplog.records if "Compiling jit(descend)" in r.getMessage()]
+        with jax.log_compiles():
+            run()
+        told.append([r for r in caplog.records if "Compiling jit(descend)" in r.getMessage()])
+    assert len(told[0]) == 1
+    assert not told[1]
 
 
 def test_compared_descents_are_saved_and_computed_again(tmp_path):
@@ -294,5 +352,5 @@ def test_mistake_is_one_sentence(mistake):
 
 
 def test_modified_flow_of_no_rate_is_refused():
-    with pytest.raises(ValueError, match=r"`rate` must be a positive number, but is None\."):
+    with pytest.raises(ValueError, match=r"`rate` must be the time that one .*, but is None\."):
         nth.Modified(None)

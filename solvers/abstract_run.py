@@ -26,7 +26,7 @@ FIRST_CALL = 4
 COUNTS = ("steps", "rejected", "forced", "unheld", "evaluations")
 
 
-class AbstractCourse(abc.ABC):
+class AbstractRun(abc.ABC):
     """A system, where it is, the work done so far, and the reason to stop.
 
     `carry` is all that one compiled call hands to the next, its time `t` and `state` among that,
