@@ -212,7 +212,13 @@ class _Reader:
         """What is known of the results of a step that programs are a part of."""
         name, params = step.primitive.name, step.params
         if name == "scan":
-            return self._looped(inner[0], sides, params["num_consts"], params["num_carry"])
+            # What it scans has one more axis outside; parameters that say so change with JAX.
+            apart = [
+                sum(one.aval.ndim != other.aval.ndim for one, other in zip(a, b, strict=True))
+                for a, b in ((step.invars, inner[0].invars), (step.outvars, inner[0].outvars))
+            ]
+            carry = len(step.outvars) - apart[1]
+            return self._looped(inner[0], sides, len(sides) - carry - apart[0], carry)
         if name == "while":
             first, more = params["cond_nconsts"], params["body_nconsts"]
             carried = sides[first + more :]
