@@ -21,9 +21,6 @@ from nthsim.solvers.until import Numbers, Until, largest_gap
 #: Times are on a step if they are off by less than this part of it, or of themselves.
 ON_STEP = 1e-6
 
-#: What is said of a descent that was looked at between two steps.
-BETWEEN = "; between two steps parameters are on the line between"
-
 
 class SteppedParameters(AbstractParameterFlow):
     """The parameters themselves as the state, as steps add to them and to nothing else."""
@@ -161,8 +158,6 @@ class SteppedRun(AbstractRun):
         if not part or step != int(self.carry.step) or t == float(self.carry.t):
             return self.carry.state
         after, _ = self._descended(self.carry, step + 1)
-        if BETWEEN not in self.choice:
-            self.choice += BETWEEN
         between = lambda a, b: a + jnp.asarray(part, a.dtype) * (b - a)  # noqa: E731
         return jax.tree.map(between, self.carry.state, after.state)
 
