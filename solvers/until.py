@@ -32,7 +32,7 @@ class Until(eqx.Module):
 
     `loss` is the mean per-sample loss on the training points. `gradient` is the norm of its
     gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
-    $|dL/dt| / L$: the loss changes by less than this part of itself per unit of time. Each ends a
+    $|dL/dt| / |L|$: the loss changes by less than this part of itself per unit of time. Each ends a
     run at the time at which it falls below its value, which does not depend on the save times: the
     step in which that happens is tried again, shorter and shorter, until its end is past that time
     by no more than the solver's `rtol` of it. Trials count among the rejected steps. The state at
@@ -99,7 +99,9 @@ def gaps(limits: Numbers, system: Any, state: PyTree[Array]) -> Numbers:
             residual = system.residual(system.predictions(state)).reshape(-1)
             descent = -jnp.vdot(residual, system.push(state, system.field(state)))
             values["gradient"] = jnp.sqrt(jnp.abs(descent))
-            values["stalled"] = jnp.where(loss > 0, jnp.abs(descent) / loss, jnp.zeros_like(loss))
+            # A loss that passes through zero falls infinitely fast there, beside itself.
+            rate = jnp.abs(descent) / jnp.abs(loss)
+            values["stalled"] = jnp.where(descent == 0, jnp.zeros_like(loss), rate)
     return {name: _below(values[name], limit) for name, limit in limits.items()}
 
 

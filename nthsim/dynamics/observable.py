@@ -232,13 +232,14 @@ def check_observables(record: Sequence[Observable], problem: Any) -> None:
     """Try a user's own quantities on the network as it starts.
 
     Raises:
-        ValueError: When one fails, or returns something else than it must.
+        ValueError: When one fails, returns something else than it must, or is called what another
+            one records.
     """
-    start = Moment(0.0, problem, problem.theta, lambda: jnp.zeros(()))
+    start, known = Moment(0.0, problem, problem.theta, lambda: jnp.zeros(())), {}
     for each in record:
         try:
             if each.of_parameters:
-                _evaluated(each, start, {})
+                known |= _evaluated(each, start, known)
         except Unrecorded as error:
             raise ValueError(
                 f"`record` must hold functions that map a network to what they say, but {error}."

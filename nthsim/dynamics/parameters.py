@@ -95,6 +95,8 @@ def parameters(
     parts, fast = [], iter(jax.tree.leaves(eqx.filter(speeds, moving)))
     for i, (path, leaf) in enumerate(jax.tree.leaves_with_path(own)):
         note = "a NumPy array, which trains as any other" if isinstance(leaf, np.ndarray) else ""
+        if isinstance(leaf, np.generic):
+            note = "a number of NumPy's, which trains as an array does; Python's would not"
         if reached is not None and not reached[i]:
             note = "no gradient reaches it at these inputs, so that it does not move"
         rate = next(fast)

@@ -293,8 +293,8 @@ class Run(eqx.Module):
         """The file of one dynamics of a problem, if files are wanted."""
         if self.checkpoint is None:
             return None
-        subject = {"record": [each.mark(problem) for each in chosen]}
-        subject |= subject_of(problem, by) | {"dynamics": name, "method": method}
+        subject = subject_of(problem, by) | {"dynamics": name, "method": method}
+        subject |= {"record": [each.mark(problem) for each in chosen]}
         times = {"save times": self.ts.tolist(), "record times": self.recorded_ts.tolist()}
         words = " ".join(word for word in (name, method, self.label) if word)
         return Checkpoint(self.checkpoint / f"{words.replace(' ', '-')}.ckpt", subject, times)

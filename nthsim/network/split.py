@@ -50,7 +50,7 @@ def split(
     if speeds is not None and not constants:
         moving = jax.tree.map(lambda rate, moves: moves and rate != 0, speeds, moving)
     theta, static = eqx.partition(model, moving)
-    theta = jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, theta)
+    theta = jax.tree.map(lambda a: a if isinstance(a, jax.Array) else jnp.array(a), theta)
     leaves = jax.tree.leaves(theta)
     if not leaves and not isinstance(model, eqx.Module):
         raise ValueError(

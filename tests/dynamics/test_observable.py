@@ -275,6 +275,12 @@ class Clashing(Sharpness):
         return {"f": np.zeros(3)}
 
 
+def test_name_of_what_another_one_records_is_refused_before_the_run():
+    norm = nth.Observable.of("norm", lambda net: jnp.sum(net.readout.weight**2))
+    with pytest.raises(ValueError, match="but norm records norm, which is there already"):
+        nth.gradient_flow(NET, DATA, nth.Run(TS, record=("movement", norm)))
+
+
 def test_observable_that_records_what_is_there_already_ends_the_run_in_a_sentence():
     with pytest.raises(nth.SolveError, match="sharpness records f, which is there already"):
         nth.gradient_flow(NET, DATA, nth.Run(TS, record=(Clashing(),)))

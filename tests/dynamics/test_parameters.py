@@ -268,3 +268,19 @@ def test_plan_lists_what_trains_when_asked(capsys):
     assert "5 x 5" in listed
     assert "all in float64" in listed
     assert str(nth.plan(features(), data(), (2,), [0.0, 1.0]).parameters).startswith("trains")
+
+
+def test_number_of_numpy_is_said_to_train():
+    layer = eqx.nn.Linear(2, "scalar", key=jr.key(0))
+    scaled = eqx.nn.Sequential([layer, Scaled(1 / np.sqrt(3.0))])
+    assert "a number of NumPy's, which trains as an array does" in str(nth.parameters(scaled))
+    scaled = eqx.nn.Sequential([layer, Scaled(1 / float(np.sqrt(3.0)))])
+    assert "NumPy" not in str(nth.parameters(scaled))
+
+
+class Scaled(eqx.Module):
+    scale: float | np.floating
+
+    def __call__(self, x, key=None):
+        del key
+        return self.scale * x

@@ -61,6 +61,19 @@ def test_run_ends_where_the_gradient_is_small(data):
     np.testing.assert_allclose(np.sqrt(c @ np.asarray(kernel) @ c), 1e-2, rtol=1e-4)
 
 
+def test_loss_that_passes_through_zero_has_not_stalled_there(data):
+    poisson = lambda f, y: jnp.exp(f) - (2 + y**2) * f  # noqa: E731
+    run = nth.Run([40.0], solver=SOLVER, until=Until(stalled=0.01))
+    flow = nth.gradient_flow(NETWORKS["fcn"], data, run, loss=poisson)
+    assert flow.stop.reason == "stalled"
+    t, h = flow.stop.t, 1e-3
+    before = nth.gradient_flow(
+        NETWORKS["fcn"], data, nth.Run([0.0, t - h, t], solver=SOLVER), loss=poisson
+    ).loss
+    assert before[0] > 0 > before[1]
+    np.testing.assert_allclose((before[1] - before[2]) / h / -before[2], 0.01, rtol=0.01)
+
+
 def test_truncations_end_where_their_own_loss_stalls(data):
     order2 = lambda ts, **until: nth.hierarchy(  # noqa: E731
         NETWORKS["fcn"], data, 2, nth.Run(ts, solver=SOLVER, **until), method="dense"

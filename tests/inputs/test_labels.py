@@ -231,3 +231,28 @@ def test_accuracy_by_a_loss_of_ones_own_needs_no_outputs_of_the_targets_shape():
     two = eqx.nn.Linear(2, 2, key=jr.key(1))
     flow = nth.gradient_flow(two, data, [0.0, 1.0], loss=spread, progress=False)
     np.testing.assert_array_equal(flow.accuracy, np.mean((flow.f[..., 0] > 0) == [1, 0, 0], axis=1))
+
+
+def test_accuracy_by_a_loss_of_weighted_classes_is_that_of_the_classes():
+    x = np.array([[1.0, 0.3], [-0.5, 1.0], [0.2, -1.0], [0.9, 0.9], [-0.3, -0.8]])
+    single = eqx.nn.Linear(2, "scalar", key=jr.key(0))
+    data = nth.Dataset(x, [1.0, -1.0, -1.0, -1.0, 1.0])
+    weighted = lambda f, t: jnp.where(t > 0, 9.0, 1.0) * jax.nn.softplus(-t * f)  # noqa: E731
+    flow = nth.gradient_flow(single, data, [0.0, 0.3], loss=weighted, progress=False)
+    right = np.sign(flow.f) == np.asarray(data.y)
+    np.testing.assert_array_equal(flow.accuracy, np.mean(right, axis=1))
+    rows, weights = nth.Dataset(x, np.eye(3)[[0, 1, 2, 1, 0]]), jnp.array([1.0, 7.0, 0.3])
+    entropy = lambda f, t: -jnp.sum(weights * t * jax.nn.log_softmax(f))  # noqa: E731
+    several = eqx.nn.Linear(2, 3, key=jr.key(1))
+    flow = nth.gradient_flow(several, rows, [0.0, 0.3], loss=entropy, progress=False)
+    right = flow.f.argmax(axis=2) == np.asarray(rows.y).argmax(axis=1)
+    np.testing.assert_array_equal(flow.accuracy, np.mean(right, axis=1))
+
+
+def test_loss_that_treats_classes_in_different_ways_has_no_accuracy():
+    x = np.array([[1.0, 0.3], [-0.5, 1.0], [0.2, -1.0]])
+    single, data = eqx.nn.Linear(2, "scalar", key=jr.key(0)), nth.Dataset(x, [1.0, -1.0, -1.0])
+    margins = lambda f, t: jax.nn.softplus(jnp.where(t > 0, 2.0, 0.5) - t * f)  # noqa: E731
+    assert (
+        nth.gradient_flow(single, data, [0.0, 1.0], loss=margins, progress=False).accuracy is None
+    )
