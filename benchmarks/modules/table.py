@@ -9,6 +9,7 @@ from typing import NamedTuple
 MEANINGS = {
     "right": "the numbers of our own nested derivatives",
     "aside": "the same, after a warning of nthsim's that says which other way it takes",
+    "told": "other numbers, with a word in the result on why they are off",
     "says so": "no numbers, but one sentence of nthsim's that says why",
     "WRONG": "other numbers, in silence",
     "raw": "an error that nthsim did not foresee: JAX's, or the module's own",
@@ -90,7 +91,7 @@ def _notes(rows: list[Row]) -> str:
         said: dict[str, list[str]] = collections.defaultdict(list)
         for column in COLUMNS:
             word, detail = row.cell(column)
-            if word in ("aside", "says so", "raw", "no truth"):
+            if word in ("aside", "told", "says so", "raw", "no truth"):
                 said[f"{word}: {detail}"].append(column)
         notes += [f"{', '.join(columns)} {sentence}" for sentence, columns in said.items()]
         lines += [f"- {row.name}: {'; '.join(notes)}"] if notes else []

@@ -45,31 +45,33 @@ def trial(entry: Entry) -> Iterator[tuple[str, Verdict]]:
         yield name, judged(computation, max(tolerance, 100 * entry.rounding))
 
 
-def _computations(model: object, x: jax.Array, right: Truth) -> dict[str, Callable[[], float]]:
+def _computations(
+    model: object, x: jax.Array, right: Truth
+) -> dict[str, Callable[[], tuple[float, str]]]:
     out = right.f.reshape(len(x), -1).shape[1]
     shape = jax.eval_shape(lambda one: model(one), x[0]).shape  # pyright: ignore
     y = right.targets.reshape(len(x), *(shape and (out,)))
     ts = [0.0, right.horizon / 2, right.horizon]
     data = lambda: nth.Dataset(x, y)  # noqa: E731
 
-    def kernel(order: int, method: str) -> float:
+    def kernel(order: int, method: str) -> tuple[float, str]:
         got = nth.kernel(model, x, order, method=method, progress=False)
         # Where K^(3) is zero but for rounding, as of a model linear in its parameters, it is small.
         least = 1e-6 * float(np.abs(right.kernels[2]).max())
         scale = max(least, float(np.abs(right.kernels[order]).max()))
-        return relative_error(got, right.kernels[order], scale)
+        return relative_error(got, right.kernels[order], scale), ""
 
-    def flow() -> float:
+    def flow() -> tuple[float, str]:
         run = nth.gradient_flow(model, data(), nth.Run(ts, solver=SOLVER), progress=False)
         way = float(np.abs(right.trained - parameters(model)).max())
         trained = relative_error(parameters(run.model), right.trained, way)
-        return max(_missed(run.f, right.f, right.flow), trained)
+        return max(_missed(run.f, right.f, right.flow), trained), _told(run)
 
-    def third(method: str) -> float:
+    def third(method: str) -> tuple[float, str]:
         run = nth.hierarchy(
             model, data(), 3, nth.Run(ts, solver=SOLVER), method=method, progress=False
         )
-        return _missed(run.f, right.f, right.third)
+        return _missed(run.f, right.f, right.third), _told(run)
 
     kernels = {
         f"K{order} {method}": lambda order=order, method=method: kernel(order, method)
@@ -82,6 +84,11 @@ def _computations(model: object, x: jax.Array, right: Truth) -> dict[str, Callab
         "dense": lambda: third("dense"),
         "series": lambda: third("series"),
     }
+
+
+def _told(run: nth.Trajectory) -> str:
+    """What a result says of steps that were taken although they missed the tolerance."""
+    return f"{run.stats.forced} steps forced at kinks" if run.stats.forced else ""
 
 
 def _kernel_names(order: int) -> list[str]:

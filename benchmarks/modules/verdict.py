@@ -17,17 +17,21 @@ class Verdict(NamedTuple):
     detail: str
 
 
-def judged(call: Callable[[], float], tolerance: float) -> Verdict:
-    """Run a computation that returns its relative error."""
+def judged(call: Callable[[], tuple[float, str]], tolerance: float) -> Verdict:
+    """Run a computation that returns its relative error, and what its result says of itself."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            error = call()
+            error, told = call()
         except Exception as raised:  # whatever it is, it is what this table is about
             return _refusal(raised)
     ours = [w for w in caught if _package(w.category.__module__) == "nthsim"]
     if not error <= tolerance:  # NaN is wrong too
-        return Verdict("WRONG", f"{error:.0e}")
+        return (
+            Verdict("told", f"off by {error:.0e}; {told}")
+            if told
+            else Verdict("WRONG", f"{error:.0e}")
+        )
     if ours:
         return Verdict("aside", str(ours[0].message))
     return Verdict("right", f"{error:.0e}")
