@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 
 import nthsim as nth
+from nthsim.dynamics.accuracy import accuracy
+from nthsim.inputs.loss import Residual
 
 X = np.arange(10.0).reshape(5, 2) ** 2
 
@@ -256,3 +258,32 @@ def test_loss_that_treats_classes_in_different_ways_has_no_accuracy():
     assert (
         nth.gradient_flow(single, data, [0.0, 1.0], loss=margins, progress=False).accuracy is None
     )
+
+
+LOSSES_OF_CLASSES = {
+    "exponential": lambda f, t: jnp.exp(-t * f),
+    "focal": lambda f, t: (
+        jnp.where(t > 0, 0.8, 0.2) * jax.nn.sigmoid(-t * f) ** 2 * -jnp.log(jax.nn.sigmoid(t * f))
+    ),
+    "distance": lambda f, t: jnp.sum(jnp.abs(f - t)),
+    "entropy": lambda f, t: -jnp.sum(t * jax.nn.log_softmax(f)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES_OF_CLASSES)
+def test_accuracy_by_losses_of_others_is_that_of_the_sign_or_the_largest(name):
+    single = name in ("exponential", "focal")
+    f = jr.normal(jr.key(3), (4, 9) if single else (4, 9, 3))
+    own = np.array([1, 2, 2, 1, 1, 2, 1, 2, 2])  # the first class is in no training point
+    y = jnp.asarray(2.0 * own - 3 if single else np.eye(3)[own])
+    residual = Residual(LOSSES_OF_CLASSES[name], y, f.shape[2:])
+    told = np.where(np.asarray(f) > 0, 2, 1) if single else np.asarray(f).argmax(axis=2)
+    np.testing.assert_array_equal(
+        accuracy(np.asarray(f), y, residual), np.mean(told == own, axis=1)
+    )
+
+
+def test_accuracy_counts_test_points_of_classes_that_no_training_point_has():
+    f, y = np.eye(3)[None, [0, 1, 2]], jnp.eye(3)[jnp.array([1, 2, 1])]
+    residual = Residual(LOSSES_OF_CLASSES["entropy"], y, (3,))
+    np.testing.assert_array_equal(accuracy(f, jnp.eye(3), residual), [1.0])
