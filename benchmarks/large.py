@@ -19,7 +19,7 @@ from timing import settings, write
 
 import nthsim as nth
 from nthsim.budget.size import hierarchy_bytes
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.run import problem_size
 from nthsim.models import ResNet
 from nthsim.solvers import Auto

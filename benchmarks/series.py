@@ -20,7 +20,8 @@ from timing import growth, matmul_peak, race, settings, write
 import nthsim as nth
 from nthsim.budget.choice import choose
 from nthsim.budget.work import gradient_flops, series_side_flops
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.truncations import series_hierarchy

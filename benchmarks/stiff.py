@@ -27,7 +27,8 @@ from timing import growth, settings, turn, write
 
 import nthsim as nth
 from nthsim.dynamics.gradient_flow import exact
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.models import FCN
 from nthsim.solvers import Explicit, Exponential, Implicit, Until

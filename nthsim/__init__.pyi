@@ -47,6 +47,7 @@ from .inputs.loss import squared_error as squared_error
 from .inputs.memory import memory_limit as memory_limit
 from .kernels.kernel import kernel as kernel
 from .kernels.limit_kernel import limit_kernel as limit_kernel
+from .network.regulariser import WeightDecay as WeightDecay
 from .scaling.scaling import Scaling as Scaling
 from .scaling.sweep import Sweep as Sweep
 from .scaling.sweep import SweepError as SweepError

@@ -26,6 +26,9 @@ class DenseHierarchy(AbstractDrivenSystem):
     come first, test points follow, are carried along and never enter the residual. The state is
     all of these but the last. `samples` is n, `quadratic` says whether the loss is, and `rough`
     what keeps the field from being smooth.
+
+    What is added to the loss stands, as the last of the others, in every slot but the first: one
+    more output, whose residual is constant. `constant` holds such residuals, if there are any.
     """
 
     kernels: tuple[Array, ...]
@@ -34,6 +37,7 @@ class DenseHierarchy(AbstractDrivenSystem):
     samples: int = eqx.field(static=True)
     quadratic: bool = eqx.field(static=True)
     rough: str = eqx.field(static=True, default="")
+    constant: Float[Array, " further"] | None = None
 
     def initial(self) -> tuple[Array, ...]:
         """All levels below the frozen one."""
@@ -41,7 +45,9 @@ class DenseHierarchy(AbstractDrivenSystem):
 
     def field(self, state: tuple[Array, ...]) -> tuple[Array, ...]:
         """Each level moves by the level above it, contracted with the residual."""
-        return self.pull(state, -self.residual(self.predictions(state)).reshape(-1))
+        residual = self.residual(self.predictions(state)).reshape(-1)
+        constant = residual[:0] if self.constant is None else self.constant
+        return self._moved(state, -jnp.concatenate([residual, constant]))
 
     def predictions(self, state: tuple[Array, ...]) -> Float[Array, "n k"]:
         r"""$\tilde f$ on the training samples."""
@@ -49,7 +55,7 @@ class DenseHierarchy(AbstractDrivenSystem):
 
     def pull(self, state: tuple[Array, ...], cotangent: Float[Array, " N"]) -> tuple[Array, ...]:
         """Each level moves by the level above it."""
-        return tuple(above @ cotangent for above in (*state[1:], self.kernels[-1]))
+        return self._moved(state, jnp.pad(cotangent, (0, self._further)))
 
     def push(self, state: tuple[Array, ...], direction: tuple[Array, ...]) -> Float[Array, " N"]:
         """The first level's part among the training points."""
@@ -83,12 +89,25 @@ class DenseHierarchy(AbstractDrivenSystem):
 
     def kernel_shown(self, state: tuple[Array, ...]) -> Float[Array, "N_first N"]:
         r"""$\tilde K^{(2)}$ with test points, which is frozen at order 2."""
-        return (*state, self.kernels[-1])[1]
+        return (*state, self.kernels[-1])[1][:, : self._outputs]
 
     def escaped(self, state: tuple[Array, ...]) -> Bool[Array, ""]:
         r"""Whether $\tilde f$ has grown beyond all reason, or is no number any more."""
         now, start = (jnp.max(jnp.abs(self._train(f))) for f in (state[0], self.kernels[0]))
         return ~(ESCAPE * now < 1 + start)
 
+    def _moved(
+        self, state: tuple[Array, ...], cotangent: Float[Array, " N_and_further"]
+    ) -> tuple[Array, ...]:
+        return tuple(above @ cotangent for above in (*state[1:], self.kernels[-1]))
+
+    @property
+    def _further(self) -> int:
+        return 0 if self.constant is None else len(self.constant)
+
+    @property
+    def _outputs(self) -> int:
+        return self.kernels[-1].shape[-1] - self._further
+
     def _train(self, level: Float[Array, "N_first ..."]) -> Float[Array, "N ..."]:
-        return level[: self.kernels[-1].shape[-1]]
+        return level[: self._outputs]

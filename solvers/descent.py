@@ -34,7 +34,7 @@ class SteppedParameters(AbstractParameterFlow):
         return state
 
     def field(self, state: PyTree[Array]) -> PyTree[Array]:
-        """Minus the gradient of the mean loss, by which a rate of the loss is told."""
+        """Minus the gradient of the objective, by which a rate of it is told."""
         return jax.tree.map(jnp.negative, self.gradient(state))
 
 

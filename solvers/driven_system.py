@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.solvers.system import AbstractSystem
@@ -23,6 +24,15 @@ class AbstractDrivenSystem(AbstractSystem):
     def loss(self, state: PyTree[Array]) -> Float[Array, ""]:
         """The risk of the predictions."""
         return self.risk(self.predictions(state))
+
+    def objective(self, state: PyTree[Array]) -> Float[Array, ""]:
+        """What the flow goes down: the loss, and what is added to it where that is known."""
+        return self.loss(state)
+
+    def fall(self, state: PyTree[Array]) -> Float[Array, ""]:
+        """How fast the objective falls."""
+        residual = self.residual(self.predictions(state)).reshape(-1)
+        return -jnp.vdot(residual, self.push(state, self.field(state)))
 
     @abc.abstractmethod
     def predictions(self, state: PyTree[Array]) -> Float[Array, "n k"]:

@@ -20,7 +20,7 @@ class AbstractParameterFlow(AbstractDrivenSystem):
     the number of samples; `x` are training inputs, `x_shown` those at which outputs are recorded.
     `kernel(theta)` is the tangent kernel on the training inputs, for integrators that ask for it.
     `forward` says whether the network has derivatives in forward mode, `rough` what keeps the field
-    from being smooth.
+    from being smooth; `penalty(theta)` is what is added to the loss, if anything is.
     """
 
     network: Callable[[PyTree[Array], Array], Array]
@@ -32,11 +32,32 @@ class AbstractParameterFlow(AbstractDrivenSystem):
     x_shown: Array
     forward: bool = eqx.field(static=True, default=True)
     rough: str = eqx.field(static=True, default="")
+    penalty: Callable[[PyTree[Array]], Float[Array, ""]] | None = None
 
     def gradient(self, state: PyTree[Array]) -> PyTree[Array]:
-        r"""That of the mean loss, $\sum_b c_b\, \nabla f_b$, by a forward and a backward pass."""
+        r"""That of the objective, $\sum_b c_b\, \nabla f_b + \nabla R$, by two passes."""
         f, pullback = jax.vjp(self.predictions, state)
-        return pullback(self.residual(f))[0]
+        gradient = pullback(self.residual(f))[0]
+        if self.penalty is None:
+            return gradient
+        return jax.tree.map(jnp.add, gradient, jax.grad(self._penalty)(state))
+
+    def objective(self, state: PyTree[Array]) -> Float[Array, ""]:
+        """The mean loss and the penalty."""
+        loss = self.loss(state)
+        return loss if self.penalty is None else loss + self._penalty(state)
+
+    def fall(self, state: PyTree[Array]) -> Float[Array, ""]:
+        """By the gradient of the penalty too, if there is one."""
+        if self.penalty is None:
+            return super().fall(state)
+        slope, field = self.gradient(state), self.field(state)
+        parts = jax.tree.map(jnp.vdot, slope, field)
+        return -sum(jax.tree.leaves(parts), start=jnp.zeros((), self.loss(state).dtype))
+
+    def _penalty(self, state: PyTree[Array]) -> Float[Array, ""]:
+        assert self.penalty is not None
+        return self.penalty(self.moved(state))
 
     def predictions(self, state: PyTree[Array]) -> Float[Array, "n k"]:
         """The network's outputs."""
@@ -108,7 +129,7 @@ class ParameterFlow(AbstractDisplacement):
     r"""Gradient flow, $\theta' = -\sum_b c_b\, \nabla f_b(\theta)$."""
 
     def field(self, state: PyTree[Array]) -> PyTree[Array]:
-        """Minus the gradient of the mean loss."""
+        """Minus the gradient of the objective."""
         return jax.tree.map(jnp.negative, self.gradient(state))
 
 
@@ -125,6 +146,6 @@ class ModifiedFlow(AbstractDisplacement):
 
         def modified(state: PyTree[Array]) -> Float[Array, ""]:
             squares = optx.two_norm(self.gradient(state)) ** 2
-            return self.loss(state) + self.rate / 4 * squares
+            return self.objective(state) + self.rate / 4 * squares
 
         return jax.tree.map(jnp.negative, jax.grad(modified)(state))

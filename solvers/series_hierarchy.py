@@ -36,7 +36,8 @@ class SeriesHierarchy(AbstractDrivenSystem):
     j = 0..p-2, where the residual belongs to the sum of the outputs along the whole path.
     `kernel(path)` is $\tilde K^{(2)}$ on the training inputs for a path of p-1 terms, for
     integrators that ask for it; `quadratic` says whether the loss is, and `rough` what keeps the
-    field from being smooth.
+    field from being smooth. `penalties_along(path)` is $[\epsilon^j] \nabla R$ of what is added to
+    the loss, if anything is.
     """
 
     outputs_along: Callable[[ThetaPath, Array], Float[Array, "p N"]]
@@ -50,6 +51,7 @@ class SeriesHierarchy(AbstractDrivenSystem):
     order: int = eqx.field(static=True)
     quadratic: bool = eqx.field(static=True)
     rough: str = eqx.field(static=True, default="")
+    penalties_along: Callable[[ThetaPath], ThetaPath] | None = None
 
     def initial(self) -> ThetaPath:
         """No term has moved."""
@@ -57,7 +59,10 @@ class SeriesHierarchy(AbstractDrivenSystem):
 
     def field(self, state: ThetaPath) -> ThetaPath:
         """Minus the gradient's Taylor coefficients, one for each term."""
-        gradients = self.gradients_along(self.path(state), self.x, self.residual)
+        path = self.path(state)
+        gradients = self.gradients_along(path, self.x, self.residual)
+        if self.penalties_along is not None:
+            gradients = jax.tree.map(jnp.add, gradients, self.penalties_along(path[:-1]))
         return jax.tree.map(jnp.negative, gradients)
 
     def predictions(self, state: ThetaPath) -> Float[Array, "n k"]:

@@ -32,16 +32,17 @@ class Until(eqx.Module):
 
     `loss` is the mean per-sample loss on the training points. `gradient` is the norm of its
     gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
-    $|dL/dt| / |L|$: the loss changes by less than this part of itself per unit of time. Each ends a
-    run at the time at which it falls below its value, which does not depend on the save times: the
-    step in which that happens is tried again, shorter and shorter, until its end is past that time
-    by no more than the solver's `rtol` of it. Trials count among the rejected steps. The state at
-    that end is the last one recorded. A run that is below at its start ends there; one that goes on
-    from a checkpoint beyond is refused. What falls below within a step and is above again at its
-    end is not seen, and where something crosses its value several times within a step, one of these
-    times is found. The time is as good as the solution: where the solver's error changes a quantity
-    visibly, it changes this too. Networks that share steps, as the seeds of a study over sizes,
-    have no time in common, so that such studies take none of these.
+    $|dL/dt| / |L|$: the loss changes by less than this part of itself per unit of time. A
+    regulariser counts as a part of the loss in both of these, which truncations with one have not.
+    Each ends a run at the time at which it falls below its value, which does not depend on the save
+    times: the step in which that happens is tried again, shorter and shorter, until its end is past
+    that time by no more than the solver's `rtol` of it. Trials count among the rejected steps. The
+    state at that end is the last one recorded. A run that is below at its start ends there; one
+    that goes on from a checkpoint beyond is refused. What falls below within a step and is above
+    again at its end is not seen, and where something crosses its value several times within a step,
+    one of these times is found. The time is as good as the solution: where the solver's error
+    changes a quantity visibly, it changes this too. Networks that share steps, as the seeds of a
+    study over sizes, have no time in common, so that such studies take none of these.
 
     `seconds` of wall time, compilation included, end a run at the end of a step; one that goes on
     from a checkpoint has them anew.
@@ -61,6 +62,11 @@ class Until(eqx.Module):
         given: dict[Reason, float | None]
         given = {"loss": self.loss, "gradient": self.gradient, "stalled": self.stalled}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def falling(self) -> bool:
+        """Whether it looks at how fast the loss falls."""
+        return self.gradient is not None or self.stalled is not None
 
     def limits(self, dtype: DTypeLike) -> Numbers:
         """These as numbers that may change without compiling."""
@@ -93,15 +99,13 @@ def gaps(limits: Numbers, system: Any, state: PyTree[Array]) -> Numbers:
     """
     assert isinstance(system, AbstractDrivenSystem)
     with jax.default_matmul_precision("highest"):
-        loss = system.loss(state)
-        values: Numbers = {"loss": loss}
+        values: Numbers = {"loss": system.loss(state)}
         if "gradient" in limits or "stalled" in limits:
-            residual = system.residual(system.predictions(state)).reshape(-1)
-            descent = -jnp.vdot(residual, system.push(state, system.field(state)))
-            values["gradient"] = jnp.sqrt(jnp.abs(descent))
-            # A loss that passes through zero falls infinitely fast there, beside itself.
-            rate = jnp.abs(descent) / jnp.abs(loss)
-            values["stalled"] = jnp.where(descent == 0, jnp.zeros_like(loss), rate)
+            fall, whole = jnp.abs(system.fall(state)), system.objective(state)
+            values["gradient"] = jnp.sqrt(fall)
+            # What passes through zero falls infinitely fast there, beside itself.
+            rate = fall / jnp.abs(whole)
+            values["stalled"] = jnp.where(fall == 0, jnp.zeros_like(fall), rate)
     return {name: _below(values[name], limit) for name, limit in limits.items()}
 
 

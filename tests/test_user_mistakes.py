@@ -591,6 +591,12 @@ MISTAKES = [
         True,
     ),
     Mistake(
+        "regulariser by its strength",
+        lambda: nth.compare(NET, DATA, (2,), TS, regulariser=cast("Any", 0.1)),
+        r"`regulariser` must be a function of the model, such as WeightDecay\(0.1\), but is 0.1",
+        True,
+    ),
+    Mistake(
         "order by a word",
         lambda: hierarchy("3"),
         r"`order` must be an integer of at least 2 or \"auto\", but is '3'",

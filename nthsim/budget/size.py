@@ -67,11 +67,16 @@ class Size(eqx.Module):
 
 
 def size_of(
-    network: AbstractNetwork, theta: PyTree[Array], slots: Slots, expansion: ExpansionMethod
+    network: AbstractNetwork,
+    theta: PyTree[Array],
+    slots: Slots,
+    expansion: ExpansionMethod,
+    *,
+    further: int = 0,
 ) -> Size:
     """The numbers of a network on its data; one evaluation is lowered to be counted, none made."""
     return Size(
-        kernel=kernel_size(network, theta, slots),
+        kernel=kernel_size(network, theta, slots, further=further),
         parameters=parameter_count(theta),
         activations=network.work(theta, slots.points).written,
         expansion=expansion,

@@ -21,6 +21,7 @@ from nthsim.cli.made import (
     made_families,
     made_model,
     made_rates,
+    made_regulariser,
     made_run,
     made_sizes,
     made_solver,
@@ -32,7 +33,7 @@ from nthsim.cli.toml import as_toml
 from nthsim.comparison.compare import CompareError, compare
 from nthsim.comparison.plan import Plan, plan
 from nthsim.dynamics.gradient_flow import gradient_flow
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.run import Run, problem_size
 from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.inputs.dataset import Dataset
@@ -94,6 +95,7 @@ def _compare(command: settings.CompareSettings, folder: Path | None) -> int:
             run,
             loss=LOSSES[command.loss],
             rates=made_rates(command, model),
+            regulariser=made_regulariser(command),
             bounds=command.bounds,
             certify=None if command.certify else False,
             audit=command.audit,
@@ -116,7 +118,8 @@ def _flow(command: settings.FlowSettings, folder: Path | None) -> int:
     run, data = made_run(command), made_data(command)
     try:
         model, loss = made_model(command, data), LOSSES[command.loss]
-        flow = gradient_flow(model, data, run, loss=loss, rates=made_rates(command, model))
+        rates, added = made_rates(command, model), made_regulariser(command)
+        flow = gradient_flow(model, data, run, loss=loss, rates=rates, regulariser=added)
         failure = None
     except SolveError as error:
         flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
@@ -208,7 +211,8 @@ def _plan(command: settings.PlanSettings) -> int:
     def estimate() -> Plan:
         model, loss = drawn_model(command, data), LOSSES[command.loss]
         curves, run, rates = made_curves(command), made_run(command), made_rates(command, model)
-        return plan(model, data, curves, run, loss=loss, rates=rates)
+        added = made_regulariser(command)
+        return plan(model, data, curves, run, loss=loss, rates=rates, regulariser=added)
 
     # Traced, the network has shapes but no weights, which might not fit.
     planned = eqx.filter_eval_shape(estimate)

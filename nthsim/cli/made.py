@@ -24,6 +24,7 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.memory import available, largest, readable
 from nthsim.kernels.work import CHUNK, PROGRAM
 from nthsim.models import MODELS as NETWORKS
+from nthsim.network.regulariser import WeightDecay
 from nthsim.scaling.cells import Maker
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
@@ -77,6 +78,18 @@ def made_rates(settings: Common, model: PyTree) -> PyTree:
             f"{len(settings.rates)}."
         )
     return eqx.tree_at(weights, model, list(settings.rates))
+
+
+def made_regulariser(settings: Timed) -> WeightDecay | None:
+    """The weight decay, if there is any.
+
+    Raises:
+        ValueError: When its strength is negative.
+    """
+    if settings.weight_decay == 0:
+        return None
+    with called(strength="weight_decay"):
+        return WeightDecay(settings.weight_decay, settings.decay_towards)
 
 
 def made_families(settings: ScalingSettings, data: Dataset, axis: str) -> dict[str, Maker]:

@@ -119,6 +119,11 @@ class Solved(Common):
 class Timed(Solved):
     """When a run may end, and where it is kept."""
 
+    weight_decay: float = 0.0
+    """The strength of weight decay: half of it times the squared length of all parameters is added
+    to the loss."""
+    decay_towards: Literal["zero", "start"] = "zero"
+    """What weights decay towards: zero, or where they start."""
     until_loss: Limit = None
     """The training loss at which exact flow is to stop."""
     until_gradient: Limit = None

@@ -19,9 +19,11 @@ from nthsim.dynamics.recipes import (
     restore,
     restore_data,
     restore_loss,
+    restore_regulariser,
     restore_solver,
     store,
     store_loss,
+    store_regulariser,
     store_solver,
 )
 from nthsim.dynamics.run import Run
@@ -29,6 +31,7 @@ from nthsim.dynamics.trajectory import Trajectory, from_record
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss
 from nthsim.network.cast import in_precision
+from nthsim.network.regulariser import Regulariser
 from nthsim.network.split import split
 from nthsim.results.labelled import labelled
 from nthsim.results.netcdf import decoding, read, write
@@ -80,7 +83,12 @@ def _parts(study: Mapping[str, Any]) -> tuple[Record, dict[str, Record]]:
     return Record(arrays, facts), groups
 
 
-def load(path: str | os.PathLike[str], model: PyTree, loss: Loss | None) -> dict[str, Any]:
+def load(
+    path: str | os.PathLike[str],
+    model: PyTree,
+    loss: Loss | None,
+    regulariser: Regulariser | None,
+) -> dict[str, Any]:
     """Read the fields of a comparison, as `Comparison.load` documents it."""
     root, groups = read(path, "Comparison")
     with decoding(path):
@@ -92,7 +100,8 @@ def load(path: str | os.PathLike[str], model: PyTree, loss: Loss | None) -> dict
     if initial is not None:
         fields |= {"about": None}
     known = restore_loss(root.facts["asked"]["loss"], loss)
-    asked = dataclasses.replace(fields["asked"], model=initial, loss=known)
+    added = restore_regulariser(root.facts["asked"]["regulariser"], regulariser)
+    asked = dataclasses.replace(fields["asked"], model=initial, loss=known, regulariser=added)
     if model is not None:
         _check_model(asked, fields["exact"])
     if loss is not None:
@@ -141,6 +150,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
         "record": [each.word for each in run.record or () if not isinstance(each, Own)],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "rates": asked.rates,
+        "regulariser": store_regulariser(asked.regulariser),
         "bounds": asked.bounds,
         "certify": asked.certify,
         "audit": asked.audit,

@@ -29,6 +29,7 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import orders_to, shown
 from nthsim.inputs.loss import Loss, check_quadratic
 from nthsim.inputs.memory import available, check_fits
+from nthsim.network.regulariser import Regulariser, check_without
 
 #: What curves may not be called, as tables and files have it already.
 RESERVED = (EXACT, "exact", "parameters", "trained parameters", "bounds", "certificate")
@@ -54,8 +55,8 @@ class Asked(eqx.Module):
 
     `curves` are those beside exact flow. `bounds`, `certify` and `audit` are as in `compare`;
     `rates` are those of all floating arrays of the model, in their order, None if all are one. In
-    one that was loaded, what the file alone cannot restore is None (`model`), a name (`loss`) or a
-    solver that tells what it was.
+    one that was loaded, what the file alone cannot restore is None (`model`), a name (`loss`,
+    `regulariser`) or a solver that tells what it was.
     """
 
     model: PyTree
@@ -64,6 +65,7 @@ class Asked(eqx.Module):
     curves: tuple[Curve, ...]
     run: Run
     rates: tuple[float, ...] | None = None
+    regulariser: Regulariser | str | None = None
     bounds: bool = False
     certify: bool | None = None
     audit: bool = False
@@ -80,6 +82,7 @@ class Asked(eqx.Module):
         size, certified = problem_size(problem, self.run), self.certified(problem.dtype)
         if self.bounds:
             check_quadratic(problem.residual.loss, "bounds")
+            check_without(problem.penalty, "bounds")
             check_perturbation(size)
             problem.check_kernel(4)
             problem.check_single("bounds")

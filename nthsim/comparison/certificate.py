@@ -12,13 +12,15 @@ from jaxtyping import Float, PyTree
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.hierarchy import Order
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import raise_if_interrupted
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
+from nthsim.network.regulariser import Regulariser
 from nthsim.results.terminal import Progress, wrapped
 from nthsim.solvers.explicit import Explicit
 
@@ -122,6 +124,7 @@ def certificate(
     *,
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     progress: bool = True,
 ) -> Certificate:
     """Compare each order with exact flow at small times and fit the power of t.
@@ -135,6 +138,7 @@ def certificate(
         orders: The orders p, each at least 2, or `Order(p, method=...)`.
         loss: Differentiable function of one output and one target.
         rates: As in `gradient_flow`.
+        regulariser: As there.
         progress: Whether to show progress bars when on a terminal.
 
     Raises:
@@ -147,7 +151,7 @@ def certificate(
     curves = [each if isinstance(each, Order) else Order(each) for each in orders]
     if not curves:
         raise ValueError(f"`orders` must hold an order, but is {orders!r}.")
-    problem = pose(model, data, loss, rates).without_test_points()
+    problem = pose(model, data, loss, rates, regulariser).without_test_points()
     if problem.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.dtype}.")
     size = problem_size(problem)

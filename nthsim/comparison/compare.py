@@ -16,7 +16,8 @@ from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.errors import audited
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.hierarchy import Order
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import UnknownSolver
 from nthsim.dynamics.run import Run, checked_run
 from nthsim.dynamics.start import Start
@@ -27,6 +28,7 @@ from nthsim.inputs.integers import check_truths, shown
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import kind_and_line
 from nthsim.network.rates import listed, placed
+from nthsim.network.regulariser import Regulariser
 
 
 class CompareError(SolveError):
@@ -50,6 +52,7 @@ def compare(
     *,
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     bounds: bool = False,
     certify: bool | None = None,
     audit: bool = False,
@@ -69,6 +72,7 @@ def compare(
             each is recorded unless the run says otherwise.
         loss: Differentiable function of one output and one target.
         rates: As in `gradient_flow`.
+        regulariser: As there; curves of infinite width, perturbation theory and bounds have none.
         bounds: Whether to evaluate a-priori bounds on the error of order 2 and on the movement of
             the kernel, which takes $K^{(4)}$ before and after training (`Bounds`).
         certify: Whether to fit the small-time slopes, which is only done in float64; None fits
@@ -93,6 +97,7 @@ def compare(
         chosen,
         run,
         rates=listed(rates, model),
+        regulariser=regulariser,
         bounds=bounds,
         certify=certify,
         audit=audit,
@@ -119,6 +124,11 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
             f"`loss` must be a function to compute this again, but only its name is known: "
             f"load the file with `loss=`, the function {asked.loss}."
         )
+    if isinstance(asked.regulariser, str):
+        raise ValueError(
+            "`regulariser` must be a function to compute this again, but only its name is known: "
+            f"load the file with `regulariser=`, the function {asked.regulariser}."
+        )
     if isinstance(asked.run.solver, UnknownSolver):
         raise ValueError(
             "`solver` must be one of nthsim's to compute this again, but is "
@@ -137,7 +147,8 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
 
 def _compared(asked: Asked, *, progress: bool) -> Comparison:
     rates = True if asked.rates is None else placed(asked.rates, asked.model)
-    problem = pose(asked.model, asked.data, asked.loss, rates)  # pyright: ignore[reportArgumentType]
+    posed = asked.model, asked.data, asked.loss, rates, asked.regulariser
+    problem = pose(*posed)  # pyright: ignore[reportArgumentType]
     chosen = asked.settled(problem)
     flow = exact(problem, asked.run, progress=progress)
     bench = _Bench(asked, problem, flow, progress=progress)

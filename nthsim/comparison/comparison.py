@@ -22,6 +22,7 @@ from nthsim.dynamics.recipes import describe
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.loss import Loss, loss_name
 from nthsim.network.rates import in_words
+from nthsim.network.regulariser import Regulariser, regulariser_name
 from nthsim.results.record import origin
 from nthsim.results.terminal import several, wrapped
 
@@ -140,7 +141,11 @@ class Comparison(eqx.Module):
 
     @staticmethod
     def load(
-        path: str | os.PathLike[str], *, model: PyTree = None, loss: Loss | None = None
+        path: str | os.PathLike[str],
+        *,
+        model: PyTree = None,
+        loss: Loss | None = None,
+        regulariser: Regulariser | None = None,
     ) -> "Comparison":
         """Read what `save` wrote, bit by bit as it was.
 
@@ -149,14 +154,16 @@ class Comparison(eqx.Module):
             model: For a network other than FCN or ResNet, any module of its structure, to receive
                 the parameters; without it, `model` is None in the result.
             loss: The loss, when it is none of nthsim's own; without it, only its name is known.
+            regulariser: Likewise, when there is one other than `WeightDecay`.
 
         Raises:
             ValueError: When the file cannot be read, is damaged, or does not fit `model` or `loss`,
-                which give other outputs or another loss than those of the file.
+                which give other outputs or another loss than those of the file, or `regulariser`,
+                which is not the one of its name.
         """
         from nthsim.comparison.archive import load
 
-        return Comparison(**load(path, model, loss))
+        return Comparison(**load(path, model, loss, regulariser))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draw losses, errors of f, and errors and movement of the tangent kernel, over time.
@@ -241,5 +248,7 @@ class Comparison(eqx.Module):
         about += "" if asked.rates is None else f"; {in_words(asked.rates)}"
         ts = self.exact.ts if self.exact.stop.asked else asked.run.ts
         span = f"t = {ts[0]:g} to {ts[-1]:g} at {several(len(ts), 'save time')}"
-        lines = (about, str(asked.data), f"{loss_name(asked.loss)}; {self.exact.solver}; {span}")
+        added = "" if asked.regulariser is None else f" + {regulariser_name(asked.regulariser)}"
+        down = f"{loss_name(asked.loss)}{added}"
+        lines = (about, str(asked.data), f"{down}; {self.exact.solver}; {span}")
         return [wrapped(line) for line in lines]

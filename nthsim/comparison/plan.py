@@ -17,11 +17,12 @@ from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.gradient_flow import flow_needs
 from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.parameters import Parameters, parameters
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.inputs.memory import available, largest, memory_limit, readable
+from nthsim.network.regulariser import Regulariser
 from nthsim.results.terminal import COLUMNS, short, table, wrapped
 
 #: What the columns of a plan's table hold.
@@ -112,6 +113,7 @@ def plan(
     *,
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     memory: int | None = None,
 ) -> Plan:
     """Estimate what `compare` would take, before anything is allocated.
@@ -128,6 +130,7 @@ def plan(
         run: As in `compare`; of save times only the number counts here.
         loss: Differentiable function of one output and one target.
         rates: As in `gradient_flow`.
+        regulariser: As there.
         memory: The bytes to stay within; None means what is free on the device.
 
     Raises:
@@ -135,7 +138,7 @@ def plan(
     """
     chosen = checked_curves(curves)
     run = checked_run(run, ("kernel",), begins=False)
-    problem = pose(model, data, loss, rates)
+    problem = pose(model, data, loss, rates, regulariser)
     size, precision, free = problem_size(problem, run), problem.dtype.name, available(memory)
     certified = precision == "float64"
     with memory_limit(free):

@@ -18,6 +18,7 @@ import numpy as np
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import store_solver
 from nthsim.network.failures import first_line
+from nthsim.network.regulariser import Penalty, regulariser_name
 from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import replacing
 from nthsim.solvers.abstract_run import AbstractRun
@@ -238,5 +239,12 @@ def subject_of(problem: Problem, by: AbstractSolver | Steps) -> dict[str, Any]:
         "model": network_digest(problem.network, problem.theta),
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
+        "regulariser": None if problem.penalty is None else _mark(problem.penalty),
         **how,
     }
+
+
+def _mark(penalty: Penalty) -> str:
+    """What tells a regulariser from another one."""
+    arrays = digest(eqx.filter(penalty.regulariser, eqx.is_array))
+    return f"{regulariser_name(penalty.regulariser)}, {penalty.program.digest[:12]}, {arrays[:12]}"

@@ -15,7 +15,8 @@ from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import moved, parameter_flow
 from nthsim.dynamics.optimiser import checked_rate, rate_in_word, stepping, transformation
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory
@@ -23,6 +24,7 @@ from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count, shown
 from nthsim.inputs.loss import Loss, squared_error
+from nthsim.network.regulariser import Regulariser
 from nthsim.solvers.descent import SteppedParameters, Steps
 
 #: States that a step holds at once: gradient, step, and what transformations remember.
@@ -143,6 +145,7 @@ def descent(
     key: Key[Array, ""] | None = None,
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Train `model` in steps of an optimiser, each of which takes `rate` of time.
@@ -167,6 +170,7 @@ def descent(
         key: The random key that the orders are drawn by.
         loss: As there.
         rates: As there: the step of an array is its rate times that of the optimiser.
+        regulariser: As there: the optimiser gets the gradient of L + R.
         progress: As there.
 
     Raises:
@@ -177,7 +181,7 @@ def descent(
     run = checked_run(run)
     concrete("descent", model, data, run.ts)
     curve = Descent(optimiser, rate, batch_size=batch_size, key=key)
-    problem = pose(model, data, loss, rates)
+    problem = pose(model, data, loss, rates, regulariser)
     curve.check(problem)
     curve.check_memory(problem_size(problem, run))
     found = curve.trajectory(run, Start(problem, progress=progress), progress=progress)

@@ -10,13 +10,15 @@ from nthsim.budget.choice import Needs, check_flow
 from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.observable import check_observables
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.trajectory import SolveError, Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.network import Network
+from nthsim.network.regulariser import Regulariser
 from nthsim.solvers.descent import Steps
 from nthsim.solvers.parameter_flow import AbstractParameterFlow, ParameterFlow
 
@@ -28,12 +30,14 @@ def gradient_flow(
     *,
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     progress: bool = True,
 ) -> Trajectory:
-    r"""Train `model` by exact gradient flow, $\theta' = -D \nabla L(\theta)$.
+    r"""Train `model` by exact gradient flow, $\theta' = -D \nabla (L + R)(\theta)$.
 
     $L = \frac1n \sum_a \ell(f(x_a), y_a)$ over the training points (the 1/n sets the unit of time);
-    D holds the `rates`. Test points are evaluated and never enter.
+    D holds the `rates`, and R is the `regulariser`, which losses in results are without. Test
+    points are evaluated and never enter.
 
     Args:
         model: Any Equinox module that maps one input to a scalar or a vector.
@@ -44,6 +48,8 @@ def gradient_flow(
             prefix of the model, as Equinox's filter specifications are. True is 1; at 0 an array is
             none of the parameters. Left out, an `FCN` or `ResNet` has those of its
             parametrisation, and all else 1.
+        regulariser: A function R of the module that returns a scalar, its factor included, such as
+            `WeightDecay(0.1)`; none if left out.
         progress: Whether to show a progress bar when on a terminal.
 
     Returns:
@@ -56,7 +62,7 @@ def gradient_flow(
     """
     run = checked_run(run)
     concrete("gradient_flow", model, data, run.ts)
-    problem = pose(model, data, loss, rates)
+    problem = pose(model, data, loss, rates, regulariser)
     check_flow(problem_size(problem, run))
     flow = exact(problem, run, progress=progress)
     if flow.stop.failed and run.throw:
@@ -132,5 +138,6 @@ def parameter_flow(problem: Problem, kind: type[F] = ParameterFlow, **more: Any)
         x_shown=problem.x_first,
         forward=problem.forward,
         rough=problem.rough,
+        penalty=problem.penalty,
         **more,
     )

@@ -20,7 +20,8 @@ from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.ladder import Ladder
 from nthsim.dynamics.observable import check_everywhere
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory
@@ -31,6 +32,7 @@ from nthsim.inputs.integers import count
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.kernels.derivatives import check_forward
 from nthsim.kernels.work import ENDLESS
+from nthsim.network.regulariser import Regulariser, check_without
 from nthsim.solvers.until import Until
 
 
@@ -111,6 +113,7 @@ def hierarchy(
     method: str = "auto",
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Integrate the hierarchy truncated at order p: $\tilde f, \tilde K^{(2)}, \dots$ over time.
@@ -137,6 +140,8 @@ def hierarchy(
             `method`.
         loss: Any.
         rates: As there: every direction $\nabla f_b$ is $D \nabla f_b$.
+        regulariser: As there: one more output R with the constant residual 1, whose direction
+            $\nabla R$ takes a place in every slot but the first; derivatives of kernels are nested.
         progress: Of kernels and of the integration.
 
     Returns:
@@ -161,7 +166,9 @@ def hierarchy(
         if run.until != Until():
             raise ValueError('`until` must be left out where `order` is "auto", but is given.')
         tol, max_order = _tolerance(tol), count("max_order", max_order, 4)
-    problem = pose(model, data, loss, rates)
+    problem = pose(model, data, loss, rates, regulariser)
+    if run.until.falling:
+        check_without(problem.penalty, "a truncation that is to stop at a gradient or stalled")
     size, start = problem_size(problem, run), Start(problem, progress=progress)
     if found:
         solved = _climbed(start, size, run, tol, max_order, method, progress=progress)

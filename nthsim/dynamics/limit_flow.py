@@ -10,7 +10,8 @@ from nthsim.budget.size import Size, hierarchy_bytes
 from nthsim.budget.work import dense_side_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.observable import check_everywhere
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import SolveError, Trajectory
@@ -22,6 +23,7 @@ from nthsim.kernels.limit_kernel import limit_kernel
 from nthsim.models.fcn import FCN
 from nthsim.models.resnet import ResNet
 from nthsim.network.network import Network
+from nthsim.network.regulariser import check_without
 
 #: Where it may start, and what that is.
 STARTS = {"network": "the network's own outputs", "zero": "outputs of zero"}
@@ -62,6 +64,7 @@ class LimitKernel(Curve):
     def check(self, problem: Problem) -> None:
         """Refuse a network without a known limit."""
         check_limit(problem.network.model(problem.theta))
+        check_without(problem.penalty, "the limit kernel")
 
     def check_memory(self, size: Size) -> None:
         """As order 2."""

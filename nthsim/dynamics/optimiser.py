@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.integers import shown
-from nthsim.inputs.loss import Residual
 from nthsim.network.alike import Alike
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
@@ -30,19 +29,6 @@ ROUNDING = 1e-5
 
 #: Entries of gradients that steps are tried on: what clips them shows.
 SIZES = (2.0**-10, 1.0, 2.0**10)
-
-
-class Objective(eqx.Module):
-    """The mean loss on all training samples, or on some, as a function of the parameters."""
-
-    network: Network
-    residual: Residual
-    x: Array
-
-    def __call__(self, theta: PyTree[Array], samples: Int[Array, " S"] | None) -> Float[Array, ""]:
-        """Evaluate it."""
-        x = self.x if samples is None else self.x[samples]
-        return self.residual.risk(self.network(theta, x), samples)
 
 
 class Optimiser(eqx.Module):
@@ -213,7 +199,7 @@ def stepping(
     update = Update(
         own.init,
         own.update,
-        Objective(network, problem.residual, problem.x),
+        problem.objective,
         samples=n,
         batch_size=batch_size,
         key=key,

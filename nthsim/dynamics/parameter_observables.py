@@ -101,14 +101,10 @@ class Hessian(AbstractOperator):
     def __call__(self, v: Float[Array, " P"]) -> Float[Array, " P"]:
         """The derivative of the gradient in a direction, or of the gradient's part along it."""
         flat, back = ravel_pytree(self.theta)
-        gradient = jax.grad(lambda row: _risk(self.problem, back(row)))
+        gradient = jax.grad(lambda row: self.problem.objective(back(row)))
         if self.problem.forward:
             return jax.jvp(gradient, (flat,), (v,))[1]
         return jax.grad(lambda row: gradient(row) @ v)(flat)
-
-
-def _risk(problem: Problem, theta: PyTree[Array]) -> Float[Array, ""]:
-    return problem.residual.risk(problem.network(theta, problem.x))
 
 
 @compiled
@@ -117,7 +113,7 @@ def _movement(problem: Problem, theta: PyTree[Array]) -> tuple[Array, Array, Arr
     network = problem.network
     assert isinstance(network, Network)
     with jax.default_matmul_precision("highest"):
-        velocity = network.by_parameters(jax.grad(lambda at: _risk(problem, at))(theta))
+        velocity = network.by_parameters(jax.grad(problem.objective)(theta))
     now, start = network.scaled(theta), network.scaled(problem.theta)
     away = jax.tree.map(lambda a, b: a - b, now, start)
     norms = lambda tree: jnp.stack([jnp.linalg.norm(a.ravel()) for a in jax.tree.leaves(tree)])  # noqa: E731

@@ -14,13 +14,15 @@ from nthsim.budget.size import Size, perturbation_bytes
 from nthsim.budget.work import kernels_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.observable import check_everywhere
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, check_quadratic, squared_error
+from nthsim.network.regulariser import check_without
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.divided import divided_exp, divided_exp_to_zero
 
@@ -56,6 +58,7 @@ class Perturbation(Curve):
     def check(self, problem: Problem) -> None:
         """Refuse another loss, and missing derivatives."""
         check_quadratic(problem.residual.loss, "perturbation theory")
+        check_without(problem.penalty, "perturbation theory")
         problem.check_single("perturbation theory")
         problem.check_kernel(4)
 

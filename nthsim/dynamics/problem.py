@@ -1,4 +1,4 @@
-"""A model, data and a loss, checked against each other and made ready for a dynamics."""
+"""A model, data and a loss as one training, ready for a dynamics."""
 
 import dataclasses
 import warnings
@@ -10,39 +10,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from nthsim.inputs.arrays import whole
-from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.jump import JumpingLossWarning, jumped, jumping
+from nthsim.inputs.jump import JumpingLossWarning, jumped
 from nthsim.inputs.loss import (
     LOSSES,
-    Loss,
+    Objective,
     Residual,
-    check_targets,
     loss_name,
     squared_error,
 )
 from nthsim.kernels.along_path import SeriesKernel, series_kernel
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
-from nthsim.kernels.derivatives import backward_linear, check_derivatives, holds_back
+from nthsim.kernels.derivatives import check_derivatives
 from nthsim.kernels.method import block_kernel
-from nthsim.network.cast import in_precision
 from nthsim.network.coefficients import has_right_rules
 from nthsim.network.expansion import AbstractExpansion
-from nthsim.network.expansion_method import ExpansionMethod, expansion_method
-from nthsim.network.failures import first_line
-from nthsim.network.function_contents import described
-from nthsim.network.lookups import check_lookups
+from nthsim.network.expansion_method import ExpansionMethod
 from nthsim.network.network import AbstractNetwork, Network, precision
-from nthsim.network.program import Evaluation, program
-from nthsim.network.same_functions import alike, hint
-from nthsim.network.split import split
+from nthsim.network.program import Evaluation
+from nthsim.network.regulariser import Penalty
+from nthsim.network.same_functions import alike
 from nthsim.solvers.calls import outputs
-from nthsim.solvers.comparisons import compares
-from nthsim.solvers.compiled import compiled, is_staged
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.tolerances import halved
-from nthsim.solvers.xla import Traced
 
 
 class Problem(eqx.Module):
@@ -63,6 +54,12 @@ class Problem(eqx.Module):
     method: ExpansionMethod
     forward: bool = eqx.field(static=True, default=True)
     linear_backward: bool = eqx.field(static=True, default=True)
+    penalty: Penalty | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What training goes down."""
+        return Objective(self.network, self.residual, self.x, self.penalty)
 
     @property
     def x_first(self) -> Array:
@@ -106,13 +103,24 @@ class Problem(eqx.Module):
         """How many numbers one output is."""
         return prod(self.out_shape)
 
-    def kernel(self, order: int, *, chunk_bytes: int = CHUNK_BYTES) -> AbstractBlockKernel:
+    def kernel(
+        self, order: int, *, penalised: bool = False, chunk_bytes: int = CHUNK_BYTES
+    ) -> AbstractBlockKernel:
         r"""$K^{(r)}$ with its `slots`, as a function of theta.
+
+        If `penalised`, the penalty stands last in all slots but the first, where there is one.
 
         Raises:
             ValueError: When the model does not allow the derivatives.
         """
-        kernel = block_kernel(self.network, self.theta, self.slots, order, chunk_bytes=chunk_bytes)
+        kernel = block_kernel(
+            self.network,
+            self.theta,
+            self.slots,
+            order,
+            further=self.penalty if penalised else None,
+            chunk_bytes=chunk_bytes,
+        )
         if not self.forward:
             check_derivatives(kernel, self.theta, order)
         return kernel
@@ -158,10 +166,17 @@ class Problem(eqx.Module):
         return self.method.expansion(self.network, self.theta, self.x, self.out_shape, terms)
 
     @property
-    def rough(self) -> str:
-        """What keeps the loss's gradient by the parameters from being smooth; "" if nothing."""
-        if self.residual.jumps or self.linear_backward:
+    def rough_loss(self) -> str:
+        """What keeps the residual, or the regulariser's gradient, from being smooth."""
+        if self.penalty is None or not self.penalty.jumps:
             return self.residual.rough
+        return self.residual.rough or "the regulariser's gradient may jump"
+
+    @property
+    def rough(self) -> str:
+        """What keeps the objective's gradient from being smooth; "" if nothing."""
+        if self.residual.jumps or self.linear_backward:
+            return self.rough_loss
         return "the model's backward pass is not linear"
 
     @property
@@ -200,91 +215,6 @@ class Problem(eqx.Module):
         return dataclasses.replace(solution, choice=words)
 
 
-def pose(model: PyTree, data: Dataset, loss: Loss, rates: PyTree = None) -> Problem:
-    """Check model, data and loss against each other.
-
-    Raises:
-        ValueError: When the model does not accept the inputs, the loss does not map one output
-            and one target to a scalar, either returns other numbers than real ones in the
-            precision of the parameters, one of nthsim's losses meets targets that it cannot mean,
-            or inputs are indices that an array of the model has no entry for.
-
-    Warns:
-        nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps.
-        nthsim.kernels.derivatives.BackwardPassWarning: When the backward pass of the model, by a
-            `custom_vjp` or `stop_gradient` in it, is not the derivative of its forward pass.
-    """
-    if not isinstance(data, Dataset):
-        raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
-    if not callable(loss):
-        raise ValueError(
-            f"`loss` must be a function of one output and one target, but is {loss!r}."
-        )
-    network, theta = split(model, rates)
-    dtype = precision(theta)
-    x, x_test = in_precision(network, theta, (data.x, data.x_test))
-    network, out_shape = network.as_now(theta, x)
-    y, y_test = jax.tree.map(lambda y: y.astype(dtype), (data.y, data.y_test))
-    for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
-        whole(name, before, after)
-        if after is not None:
-            check_lookups(network, theta, name, after)
-    check_targets(loss, "y", data.y)
-    check_targets(loss, "y_test", data.y_test)
-    _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
-    way = expansion_method(network, theta, x, prod(out_shape))
-    hint("loss", loss)
-    one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
-    traced = program(loss, *one)
-    now = Traced(traced.digest(described), compares(traced.traced, loss, *one))
-    loss = alike(loss)
-    if traced.rounds:  # as a loss does that reads an index off a target
-        whole("y", data.y, y)
-        whole("y_test", data.y_test, y_test)
-    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
-    forward = network.forward(theta, x)
-    sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
-    linear = sound or backward_linear(network, theta, x)
-    return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear)
-
-
 @compiled
 def _outputs(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> Array:
     return network(theta, x)
-
-
-def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
-    try:
-        value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
-    except ValueError:
-        raise  # our own losses say what they ask for
-    except Exception as error:  # whatever a stranger's loss raises, the cause is its message
-        raise ValueError(
-            f"`loss` must accept one output and one target, but fails on them: {first_line(error)}."
-        ) from error
-    if not isinstance(value, jax.ShapeDtypeStruct):
-        raise ValueError(
-            f"`loss` must return a scalar for one sample, but returns {type(value).__name__}."
-        )
-    if value.shape:
-        raise ValueError(
-            f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
-        )
-    if value.dtype != f.dtype:
-        raise ValueError(
-            f"`loss` must return a real number in the precision of the outputs, {f.dtype.name}, "
-            f"but returns {value.dtype.name}."
-        )
-
-
-def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...], now: Traced) -> bool:
-    # `nthsim plan` has no values of targets, and no other losses than these.
-    if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape, now):
-        return False
-    warnings.warn(
-        "`loss` has a gradient that jumps: where outputs stay at a jump, as at the end of "
-        "training, many short steps hold them there, and their errors exceed the tolerance.",
-        JumpingLossWarning,
-        stacklevel=3,
-    )
-    return True

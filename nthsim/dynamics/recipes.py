@@ -19,6 +19,7 @@ from nthsim.inputs.loss import LOSSES, Loss, loss_name
 from nthsim.models import MODELS
 from nthsim.models.parametrisation import AbstractParametrised
 from nthsim.network.network import parameter_count, precision
+from nthsim.network.regulariser import Regulariser, WeightDecay, regulariser_name
 from nthsim.network.trained import trained
 from nthsim.results.record import Record
 from nthsim.solvers.auto import Auto
@@ -113,6 +114,34 @@ def restore_loss(facts: dict[str, Any], given: Loss | None) -> Loss | str:
     if given is not LOSSES[name] if own else given in LOSSES.values():
         raise ValueError(f"`loss` must be the one of the file, {name}, but is {loss_name(given)}.")
     return given
+
+
+def store_regulariser(regulariser: Regulariser | str | None) -> dict[str, Any] | None:
+    """The settings of a `WeightDecay`, or the name of another one."""
+    if regulariser is None:
+        return None
+    settings = None
+    if isinstance(regulariser, WeightDecay):
+        settings = {"strength": float(regulariser.strength), "towards": regulariser.towards}
+    return {"name": regulariser_name(regulariser), "settings": settings}
+
+
+def restore_regulariser(
+    facts: dict[str, Any] | None, given: Regulariser | None
+) -> Regulariser | str | None:
+    """That of a file; `given`, or else the bare name, when it is no `WeightDecay`.
+
+    Raises:
+        ValueError: When `given` has another name, or the file has none.
+    """
+    known = None if facts is None else facts["name"]
+    if given is not None and regulariser_name(given) != known:
+        raise ValueError(
+            f"`regulariser` must be the one of the file, {known}, but is {regulariser_name(given)}."
+        )
+    if facts is None or facts["settings"] is None:
+        return known if given is None else given
+    return WeightDecay(**facts["settings"])
 
 
 class UnknownSolver(AbstractSolver):

@@ -318,7 +318,13 @@ def checked_run(run: Run | ArrayLike, usual: tuple[str, ...] = (), *, begins: bo
 
 def problem_size(problem: Problem, run: Run | None = None) -> Size:
     """The numbers of a problem, and of its runs if they are known."""
-    size = size_of(problem.network, problem.theta, problem.slots, problem.method)
+    size = size_of(
+        problem.network,
+        problem.theta,
+        problem.slots,
+        problem.method,
+        further=problem.penalty is not None,
+    )
     size = dataclasses.replace(size, forward=problem.forward)
     if run is None:
         return size

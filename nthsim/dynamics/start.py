@@ -26,13 +26,13 @@ class Start:
         self.seconds: list[float] = []
 
     def kernels(self, order: int) -> tuple[Array, ...]:
-        r"""$f, K^{(2)}, \dots, K^{(r)}$, one axis per slot."""
+        r"""$f, K^{(2)}, \dots, K^{(r)}$, one axis per slot; a penalty is last in all but one."""
         if order and not self._kernels:
             self._kernels.append(self.problem.outputs())
         for r in range(len(self._kernels) + 1, order + 1):
             clock = time.perf_counter()
             with Progress(f"K^({r})", self._progress) as bar:
-                kernel = self.problem.kernel(r)(self.problem.theta, bar)
+                kernel = self.problem.kernel(r, penalised=True)(self.problem.theta, bar)
                 self._kernels.append(jax.block_until_ready(kernel))
             self.seconds.append(time.perf_counter() - clock)
         return tuple(self._kernels[:order])
@@ -46,6 +46,6 @@ class Start:
         r"""$K^{(2)}$ among the training points, of shape (n, n) or (n, k, n, k)."""
         problem = self.problem.without_test_points()
         known = self._kernels[1:2] or [problem.kernel(2)(problem.theta)]
-        kernel = known[0]
         n, out = len(problem.x), problem.out_shape
-        return np.asarray(kernel)[: kernel.shape[1]].reshape(n, *out, n, *out)
+        N = n * problem.outputs_per_sample
+        return np.asarray(known[0])[:N, :N].reshape(n, *out, n, *out)

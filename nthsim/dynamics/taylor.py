@@ -14,7 +14,8 @@ from nthsim.budget.work import taylor_side_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import exact
 from nthsim.dynamics.observable import check_everywhere
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.taylor_proof import proven
@@ -26,6 +27,7 @@ from nthsim.inputs.loss import Loss, squared_error
 from nthsim.kernels.derivatives import check_forward
 from nthsim.network.coefficients import coefficients
 from nthsim.network.network import AbstractNetwork
+from nthsim.network.regulariser import Regulariser
 
 
 class TaylorNetwork(AbstractNetwork):
@@ -116,14 +118,16 @@ def taylor(
     *,
     loss: Loss = squared_error,
     rates: PyTree = None,
+    regulariser: Regulariser | None = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Train the degree-q Taylor polynomial of `model` in its parameters by gradient flow.
 
     $f_q(\theta) = \sum_{j \le q} \frac{1}{j!} D^j f(\theta_0)[(\theta - \theta_0)^j]$, so that
-    degree 1 is the linearised network, the same as the hierarchy at order 2. From degree 2 on the
-    polynomial is a model of its own, with its own tangent kernel, where a truncation of the
-    hierarchy expands the solution (Bai, Krause, Wang, Xiong & Socher 2020, arXiv 2002.04010).
+    degree 1 is the linearised network: without a regulariser the same as the hierarchy at order 2.
+    From degree 2 on the polynomial is a model of its own, with its own tangent kernel, where a
+    truncation of the hierarchy expands the solution (Bai, Krause, Wang, Xiong & Socher 2020, arXiv
+    2002.04010).
 
     A kernel that is recorded is the polynomial's own, by nested derivatives; what is not told here
     is as in `gradient_flow`.
@@ -135,6 +139,7 @@ def taylor(
         run: As there.
         loss: As there.
         rates: As there.
+        regulariser: As there, of the parameters themselves.
         progress: As there.
 
     Raises:
@@ -145,7 +150,7 @@ def taylor(
     concrete("taylor", model, data, run.ts)
     curve = Taylor(degree)
     check_everywhere(run.record, "a Taylor model")
-    problem = pose(model, data, loss, rates)
+    problem = pose(model, data, loss, rates, regulariser)
     curve.check(problem)
     curve.check_memory(problem_size(problem, run))
     solved = curve.trajectory(run, Start(problem, progress=progress), progress=progress)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from nthsim.dynamics.problem import Problem
@@ -50,7 +51,8 @@ def dense_hierarchy(problem: Problem, kernels: tuple[Array, ...]) -> DenseHierar
         risk=problem.residual.risk,
         samples=len(problem.x),
         quadratic=problem.quadratic,
-        rough=problem.residual.rough,
+        rough=problem.rough_loss,
+        constant=None if problem.penalty is None else jnp.ones(1, problem.dtype),
     )
 
 
@@ -68,5 +70,6 @@ def series_hierarchy(problem: Problem, order: int) -> SeriesHierarchy:
         x_shown=problem.x_first,
         order=order,
         quadratic=problem.quadratic,
-        rough=problem.residual.rough,
+        rough=problem.rough_loss,
+        penalties_along=None if problem.penalty is None else problem.penalty.gradients,
     )

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from nthsim.inputs.integers import shown
 from nthsim.solvers.compiled import compiled, is_traced
@@ -162,6 +162,26 @@ class Residual(eqx.Module):
         somewhere = jnp.cos(jnp.arange(outputs, dtype=self.y.dtype))
         value = f"{float(self.risk(somewhere)):.5g} at some outputs"
         return f"{loss_name(self.loss)}, {value}, program {self.program.digest[:12]}"
+
+
+class Objective(eqx.Module):
+    """What training goes down as a function of parameters: the mean loss, and a penalty if any.
+
+    Called with the numbers of samples, the mean is over those.
+    """
+
+    network: Callable[[PyTree[Array], Array], Array]
+    residual: Residual
+    x: Array
+    penalty: Callable[[PyTree[Array]], Float[Array, ""]] | None
+
+    def __call__(
+        self, theta: PyTree[Array], samples: Int[Array, " S"] | None = None
+    ) -> Float[Array, ""]:
+        """Evaluate it."""
+        x = self.x if samples is None else self.x[samples]
+        loss = self.residual.risk(self.network(theta, x), samples)
+        return loss if self.penalty is None else loss + self.penalty(theta)
 
 
 def _same_shape(name: str, f: Array, y: Array) -> None:

@@ -1,8 +1,9 @@
 """Which method for a kernel: nested derivatives, or the structure of a network's layers."""
 
 import warnings
+from collections.abc import Callable
 
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.nested import lie_kernel
@@ -27,9 +28,12 @@ def block_kernel(
     order: int,
     *,
     method: str = "auto",
+    further: Callable[[PyTree[Array]], Float[Array, ""]] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> AbstractBlockKernel:
     r"""$K^{(r)}$ as a function of the parameters, by `method`.
+
+    Where a `further` function of them stands in its slots too, derivatives are nested.
 
     Raises:
         ValueError: When "structured" is asked for and the network cannot be taken apart.
@@ -39,10 +43,10 @@ def block_kernel(
             shows the same warning once.
     """
     calls: tuple[Call, ...] | str = ""
-    expanded = not isinstance(network, Network)  # not a user's model, but made of one
-    if method == "structured" and not expanded:
+    whole = not isinstance(network, Network) or further is not None  # nothing to be taken apart
+    if method == "structured" and not whole:
         calls = calls_of(network, theta, slots.points[0])
-    elif method == "auto" and not expanded:
+    elif method == "auto" and not whole:
         work = KernelWork(network.work(theta, slots.points).flops, None)
         if not work.quick(len(slots.first), slots.shape(2)[1], order):
             calls = worthwhile_calls(network, theta, slots.points[0])
@@ -53,6 +57,6 @@ def block_kernel(
                     stacklevel=2,
                 )
     if isinstance(calls, str):
-        return lie_kernel(network, theta, slots, order, chunk_bytes=chunk_bytes)
+        return lie_kernel(network, theta, slots, order, further=further, chunk_bytes=chunk_bytes)
     apart = tapped(network, theta, calls, slots.outputs)
     return structured_kernel(apart, theta, slots, order, chunk_bytes=chunk_bytes)

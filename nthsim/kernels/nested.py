@@ -19,8 +19,9 @@ class LieKernel(AbstractBlockKernel):
     r"""$K^{(r)}$ of any module: jvp nested r - 1 times along $\theta \mapsto \nabla f_b(\theta)$.
 
     Where outputs have no derivatives `forward`, the innermost is made of gradients, which have. The
-    first slot is computed whole; slots 2..r-1 are cut into `rows`, the last into `columns`.
-    Built by `lie_kernel`.
+    first slot is computed whole; slots 2..r-1 are cut into `rows`, the last into `columns`. One
+    `further` function of theta may follow the outputs in all slots but the first. Built by
+    `lie_kernel`.
     """
 
     network: AbstractNetwork
@@ -29,11 +30,13 @@ class LieKernel(AbstractBlockKernel):
     rows: int = eqx.field(static=True)
     columns: int = eqx.field(static=True)
     forward: bool = eqx.field(static=True, default=True)
+    further: Callable[[PyTree[Array]], Float[Array, ""]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """One axis per slot."""
-        return self.slots.shape(self.order)
+        first, *others = self.slots.shape(self.order)
+        return first, *(N + (self.further is not None) for N in others)
 
     @property
     def groups(self) -> tuple[int, int, int]:
@@ -69,9 +72,13 @@ class LieKernel(AbstractBlockKernel):
 
     def _gradient(self, b: Int[Array, ""]) -> Callable[[PyTree[Array]], PyTree[Array]]:
         r"""The field $\theta \mapsto \nabla f_b(\theta)$."""
-        k = self.slots.outputs
-        one = self.slots.others[b // k]
-        return jax.grad(lambda at: self.network.single(at, one).reshape(-1)[b % k])
+        k, further, others = self.slots.outputs, self.further, self.slots.others
+        if further is None:
+            return jax.grad(lambda at: self.network.single(at, others[b // k]).reshape(-1)[b % k])
+        own = b < k * len(others)
+        sample = jnp.where(own, b // k, 0)
+        output = lambda at: self.network.single(at, others[sample]).reshape(-1)[b % k]  # noqa: E731
+        return jax.grad(lambda at: jnp.where(own, output(at), further(at)))
 
 
 def lie_kernel(
@@ -80,10 +87,12 @@ def lie_kernel(
     slots: Slots,
     order: int,
     *,
+    further: Callable[[PyTree[Array]], Float[Array, ""]] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> LieKernel:
     """Size the blocks so that one takes about `chunk_bytes` of working memory."""
     N_first, N = slots.shape(2)
+    N += further is not None
     copies = 2 ** (order - 1)  # nested tangents
     activations = network.work(theta, slots.points).written * N_first // slots.outputs
     numbers = copies * (2 * parameter_count(theta) + activations)
@@ -92,5 +101,11 @@ def lie_kernel(
     rows = min(N ** (order - 2), max(1, budget // columns))
     forward = network.forward(theta, slots.points)
     return LieKernel(
-        network=network, slots=slots, order=order, rows=rows, columns=columns, forward=forward
+        network=network,
+        slots=slots,
+        order=order,
+        rows=rows,
+        columns=columns,
+        forward=forward,
+        further=further,
     )

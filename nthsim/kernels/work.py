@@ -68,7 +68,8 @@ class KernelSize(eqx.Module):
     """The whole numbers that kernels depend on.
 
     `n` training points, `k` outputs, `itemsize` bytes of one number. The first slot of every kernel
-    holds `n_test` test points, and before them, where `joined`, the others.
+    holds `n_test` test points, and before them, where `joined`, the others. In the other slots so
+    many `further` functions of the parameters follow.
     """
 
     n: int
@@ -77,11 +78,12 @@ class KernelSize(eqx.Module):
     k: int
     itemsize: int
     work: KernelWork
+    further: int = 0
 
     def entries(self, order: int) -> int:
         r"""The number of entries of $K^{(r)}$, test points in its first slot; of f for r = 1."""
         first = self.n * self.joined + self.n_test
-        return first * self.k * (self.n * self.k) ** (min(order, ENDLESS) - 1)
+        return first * self.k * (self.n * self.k + self.further) ** (min(order, ENDLESS) - 1)
 
     def kernel_bytes(self, order: int) -> int:
         """The peak of computing one kernel; that of vector outputs is copied once."""
@@ -97,12 +99,14 @@ class KernelSize(eqx.Module):
         return eqx.tree_at(lambda size: size.n, self, n)
 
 
-def kernel_size(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) -> KernelSize:
+def kernel_size(
+    network: AbstractNetwork, theta: PyTree[Array], slots: Slots, *, further: int = 0
+) -> KernelSize:
     """Count the work of one evaluation and look for layers; nothing is computed."""
     n = len(slots.others)
     calls = worthwhile_calls(network, theta, slots.points[0])
     signals = None
-    if not isinstance(calls, str):
+    if not isinstance(calls, str) and not further:  # which take nested derivatives
         signals = tapped(network, theta, calls, slots.outputs).numbers(theta)
     return KernelSize(
         n=n,
@@ -111,6 +115,7 @@ def kernel_size(network: AbstractNetwork, theta: PyTree[Array], slots: Slots) ->
         k=slots.outputs,
         itemsize=precision(theta).itemsize,
         work=KernelWork(network.work(theta, slots.points).flops, signals),
+        further=further,
     )
 
 

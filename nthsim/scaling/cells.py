@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.recipes import describe, store_solver
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.gradient_flow import parameter_flow
-from nthsim.dynamics.problem import Problem, pose
+from nthsim.dynamics.pose import pose
+from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.truncations import dense_hierarchy
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss

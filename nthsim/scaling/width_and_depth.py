@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from nthsim.budget.choice import check_flow, check_hierarchy
 from nthsim.budget.size import member_bytes
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.run import Run, problem_size
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset

@@ -185,6 +185,29 @@ def test_rates_of_layers_are_those_of_the_run(capsys):
     assert said("--rates", "1") == (2, "", f"nthsim: {sentence}\n")
 
 
+def test_weight_decay_is_that_of_python(capsys):
+    small = [
+        "--data",
+        "sphere:3",
+        "--n-train",
+        "2",
+        "--n-test",
+        "0",
+        "--width",
+        "3",
+        "--num-ts",
+        "2",
+    ]
+    words = ["--weight-decay", "0.2", "--decay-towards", "start"]
+    assert main(["compare", *small, "--orders", "2", "--t1", "0.5", *words]) == 0
+    assert 'squared_error + WeightDecay(0.2, towards="start")' in capsys.readouterr().out
+    assert main(["plan", *small, "--orders", "2", *words]) == 0
+    capsys.readouterr()
+    assert main(["flow", *small, "--weight-decay", "-1"]) == 2
+    sentence = "nthsim: `--weight-decay` must be a number of at least 0, but is -1.0.\n"
+    assert capsys.readouterr().err == sentence
+
+
 def test_ten_classes_make_ten_outputs(capsys):
     words = "flow --data digits --n-train 10 --n-test 0 --width 4 --depth 1 --num-ts 2 --t1 0.1"
     assert main([*words.split(), "--loss", "softmax_cross_entropy"]) == 0
@@ -286,10 +309,11 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 def test_written_configuration_holds_every_setting():
     common = {"rtol": 1e-9, "atol": 1.0, "memory": "8", "c_sigma": "auto", "c_res": 0.5}
     common |= {"rates": (1.0, 0.5), "depth_exponent": 0.5}
+    decay = {"weight_decay": 0.5, "decay_towards": "start"}
     limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
     wholes = (
         settings.CompareSettings(
-            curves=("taylor-1", "limit"), checkpoint=Path("somewhere"), **common, **limits
+            curves=("taylor-1", "limit"), checkpoint=Path("somewhere"), **common, **limits, **decay
         ),
         settings.ScalingSettings(
             widths=(4,), depths=(5,), kernels=3, beside="resnet", chunk=2, cluster="tcp:", **common

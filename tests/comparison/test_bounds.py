@@ -15,7 +15,7 @@ from scipy.linalg import expm
 import nthsim as nth
 from nthsim.comparison.bounds import Bounds, bounded
 from nthsim.dynamics.gradient_flow import exact
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.start import Start
 from nthsim.models import FCN, ResNet
 from nthsim.solvers import Explicit

@@ -14,7 +14,7 @@ import pytest
 import nthsim as nth
 from nthsim.budget.size import Size, hierarchy_bytes
 from nthsim.comparison.asked import Asked, checked_curves, compared_bytes, settled
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.inputs.memory import available, check_fits, container_memory, largest, readable
 from nthsim.kernels.work import KernelSize, KernelWork
 from nthsim.models import FCN

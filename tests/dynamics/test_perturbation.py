@@ -10,7 +10,7 @@ import studies
 from scipy.linalg import expm
 
 import nthsim as nth
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.run import problem_size
 from nthsim.dynamics.start import Start
 from nthsim.models import FCN

@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import Array
 
 import nthsim as nth
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.dynamics.taylor_proof import proven
 from nthsim.inputs.loss import squared_error
 from nthsim.network.rounding import whole_numbers

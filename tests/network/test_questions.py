@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from oracles import relative_error
 
 import nthsim as nth
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.inputs.loss import squared_error
 from nthsim.kernels import method, work
 

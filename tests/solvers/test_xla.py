@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nthsim as nth
-from nthsim.dynamics.problem import pose
+from nthsim.dynamics.pose import pose
 from nthsim.inputs.jump import JumpingLossWarning
 from nthsim.models import FCN
 from nthsim.network.network import Network

@@ -1,0 +1,124 @@
+"""Checks of a model, data and a loss against each other, of which a problem is made."""
+
+import warnings
+from math import prod
+
+import jax
+from jaxtyping import Array, PyTree
+
+from nthsim.dynamics.problem import Problem
+from nthsim.inputs.arrays import whole
+from nthsim.inputs.dataset import Dataset
+from nthsim.inputs.jump import JumpingLossWarning, jumping
+from nthsim.inputs.loss import (
+    LOSSES,
+    Loss,
+    Residual,
+    check_targets,
+)
+from nthsim.kernels.derivatives import backward_linear, holds_back
+from nthsim.network.cast import in_precision
+from nthsim.network.expansion_method import expansion_method
+from nthsim.network.failures import first_line
+from nthsim.network.function_contents import described
+from nthsim.network.lookups import check_lookups
+from nthsim.network.network import precision
+from nthsim.network.program import Evaluation, program
+from nthsim.network.regulariser import Regulariser, penalty
+from nthsim.network.same_functions import alike, hint
+from nthsim.network.split import split
+from nthsim.solvers.comparisons import compares
+from nthsim.solvers.compiled import is_staged
+from nthsim.solvers.xla import Traced
+
+
+def pose(
+    model: PyTree,
+    data: Dataset,
+    loss: Loss,
+    rates: PyTree = None,
+    regulariser: Regulariser | None = None,
+) -> Problem:
+    """Check model, data and loss against each other.
+
+    Raises:
+        ValueError: When the model does not accept the inputs, the loss does not map one output
+            and one target to a scalar, either returns other numbers than real ones in the
+            precision of the parameters, one of nthsim's losses meets targets that it cannot mean,
+            or inputs are indices that an array of the model has no entry for.
+
+    Warns:
+        nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps.
+        nthsim.kernels.derivatives.BackwardPassWarning: When the backward pass of the model, by a
+            `custom_vjp` or `stop_gradient` in it, is not the derivative of its forward pass.
+    """
+    if not isinstance(data, Dataset):
+        raise ValueError(f"`data` must be a Dataset, but is {type(data).__name__}.")
+    if not callable(loss):
+        raise ValueError(
+            f"`loss` must be a function of one output and one target, but is {loss!r}."
+        )
+    network, theta = split(model, rates)
+    dtype = precision(theta)
+    x, x_test = in_precision(network, theta, (data.x, data.x_test))
+    network, out_shape = network.as_now(theta, x)
+    y, y_test = jax.tree.map(lambda y: y.astype(dtype), (data.y, data.y_test))
+    for name, before, after in (("x", data.x, x), ("x_test", data.x_test, x_test)):
+        whole(name, before, after)
+        if after is not None:
+            check_lookups(network, theta, name, after)
+    check_targets(loss, "y", data.y)
+    check_targets(loss, "y_test", data.y_test)
+    _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
+    way = expansion_method(network, theta, x, prod(out_shape))
+    hint("loss", loss)
+    one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
+    traced = program(loss, *one)
+    now = Traced(traced.digest(described), compares(traced.traced, loss, *one))
+    loss = alike(loss)
+    if traced.rounds:  # as a loss does that reads an index off a target
+        whole("y", data.y, y)
+        whole("y_test", data.y_test, y_test)
+    residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
+    forward = network.forward(theta, x)
+    sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
+    linear = sound or backward_linear(network, theta, x)
+    added = penalty(regulariser, network, theta)
+    return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear, added)
+
+
+def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
+    try:
+        value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
+    except ValueError:
+        raise  # our own losses say what they ask for
+    except Exception as error:  # whatever a stranger's loss raises, the cause is its message
+        raise ValueError(
+            f"`loss` must accept one output and one target, but fails on them: {first_line(error)}."
+        ) from error
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"`loss` must return a scalar for one sample, but returns {type(value).__name__}."
+        )
+    if value.shape:
+        raise ValueError(
+            f"`loss` must return a scalar for one sample, but returns shape {value.shape}."
+        )
+    if value.dtype != f.dtype:
+        raise ValueError(
+            f"`loss` must return a real number in the precision of the outputs, {f.dtype.name}, "
+            f"but returns {value.dtype.name}."
+        )
+
+
+def _jumps(loss: Loss, y: Array, out_shape: tuple[int, ...], now: Traced) -> bool:
+    # `nthsim plan` has no values of targets, and no other losses than these.
+    if loss in LOSSES.values() or is_staged(y) or not jumping(loss, y, out_shape, now):
+        return False
+    warnings.warn(
+        "`loss` has a gradient that jumps: where outputs stay at a jump, as at the end of "
+        "training, many short steps hold them there, and their errors exceed the tolerance.",
+        JumpingLossWarning,
+        stacklevel=3,
+    )
+    return True
