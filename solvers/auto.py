@@ -85,13 +85,15 @@ class Auto(AbstractSolver):
             return exponential.resolve(system, horizon, dtype)
         try:
             steps = horizon * float(_fastest_rate(system)) / REACH[pair]
+            both = steps + horizon * system.further_rate() / REACH[pair]
         except TypeError:  # from JAX, of a loss with a `custom_vjp`
             return _said(method, f"{side}; the loss has no derivatives by which to tell stiffness")
         several = EXPONENTIAL_STEP * (FEWEST + SLOPE * rtol**-0.25)
         if not steps * method.stages > several:
-            needed = f"{max(steps, 1.0):.0f}"
+            needed = f"{max(both, 1.0):.0f}"
             words = "one step" if needed == "1" else f"{needed} steps"
-            return _said(method, f"{side}; not stiff: stability alone would need {words}")
+            why = "not stiff" if both == steps else "not stiff by the kernel"
+            return _said(method, f"{side}; {why}: stability alone would need {words}")
         if not steps * method.stages > several * (1 + _basis_cost(system, N) / EXPONENTIAL_STEP):
             return _said(method, f"{side}; eigenbasis would cost more than {steps:.0f} steps")
         chosen = exponential.resolve(system, horizon, dtype)

@@ -11,11 +11,12 @@ from nthsim.solvers.system import AbstractSystem
 
 
 class AbstractDrivenSystem(AbstractSystem):
-    r"""A system of the form $y' = -B(y)\, c(f(y))$, as exact flow and all truncations are.
+    r"""A system of the form $y' = -B(y)\, c(f(y)) - b(y)$, as exact flow and all truncations are.
 
     f are the outputs on the n training samples, k each and N in all; c is their `residual`, of
     which no sample's depends on another's outputs, the derivative of their `risk`, which is a
-    number; B is what `pull` does, and C, the derivative of f, what `push` does.
+    number; B is what `pull` does, and C, the derivative of f, what `push` does; b is what a
+    regulariser adds.
     """
 
     residual: eqx.AbstractVar[Callable[..., Array]]
@@ -33,6 +34,10 @@ class AbstractDrivenSystem(AbstractSystem):
         """How fast the objective falls."""
         residual = self.residual(self.predictions(state)).reshape(-1)
         return -jnp.vdot(residual, self.push(state, self.field(state)))
+
+    def further_rate(self) -> float:
+        """The fastest rate at the start of what moves by no residual; zero where nothing does."""
+        return 0.0
 
     @abc.abstractmethod
     def predictions(self, state: PyTree[Array]) -> Float[Array, "n k"]:

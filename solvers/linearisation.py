@@ -27,10 +27,10 @@ class Increment(eqx.Module):
 class Linearisation(eqx.Module):
     r"""The linear part $A = -B D C$ of a system at a state.
 
-    All dynamics here are $y' = -B(y)\, c(f(y))$: B pulls a residual back (`system.pull`), C pushes
-    a direction forward to the training outputs (`system.push`), $C B$ is the tangent kernel K, and
-    D is the residual's derivative, a k by k block for each sample. With $S = D^{1/2}$ and
-    $S K S = U \Lambda U^\top$,
+    All dynamics here are $y' = -B(y)\, c(f(y))$, but for what a regulariser adds: B pulls a
+    residual back (`system.pull`), C pushes a direction forward to the training outputs
+    (`system.push`), $C B$ is the tangent kernel K, and D is the residual's derivative, a k by k
+    block for each sample. With $S = D^{1/2}$ and $S K S = U \Lambda U^\top$,
 
     $$\varphi_k(hA)\, v = \varphi_k(0)\, v - h\, B S U\, \varphi_{k+1}(-h\Lambda)\, U^\top S C v,$$
 

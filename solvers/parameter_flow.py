@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
+from nthsim.solvers.curvature import largest_curvature
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.velocities import velocity
 
@@ -51,9 +52,14 @@ class AbstractParameterFlow(AbstractDrivenSystem):
         """By the gradient of the penalty too, if there is one."""
         if self.penalty is None:
             return super().fall(state)
-        slope, field = self.gradient(state), self.field(state)
-        parts = jax.tree.map(jnp.vdot, slope, field)
-        return -sum(jax.tree.leaves(parts), start=jnp.zeros((), self.loss(state).dtype))
+        parts = jax.tree.map(jnp.vdot, self.gradient(state), self.field(state))
+        return -jax.tree.reduce(jnp.add, parts)
+
+    def further_rate(self) -> float:
+        """The largest curvature of the penalty."""
+        if self.penalty is None:
+            return 0.0
+        return float(largest_curvature(self.penalty, self.moved(self.initial())))
 
     def _penalty(self, state: PyTree[Array]) -> Float[Array, ""]:
         assert self.penalty is not None

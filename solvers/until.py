@@ -33,16 +33,17 @@ class Until(eqx.Module):
     `loss` is the mean per-sample loss on the training points. `gradient` is the norm of its
     gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
     $|dL/dt| / |L|$: the loss changes by less than this part of itself per unit of time. A
-    regulariser counts as a part of the loss in both of these, which truncations with one have not.
-    Each ends a run at the time at which it falls below its value, which does not depend on the save
-    times: the step in which that happens is tried again, shorter and shorter, until its end is past
-    that time by no more than the solver's `rtol` of it. Trials count among the rejected steps. The
-    state at that end is the last one recorded. A run that is below at its start ends there; one
-    that goes on from a checkpoint beyond is refused. What falls below within a step and is above
-    again at its end is not seen, and where something crosses its value several times within a step,
-    one of these times is found. The time is as good as the solution: where the solver's error
-    changes a quantity visibly, it changes this too. Networks that share steps, as the seeds of a
-    study over sizes, have no time in common, so that such studies take none of these.
+    regulariser counts as a part of the loss in both of these, which are refused for truncations
+    with one. Each ends a run at the time at which it falls below its value, which does not depend
+    on the save times: the step in which that happens is tried again, shorter and shorter, until its
+    end is past that time by no more than the solver's `rtol` of it. Trials count among the rejected
+    steps. The state at that end is the last one recorded. A run that is below at its start ends
+    there; one that goes on from a checkpoint beyond is refused. What falls below within a step and
+    is above again at its end is not seen, and where something crosses its value several times
+    within a step, one of these times is found. The time is as good as the solution: where the
+    solver's error changes a quantity visibly, it changes this too. Networks that share steps, as
+    the seeds of a study over sizes, have no time in common, so that such studies take none of
+    these.
 
     `seconds` of wall time, compilation included, end a run at the end of a step; one that goes on
     from a checkpoint has them anew.

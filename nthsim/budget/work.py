@@ -76,7 +76,11 @@ def kernel_flops(size: Size, order: int) -> int:
 
 def kernels_flops(size: Size, order: int) -> int:
     """All kernels that a dense truncation at order p starts from."""
-    return sum(kernel_flops(size, r) for r in range(2, min(order, ENDLESS) + 1))
+    orders, kernel = range(2, min(order, ENDLESS) + 1), size.kernel
+    if not kernel.further:
+        return sum(kernel_flops(size, r) for r in orders)
+    N = size.n * kernel.k + kernel.further  # which only nested derivatives have
+    return sum(kernel.work.nested(size.points, N, r) for r in orders)
 
 
 def dense_side_flops(size: Size, order: int) -> int:

@@ -117,11 +117,11 @@ class Solved(Common):
 
 @dataclasses.dataclass(frozen=True)
 class Timed(Solved):
-    """When a run may end, and where it is kept."""
+    """What else a flow goes down, when it may end, and where it is kept."""
 
     weight_decay: float = 0.0
-    """The strength of weight decay: half of it times the squared length of all parameters is added
-    to the loss."""
+    """The strength of weight decay: half of it times the squared length of all parameters, or of
+    what they have moved by, is added to the loss."""
     decay_towards: Literal["zero", "start"] = "zero"
     """What weights decay towards: zero, or where they start."""
     until_loss: Limit = None

@@ -46,6 +46,10 @@ def flags(path: Path, command: type) -> list[str]:
             raise ValueError(f"`config` must hold only {names}, but {path} holds {key!r}{guess}.")
         if key != name and name in table:
             raise ValueError(f"`config` must hold {name} once, but {path} holds {key} too.")
+        if name == "weight_decay" and value and name not in known and "loss" in known:
+            raise ValueError(
+                f"`config` must hold no {name} for this command, which has none, but {path} does."
+            )
         if name in known:
             _check(name, value, get_type_hints(command)[name], path)
             words += _flag(name, value)

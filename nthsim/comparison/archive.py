@@ -62,7 +62,7 @@ def _parts(study: Mapping[str, Any]) -> tuple[Record, dict[str, Record]]:
     """The fields of a comparison: data and kernel, and every run as a group."""
     asked: Asked = study["asked"]
     facts = {name: study[name] for name in FACTS}
-    facts |= {"asked": _facts(asked), "curves": list(study["curves"])}
+    facts |= {"asked": _facts(asked, study["exact"].model), "curves": list(study["curves"])}
     exact, slopes = study["exact"], study["certificate"]
     groups = {"exact": exact.record()}
     if asked.model is not None:
@@ -100,7 +100,8 @@ def load(
     if initial is not None:
         fields |= {"about": None}
     known = restore_loss(root.facts["asked"]["loss"], loss)
-    added = restore_regulariser(root.facts["asked"]["regulariser"], regulariser)
+    models = [initial] if trained is None else [initial, fields["exact"].model]
+    added = restore_regulariser(root.facts["asked"]["regulariser"], regulariser, models)
     asked = dataclasses.replace(fields["asked"], model=initial, loss=known, regulariser=added)
     if model is not None:
         _check_model(asked, fields["exact"])
@@ -138,8 +139,9 @@ def _apart(found: Any, saved: Any) -> bool:
     return found.shape != saved.shape or bool(np.max(np.abs(found - saved), initial=0) > scale)
 
 
-def _facts(asked: Asked) -> dict[str, Any]:
-    """What was asked for besides model, data and save times."""
+def _facts(asked: Asked, trained: PyTree) -> dict[str, Any]:
+    """What was asked for besides model, data and save times; `trained` is the model at the end."""
+    models = [asked.model] if trained is None else [asked.model, trained]
     run = asked.run
     return {
         "classes": list(asked.data.classes),
@@ -150,7 +152,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
         "record": [each.word for each in run.record or () if not isinstance(each, Own)],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "rates": asked.rates,
-        "regulariser": store_regulariser(asked.regulariser),
+        "regulariser": store_regulariser(asked.regulariser, models),
         "bounds": asked.bounds,
         "certify": asked.certify,
         "audit": asked.audit,

@@ -22,6 +22,7 @@ from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.regulariser import Regulariser
 from nthsim.results.terminal import Progress, wrapped
+from nthsim.solvers.curvature import largest_curvature
 from nthsim.solvers.explicit import Explicit
 
 #: Save times per certificate, from the first fraction of the fastest time scale to the second.
@@ -147,7 +148,7 @@ def certificate(
     Warns:
         nthsim.comparison.certificate.SlopeWarning: When a slope is clearly smaller than the order.
     """
-    concrete("certificate", model, data)
+    concrete("certificate", model, data, regulariser)
     curves = [each if isinstance(each, Order) else Order(each) for each in orders]
     if not curves:
         raise ValueError(f"`orders` must hold an order, but is {orders!r}.")
@@ -198,6 +199,8 @@ def certified(start: Start, orders: Sequence[Order], *, progress: bool) -> Certi
 def fastest_time(problem: Problem, kernel: Float[np.ndarray, "n ..."]) -> float:
     r"""The shortest time scale of the flow, $n / (\lambda_{\max}(K^{(2)}) \max_a |\ell''_a|)$.
 
+    A regulariser's largest curvature adds to the rate.
+
     Where the loss has no curvature, the time in which f moves by about its size, $|f| / |f'|$.
     """
     residual, start = problem.residual, problem.without_test_points().outputs()
@@ -205,6 +208,8 @@ def fastest_time(problem: Problem, kernel: Float[np.ndarray, "n ..."]) -> float:
     square = jnp.asarray(kernel, start.dtype).reshape(start.size, start.size)
     curvature = jax.vmap(jax.hessian(residual.loss))(f, residual.y).reshape(len(f), -1)
     rate = jnp.linalg.norm(square, 2) * jnp.linalg.norm(curvature, axis=1).max() / len(f)
+    if problem.penalty is not None:
+        rate = rate + largest_curvature(problem.penalty, problem.theta)
     velocity = jnp.linalg.norm(square @ residual(start))
     for fastest in (float(rate), float(velocity / (1 + jnp.linalg.norm(start)))):
         if np.isfinite(fastest) and fastest > 0:

@@ -88,7 +88,7 @@ def compare(
     """
     check_truths(bounds=bounds, certify=certify is None or certify, audit=audit)
     run = checked_run(run, ("kernel",))
-    concrete("compare", model, data, run.ts)
+    concrete("compare", model, data, run.ts, regulariser)
     chosen = checked_curves(curves)
     asked = Asked(
         model,

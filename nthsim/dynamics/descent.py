@@ -179,7 +179,7 @@ def descent(
         SolveError: As there.
     """
     run = checked_run(run)
-    concrete("descent", model, data, run.ts)
+    concrete("descent", model, data, run.ts, regulariser)
     curve = Descent(optimiser, rate, batch_size=batch_size, key=key)
     problem = pose(model, data, loss, rates, regulariser)
     curve.check(problem)

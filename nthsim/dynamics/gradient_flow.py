@@ -61,7 +61,7 @@ def gradient_flow(
             not to throw; its `.trajectory` holds what was computed.
     """
     run = checked_run(run)
-    concrete("gradient_flow", model, data, run.ts)
+    concrete("gradient_flow", model, data, run.ts, regulariser)
     problem = pose(model, data, loss, rates, regulariser)
     check_flow(problem_size(problem, run))
     flow = exact(problem, run, progress=progress)

@@ -142,6 +142,7 @@ def hierarchy(
         rates: As there: every direction $\nabla f_b$ is $D \nabla f_b$.
         regulariser: As there: one more output R with the constant residual 1, whose direction
             $\nabla R$ takes a place in every slot but the first; derivatives of kernels are nested.
+            At order 2 decay towards the start has no effect, as $\nabla R$ is zero there.
         progress: Of kernels and of the integration.
 
     Returns:
@@ -154,7 +155,7 @@ def hierarchy(
         SolveError: As there, at a blow-up too, and when no order up to `max_order` is within `tol`.
     """
     run = checked_run(run)
-    concrete("hierarchy", model, data, run.ts)
+    concrete("hierarchy", model, data, run.ts, regulariser)
     choice("method", method, METHODS)
     check_everywhere(run.record, "a truncation")
     found = isinstance(order, str)

@@ -19,6 +19,8 @@ from nthsim.solvers.parameter_flow import ModifiedFlow
 class Modified(Curve):
     r"""The flow of $L + \tfrac{h}{4} |\nabla L|^2$, which descent at rate h follows up to $h^2$.
 
+    A regulariser counts as a part of L.
+
     Descent and gradient flow differ by what falls like h (Barrett & Dherin 2020, arXiv 2009.11162).
 
     Raises:

@@ -41,7 +41,7 @@ class Movement(Observable):
 
 
 class Sharpness(Observable):
-    r"""The largest eigenvalues of the Hessian of the training loss by the parameters.
+    r"""The largest eigenvalues of the Hessian of the training loss and regulariser.
 
     In descending order, as `sharpness` (T,) if it is one and (T, top) if there are several; where
     arrays train at rates D other than one, those of $\sqrt D\, H \sqrt D$. Gradient descent at a
@@ -83,7 +83,7 @@ class Sharpness(Observable):
 
 
 class Hessian(AbstractOperator):
-    """That of the training loss by all parameters, in one row."""
+    """That of the training loss and regulariser by all parameters, in one row."""
 
     problem: Problem
     theta: PyTree[Array]

@@ -4,6 +4,7 @@ import warnings
 from math import prod
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from nthsim.dynamics.problem import Problem
@@ -23,7 +24,7 @@ from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.lookups import check_lookups
 from nthsim.network.network import precision
-from nthsim.network.program import Evaluation, program
+from nthsim.network.program import Evaluation, program, repeatable
 from nthsim.network.regulariser import Regulariser, penalty
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
@@ -39,13 +40,14 @@ def pose(
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
 ) -> Problem:
-    """Check model, data and loss against each other.
+    """Check model, data, loss and regulariser against each other.
 
     Raises:
         ValueError: When the model does not accept the inputs, the loss does not map one output
             and one target to a scalar, either returns other numbers than real ones in the
             precision of the parameters, one of nthsim's losses meets targets that it cannot mean,
-            or inputs are indices that an array of the model has no entry for.
+            inputs are indices that an array of the model has no entry for, or the regulariser is
+            none (`nthsim.network.regulariser.penalty`).
 
     Warns:
         nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps.
@@ -73,8 +75,9 @@ def pose(
     way = expansion_method(network, theta, x, prod(out_shape))
     hint("loss", loss)
     one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
-    traced = program(loss, *one)
-    now = Traced(traced.digest(described), compares(traced.traced, loss, *one))
+    traced, again = (program(loss, *one) for _ in range(2))
+    digest = repeatable("loss", traced, again, described, jnp.zeros(out_shape, dtype), y[0])
+    now = Traced(digest, compares(traced.traced, loss, *one))
     loss = alike(loss)
     if traced.rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)

@@ -166,18 +166,13 @@ class Problem(eqx.Module):
         return self.method.expansion(self.network, self.theta, self.x, self.out_shape, terms)
 
     @property
-    def rough_loss(self) -> str:
-        """What keeps the residual, or the regulariser's gradient, from being smooth."""
-        if self.penalty is None or not self.penalty.jumps:
-            return self.residual.rough
-        return self.residual.rough or "the regulariser's gradient may jump"
-
-    @property
     def rough(self) -> str:
         """What keeps the objective's gradient from being smooth; "" if nothing."""
-        if self.residual.jumps or self.linear_backward:
-            return self.rough_loss
-        return "the model's backward pass is not linear"
+        if self.residual.jumps:
+            return self.residual.rough
+        if self.penalty is not None and self.penalty.jumps:
+            return "the regulariser's gradient may jump"
+        return "" if self.linear_backward else "the model's backward pass is not linear"
 
     @property
     def quadratic(self) -> bool:

@@ -19,7 +19,7 @@ from nthsim.inputs.loss import LOSSES, Loss, loss_name
 from nthsim.models import MODELS
 from nthsim.models.parametrisation import AbstractParametrised
 from nthsim.network.network import parameter_count, precision
-from nthsim.network.regulariser import Regulariser, WeightDecay, regulariser_name
+from nthsim.network.regulariser import Regulariser, WeightDecay, is_decay, regulariser_name
 from nthsim.network.trained import trained
 from nthsim.results.record import Record
 from nthsim.solvers.auto import Auto
@@ -116,32 +116,49 @@ def restore_loss(facts: dict[str, Any], given: Loss | None) -> Loss | str:
     return given
 
 
-def store_regulariser(regulariser: Regulariser | str | None) -> dict[str, Any] | None:
-    """The settings of a `WeightDecay`, or the name of another one."""
+def store_regulariser(
+    regulariser: Regulariser | str | None, models: Sequence[PyTree]
+) -> dict[str, Any] | None:
+    """The settings of a `WeightDecay`; the name of another one, and its values for some models."""
     if regulariser is None:
         return None
-    settings = None
-    if isinstance(regulariser, WeightDecay):
+    settings, values = None, None
+    if is_decay(regulariser):
         settings = {"strength": float(regulariser.strength), "towards": regulariser.towards}
-    return {"name": regulariser_name(regulariser), "settings": settings}
+    elif not isinstance(regulariser, str) and None not in models:
+        values = [float(regulariser(model)) for model in models]
+    return {"name": regulariser_name(regulariser), "settings": settings, "values": values}
 
 
 def restore_regulariser(
-    facts: dict[str, Any] | None, given: Regulariser | None
+    facts: dict[str, Any] | None, given: Regulariser | None, models: Sequence[PyTree]
 ) -> Regulariser | str | None:
     """That of a file; `given`, or else the bare name, when it is no `WeightDecay`.
 
     Raises:
-        ValueError: When `given` has another name, or the file has none.
+        ValueError: When `given` has another name or other values for the models, or the file has
+            none.
     """
-    known = None if facts is None else facts["name"]
+    if facts is None and given is not None:
+        raise ValueError("`regulariser` must be left out, as the file has none, but is given.")
+    if facts is None:
+        return None
+    known, values = facts["name"], facts["values"]
     if given is not None and regulariser_name(given) != known:
         raise ValueError(
             f"`regulariser` must be the one of the file, {known}, but is {regulariser_name(given)}."
         )
-    if facts is None or facts["settings"] is None:
-        return known if given is None else given
-    return WeightDecay(**facts["settings"])
+    if facts["settings"] is not None:
+        return WeightDecay(**facts["settings"])
+    if given is None:
+        return known
+    if values is not None and None not in models:
+        found = [float(given(model)) for model in models]
+        if not np.allclose(found, values, rtol=1e-4, atol=0.0):
+            raise ValueError(
+                f"`regulariser` must be the one of the file, {known}, but has other values."
+            )
+    return given
 
 
 class UnknownSolver(AbstractSolver):

@@ -75,7 +75,7 @@ class Taylor(Curve):
 
     @property
     def dotted(self) -> bool:
-        """That of degree 1 is order 2."""
+        """That of degree 1 is order 2, where there is no regulariser."""
         return True
 
     def check(self, problem: Problem) -> None:
@@ -147,7 +147,7 @@ def taylor(
         SolveError: As there.
     """
     run = checked_run(run)
-    concrete("taylor", model, data, run.ts)
+    concrete("taylor", model, data, run.ts, regulariser)
     curve = Taylor(degree)
     check_everywhere(run.record, "a Taylor model")
     problem = pose(model, data, loss, rates, regulariser)

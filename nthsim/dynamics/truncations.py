@@ -51,7 +51,7 @@ def dense_hierarchy(problem: Problem, kernels: tuple[Array, ...]) -> DenseHierar
         risk=problem.residual.risk,
         samples=len(problem.x),
         quadratic=problem.quadratic,
-        rough=problem.rough_loss,
+        rough=problem.residual.rough,
         constant=None if problem.penalty is None else jnp.ones(1, problem.dtype),
     )
 
@@ -70,6 +70,6 @@ def series_hierarchy(problem: Problem, order: int) -> SeriesHierarchy:
         x_shown=problem.x_first,
         order=order,
         quadratic=problem.quadratic,
-        rough=problem.rough_loss,
+        rough=problem.residual.rough,
         penalties_along=None if problem.penalty is None else problem.penalty.gradients,
     )

@@ -110,7 +110,7 @@ def concrete(what: str, *arrays: PyTree) -> None:
     """
     if is_staged(*arrays):
         raise ValueError(
-            "`model` and `data` must hold concrete arrays, but are traced here: "
+            "`model`, `data` and `regulariser` must hold concrete arrays, but are traced here: "
             f"{what} cannot be transformed by jit, grad or vmap."
         )
 

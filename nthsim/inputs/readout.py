@@ -35,9 +35,9 @@ def readout(
 
     Two classes are treated alike, but for their weights, if there is a mirror image of outputs such
     that the loss of one class there is a constant times that of the other class here. Where that is
-    an exchange of two outputs, the largest output tells the class; where it is a reflection of a
-    single one, the side of its centre does; else the class whose target has the least loss, over
-    its weight.
+    an exchange of two outputs, the largest output tells the class, or the smallest where less loss
+    is there; where it is a reflection of a single one, the side of its centre does; else the class
+    whose target has the least loss, over its weight.
     """
     outputs, pair = int(np.prod(out_shape)), _Pairs(residual, classes, out_shape)
     if outputs == 1 and len(classes) == 2:
@@ -51,8 +51,8 @@ def readout(
     if outputs == len(classes):
         found = [pair.weight(1 + i, mirror) for i, mirror in enumerate(exchanged)]
         if None not in found:
-            preferred = all(map(pair.prefers, itertools.count(1), exchanged))
-            return by_largest if preferred else None
+            sides = set(map(pair.prefers, itertools.count(1), exchanged))
+            return by_largest if sides == {1} else by_least if sides == {-1} else None
     weights = [1.0]
     for other in range(1, len(classes)):
         found = (pair.weight(other, mirror) for mirror in _mirrors(outputs, len(classes), other))
@@ -68,6 +68,11 @@ def by_largest(f: Float[np.ndarray, "T n C"]) -> Int[np.ndarray, "T n"]:
     """The place of the largest output."""
     largest = f == f.max(axis=2, keepdims=True)
     return np.where(largest.sum(axis=2) == 1, largest.argmax(axis=2), -1)
+
+
+def by_least(f: Float[np.ndarray, "T n C"]) -> Int[np.ndarray, "T n"]:
+    """The place of the smallest output, as of distances."""
+    return by_largest(-f)
 
 
 def by_threshold(centre: float = 0.0, side: int = 1) -> Readout:
@@ -87,7 +92,9 @@ class _Pairs:
         self, residual: Residual, classes: Float[np.ndarray, "C ..."], out_shape: tuple[int, ...]
     ) -> None:
         self.residual, self.classes, self.out_shape = residual, classes, out_shape
-        self.near = 10 * float(np.finfo(classes.dtype).eps) ** 0.5
+        half = classes.dtype.itemsize < 4  # which tells nothing
+        self.dtype = jnp.dtype(jnp.float32) if half else classes.dtype
+        self.near = max(1e3 * float(jnp.finfo(self.dtype).eps), 1e-9)
         outputs = int(np.prod(out_shape))
         tries = np.modf((1 + np.arange(TRIES * outputs)) * (np.sqrt(5) - 1) / 2)[0]
         self.tries = (0.1 + 0.8 * tries).reshape(TRIES, outputs)  # as logits, and as probabilities
@@ -101,16 +108,16 @@ class _Pairs:
             return None
         place = np.abs(here).argmax()
         weight = float(there[place] / here[place])
-        near = self.near * np.abs(here).max()
+        near = self.near * weight * np.abs(here).max()
         if not (weight > 0 and np.allclose(there, weight * here, rtol=self.near, atol=near)):
             return None
         return 1.0 if abs(weight - 1) < self.near else weight
 
-    def prefers(self, other: int, mirror: Mirror) -> bool:
-        """Whether the first has less loss where its output is larger than the other's."""
+    def prefers(self, other: int, mirror: Mirror) -> int:
+        """Whether the first has less loss where its output is larger than the other's, by sign."""
         ahead = np.sign(self.tries[:, 0] - self.tries[:, other])
         gain = self._losses(mirror(self.tries), 0) - self._losses(self.tries, 0)
-        return bool(np.sum(ahead * gain) > 0)
+        return int(np.sign(np.sum(ahead * gain)))
 
     def side(self, centre: float) -> int:
         """On which side of a centre a single output has less loss by the second class."""
@@ -119,9 +126,9 @@ class _Pairs:
         return int(np.sign(np.sum(ahead * gain)))
 
     def _losses(self, f: Outputs, number: int) -> Float[np.ndarray, " tries"]:
-        target = jnp.asarray(self.classes[number])
-        rows = jnp.asarray(f.reshape(-1, *self.out_shape), target.dtype)
-        return np.asarray(_losses(self.residual, rows, target))
+        target = jnp.asarray(self.classes[number], self.dtype)
+        rows = jnp.asarray(f.reshape(-1, *self.out_shape), self.dtype)
+        return np.asarray(_losses(self.residual, rows, target), float)
 
 
 @compiled

@@ -82,7 +82,7 @@ class AbstractBlockKernel(eqx.Module):
     def __call__(
         self, theta: PyTree[Array], progress: Progress | None = None
     ) -> Float[Array, "..."]:
-        """Evaluate at `theta`; shape (N_first, N, ..., N) with one axis per slot."""
+        """Evaluate at `theta`; of its `shape`, one axis per slot."""
         dtype = jnp.result_type(*jax.tree.leaves(theta))
         corners = self._corners()
         buffer = None if len(corners) == 1 else jnp.zeros(self.shape, dtype)

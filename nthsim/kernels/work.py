@@ -106,7 +106,7 @@ def kernel_size(
     n = len(slots.others)
     calls = worthwhile_calls(network, theta, slots.points[0])
     signals = None
-    if not isinstance(calls, str) and not further:  # which take nested derivatives
+    if not isinstance(calls, str):
         signals = tapped(network, theta, calls, slots.outputs).numbers(theta)
     return KernelSize(
         n=n,

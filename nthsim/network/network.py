@@ -17,7 +17,7 @@ from nthsim.network.alike import nodes, originals
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.layers import Layer, is_layer, layer_paths, layers_of
-from nthsim.network.program import Evaluation, asked_once, program
+from nthsim.network.program import Evaluation, asked_once, program, repeatable
 from nthsim.network.trained import stopped
 from nthsim.solvers.comparisons import compares
 from nthsim.solvers.compiled import counted, is_staged, is_traced, lowers
@@ -100,12 +100,7 @@ class Network(AbstractNetwork):
                 "in it captures an array that is traced here."
             )
         shape = _one_shape(now.out, precision(theta))
-        digest = now.digest(described)
-        if again.digest(described) != digest and not now.agrees(again, theta, x[0]):
-            raise ValueError(
-                "`model` must compute the same each time it is called, but two calls differ, as "
-                "with numbers that NumPy draws at random, or what one call keeps for the next."
-            )
+        digest = repeatable("model", now, again, described, theta, x[0])
         traced = Traced(digest, compares(now.traced, self.single, theta, one))
         network = dataclasses.replace(self, program=traced)
         if "while" in now.operations or not network.forward(theta, x):

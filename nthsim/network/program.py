@@ -121,6 +121,25 @@ def program(function: Callable[..., Any], *arguments: Any, order: int = 0) -> Pr
     return Program(words, list(_constants(traced)), out, traced, order)
 
 
+def repeatable(
+    name: str, first: Program, again: Program, described: Described, *arguments: Any
+) -> str:
+    """The digest of what a user handed in, of which two programs were traced.
+
+    Where only numberings in the two differ, they agree for these arguments.
+
+    Raises:
+        ValueError: When the two compute different things.
+    """
+    digest = first.digest(described)
+    if again.digest(described) != digest and not first.agrees(again, *arguments):
+        raise ValueError(
+            f"`{name}` must compute the same each time it is called, but two calls differ, as "
+            "with numbers that NumPy draws at random, or what one call keeps for the next."
+        )
+    return digest
+
+
 def _derivative(step: Any, traced: Any, order: int) -> Program | None:
     """The program of the gradient of one step; none where taking it fails."""
     inputs = [one for one in step.invars if isinstance(one, Var)]  # without numbers

@@ -2,55 +2,66 @@
 
 import dataclasses
 from collections.abc import Callable
-from numbers import Real
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nthsim.network.coefficients import coefficients
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
 from nthsim.network.network import Network, precision
-from nthsim.network.program import program
+from nthsim.network.program import program, repeatable
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.trained import trained
 from nthsim.solvers.comparisons import compares
-from nthsim.solvers.compiled import is_staged
+from nthsim.solvers.compiled import compiled, is_staged, is_traced
 from nthsim.solvers.xla import Traced
 
-#: Operations by which a gradient may jump.
-JUMPS = frozenset({"sign", "select_n", "max", "min", "abs", "floor", "ceil", "round", "clamp"})
+#: Operations by which a gradient surely jumps somewhere, and by which it may.
+SURELY = frozenset(
+    {"sign", "floor", "ceil", "round", "argmax", "argmin", "sort", "top_k"}
+    | {"reduce_max", "reduce_min", "cummax", "cummin"}
+)
+PERHAPS = frozenset({"abs", "max", "min", "clamp", "select_n", "gt", "lt", "ge", "le", "eq", "ne"})
+
+#: Where a gradient is looked at: at multiples of all parameters between these, on so many pieces of
+#: that line, each cut in so many parts. Most of what it changes by on a piece is on one part where
+#: it jumps, and on one part of that again, so many times.
+LINE, PIECES, PARTS, MOST, ZOOMS = (-1.0, 4.0), 32, 4, 0.7, 4
 
 ThetaPath = tuple[PyTree[Array], ...]
 Regulariser = Callable[[PyTree], Any]
 
 
 def _strength(value: Any) -> Any:
-    if isinstance(value, jax.Array):  # made of one that was checked
+    if is_traced(value):
         return value
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    number = float(value) if np.ndim(value) == 0 and not isinstance(value, bool | str) else np.nan
     if not (np.isfinite(number) and number >= 0):
         raise ValueError(f"`strength` must be a number of at least 0, but is {value!r}.")
     return number
 
 
 class WeightDecay(eqx.Module):
-    r"""$R = \tfrac\lambda2 \sum |\theta|^2$ over all arrays that train, or $|\theta - \theta_0|^2$.
+    r"""$R = \tfrac\lambda2 |\theta|^2$ over all arrays that train, or $|\theta - \theta_0|^2$.
 
-    A regulariser for whatever trains a model: pulls parameters towards zero, or towards where they
-    `start`, whose kernel regression is the ridge solution of a linear model. Where arrays train at
-    `rates`, each decays at its rate times $\lambda$.
+    A regulariser that pulls parameters towards zero, by which a linear model comes to the ridge
+    solution, or towards where they start. Where arrays train at `rates`, each decays at its rate
+    times $\lambda$. In a function of your own, call it on the module: `WeightDecay(0.1)(model)`,
+    or with `towards="start"` on the module and that at the start.
 
     Args:
         strength: $\lambda$, at least 0.
         towards: "zero" or "start".
 
     Raises:
-        ValueError: When an argument is not as above.
+        ValueError: When an argument is not as above, or the start is missing in a call.
     """
 
     strength: Any = eqx.field(converter=_strength)
@@ -62,12 +73,25 @@ class WeightDecay(eqx.Module):
             raise ValueError(f'`towards` must be "zero" or "start", but is {self.towards!r}.')
 
     def __call__(self, model: PyTree, start: PyTree = None) -> Float[Array, ""]:
-        """Evaluate for a module; of one that is pulled there, from that at the `start`."""
-        theta = eqx.filter(model, trained(model))
-        if self.towards == "start" and start is not None:
-            theta = jax.tree.map(jnp.subtract, theta, eqx.filter(start, trained(start)))
-        squares = [jnp.sum(a * a) for a in jax.tree.leaves(theta)]
+        """Evaluate for a module, whose parameters were those of `start`."""
+        if self.towards == "start" and start is None:
+            raise ValueError(
+                '`start` must be the module at the start where decay is towards="start", but is '
+                "left out: call WeightDecay(...)(model, start)."
+            )
+        only = lambda module: eqx.filter(module, trained(module))  # noqa: E731
+        return self.of(only(model), only(start) if self.towards == "start" else None)
+
+    def of(self, theta: PyTree[Array], start: PyTree[Array] | None) -> Float[Array, ""]:
+        """Evaluate for arrays, and for those at the start where decay is towards these."""
+        away = theta if start is None else jax.tree.map(jnp.subtract, theta, start)
+        squares = [jnp.sum(a * a) for a in jax.tree.leaves(away)]
         return 0.5 * self.strength * sum(squares[1:], start=squares[0])
+
+
+def is_decay(regulariser: object) -> TypeGuard[WeightDecay]:
+    """Whether it is a `WeightDecay` and no class made of it, which may do something else."""
+    return type(regulariser) is WeightDecay
 
 
 class Penalty(eqx.Module):
@@ -86,10 +110,10 @@ class Penalty(eqx.Module):
 
     def __call__(self, theta: PyTree[Array]) -> Any:
         """R at these parameters, whatever a user's function makes of it: see `penalty`."""
-        model = self.network.model(theta)
-        if isinstance(self.regulariser, WeightDecay):
-            return self.regulariser(model, self.network.model(self.start))
-        return self.regulariser(model)
+        if is_decay(self.regulariser):
+            home = self.network.scaled(self.start) if self.regulariser.towards == "start" else None
+            return self.regulariser.of(self.network.scaled(theta), home)
+        return self.regulariser(self.network.model(theta))
 
     def gradient(self, theta: PyTree[Array]) -> PyTree[Array]:
         r"""$\nabla R$."""
@@ -97,7 +121,11 @@ class Penalty(eqx.Module):
 
     def gradients(self, path: ThetaPath) -> ThetaPath:
         r"""$[\epsilon^j] \nabla R$ along a path of parameters."""
-        return tuple(coefficients(self.gradient, path, nested=True))
+        if not is_decay(self.regulariser):
+            return tuple(coefficients(self.gradient, path, nested=True))
+        first, *later = path  # of what is linear in them
+        along = lambda theta: jax.jvp(self.gradient, (first,), (theta,))[1]  # noqa: E731
+        return self.gradient(first), *map(along, later)
 
 
 def penalty(
@@ -116,39 +144,76 @@ def penalty(
             "`regulariser` must be a function of the model, such as WeightDecay(0.1), but is "
             f"{regulariser!r}."
         )
-    dtype = precision(theta)
-    if isinstance(regulariser, WeightDecay):  # data, not compiled in
-        strength = jnp.asarray(regulariser.strength, dtype)
+    if is_decay(regulariser):  # data, not compiled in
+        strength = jnp.asarray(regulariser.strength, precision(theta))
         regulariser = eqx.tree_at(lambda decay: decay.strength, regulariser, strength)
     hint("regulariser", regulariser)
     found = Penalty(network, alike(regulariser), theta)
+    _check_value(found, theta)
+    arrays, rest = eqx.partition(found, eqx.is_array)  # whose values are no part of programs
     try:
-        arrays, rest = eqx.partition(found, eqx.is_array)  # whose values are no part of programs
-        traced = program(lambda arrays, at: eqx.combine(arrays, rest)(at), arrays, theta)
-        gradient = program(found.gradient, theta)
+        value = lambda arrays, at: eqx.combine(arrays, rest)(at)  # noqa: E731
+        traced, again = (program(value, arrays, theta) for _ in range(2))
+        operations = program(found.gradient, theta).operations
     except Exception as error:  # whatever a stranger's function raises
-        _check_value(found, theta, error)
         raise ValueError(
             "`regulariser` must be a function of the model with a gradient, but fails on it: "
             f"{first_line(error)}."
         ) from error
-    _check_value(found, theta)
-    now = Traced(traced.digest(described), compares(traced.traced, found, theta))
-    jumps = not JUMPS.isdisjoint(gradient.operations)
-    found = dataclasses.replace(found, program=now, jumps=jumps)
-    if not is_staged(theta):
-        with jax.default_matmul_precision("highest"):
-            numbers = jax.tree.leaves(found.gradient(theta))
-        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in numbers):
-            raise ValueError(
-                "`regulariser` must have a finite gradient at the start, but has none there."
-            )
-    return found
+    digest = repeatable("regulariser", traced, again, described, arrays, theta)
+    now = Traced(digest, compares(traced.traced, found, theta))
+    found = dataclasses.replace(found, program=now, jumps=not SURELY.isdisjoint(operations))
+    if is_staged(theta):
+        return found
+    if not _is_finite(found, theta):
+        raise ValueError(
+            "`regulariser` must have a finite gradient at the start, but has none there."
+        )
+    perhaps = not found.jumps and not PERHAPS.isdisjoint(operations)
+    return dataclasses.replace(found, jumps=found.jumps or (perhaps and _leaps(found, theta)))
+
+
+@compiled
+def _is_finite(penalty: Penalty, theta: PyTree[Array]) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(penalty.gradient(theta))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _leaps(penalty: Penalty, theta: PyTree[Array]) -> bool:
+    """Whether some entry of the gradient jumps on a line through all parameters."""
+    dtype = precision(theta)
+    for piece in pairwise(np.linspace(*LINE, PIECES + 1)):
+        low, high = piece
+        for _ in range(ZOOMS):
+            found, part = _part(penalty, theta, jnp.asarray(low, dtype), jnp.asarray(high, dtype))
+            if not found:
+                break
+            low, high = low + (high - low) * np.array([int(part), int(part) + 1]) / PARTS
+        else:
+            return True
+    return False
+
+
+@compiled
+def _part(
+    penalty: Penalty, theta: PyTree[Array], low: Float[Array, ""], high: Float[Array, ""]
+) -> tuple[Bool[Array, ""], Int[Array, ""]]:
+    """Whether on one part of a piece some entry changes by most of what it does, and on which."""
+
+    def gradient(s: Array) -> Array:
+        return ravel_pytree(penalty.gradient(jax.tree.map(lambda a: s * a, theta)))[0]
+
+    rows = jax.lax.map(gradient, jnp.linspace(low, high, PARTS + 1, dtype=low.dtype))
+    steps = jnp.abs(jnp.diff(rows, axis=0))
+    whole = jnp.sum(steps, axis=0)
+    least = jnp.sqrt(jnp.finfo(low.dtype).eps) * jnp.max(jnp.abs(rows))
+    found = (jnp.max(steps, axis=0) > MOST * whole) & (whole > least)
+    return jnp.any(found), jnp.argmax(steps[:, jnp.argmax(found)])
 
 
 def regulariser_name(regulariser: Regulariser | str) -> str:
     """Such as "WeightDecay(0.1)", or the name of a function; one that is a name stays."""
-    if isinstance(regulariser, WeightDecay):
+    if is_decay(regulariser) and not is_traced(regulariser.strength):
         towards = "" if regulariser.towards == "zero" else f', towards="{regulariser.towards}"'
         return f"WeightDecay({float(regulariser.strength):g}{towards})"
     if isinstance(regulariser, str):
@@ -156,13 +221,11 @@ def regulariser_name(regulariser: Regulariser | str) -> str:
     return getattr(regulariser, "__name__", type(regulariser).__name__)
 
 
-def _check_value(found: Penalty, theta: PyTree[Array], cause: Exception | None = None) -> None:
+def _check_value(found: Penalty, theta: PyTree[Array]) -> None:
     """Refuse a regulariser that fails on the model, or returns no scalar of its precision."""
     try:
         value = jax.eval_shape(found, theta)
     except Exception as error:  # whatever a stranger's function raises
-        if cause is None:
-            raise
         raise ValueError(
             f"`regulariser` must be a function of the model, but fails on it: {first_line(error)}."
         ) from error
@@ -185,7 +248,5 @@ def check_without(found: Penalty | None, what: str) -> None:
         ValueError: When there is one.
     """
     if found is not None:
-        raise ValueError(
-            f"`regulariser` must be left out for {what}, but is "
-            f"{regulariser_name(found.regulariser)}."
-        )
+        name = regulariser_name(found.regulariser)
+        raise ValueError(f"`regulariser` must be left out for {what}, but is {name}.")

@@ -185,27 +185,31 @@ def test_rates_of_layers_are_those_of_the_run(capsys):
     assert said("--rates", "1") == (2, "", f"nthsim: {sentence}\n")
 
 
-def test_weight_decay_is_that_of_python(capsys):
-    small = [
-        "--data",
-        "sphere:3",
-        "--n-train",
-        "2",
-        "--n-test",
-        "0",
-        "--width",
-        "3",
-        "--num-ts",
-        "2",
-    ]
-    words = ["--weight-decay", "0.2", "--decay-towards", "start"]
-    assert main(["compare", *small, "--orders", "2", "--t1", "0.5", *words]) == 0
-    assert 'squared_error + WeightDecay(0.2, towards="start")' in capsys.readouterr().out
-    assert main(["plan", *small, "--orders", "2", *words]) == 0
+def test_weight_decay_is_that_of_python(capsys, tmp_path):
+    small = ["--data", "sphere:3", "--n-train", "2", "--n-test", "0", "--width", "3"]
+    words = [*small, "--num-ts", "2", "--t1", "0.5", "--weight-decay", "0.2"]
+    words += ["--decay-towards", "start"]
+    assert main(["compare", *words, "--orders", "3", "--out", str(tmp_path)]) == 0
+    assert main(["flow", *words, "--out", str(tmp_path)]) == 0
+    study = nth.Comparison.load(tmp_path / "orders.nc")
+    decay = nth.WeightDecay(0.2, "start")
+    again = nth.compare(
+        study.asked.model, study.asked.data, (3,), study.asked.run, regulariser=decay
+    )
+    np.testing.assert_array_equal(again.curve(3).f, study.curve(3).f)
+    flow = nth.Trajectory.load(tmp_path / "flow.nc")
+    np.testing.assert_array_equal(flow.f, study.exact.f)
+    assert main(["plan", *words, "--orders", "2"]) == 0
     capsys.readouterr()
+    assert main(["plan", *words, "--orders", "2", "--curves", "limit"]) == 2
+    assert "`regulariser` must be left out for the limit kernel" in capsys.readouterr().err
     assert main(["flow", *small, "--weight-decay", "-1"]) == 2
     sentence = "nthsim: `--weight-decay` must be a number of at least 0, but is -1.0.\n"
     assert capsys.readouterr().err == sentence
+    config = tmp_path / "config.toml"
+    config.write_text("weight_decay = 0.1")
+    assert main(["scaling", *small, "--config", str(config)]) == 2
+    assert "must hold no weight_decay for this command" in capsys.readouterr().err
 
 
 def test_ten_classes_make_ten_outputs(capsys):

@@ -164,11 +164,68 @@ def test_losses_are_those_of_the_data_alone():
     assert np.allclose(flow.loss, 0.5 * np.mean((flow.f - np.asarray(Y)) ** 2, axis=1))
 
 
-def test_kinks_of_a_regulariser_are_told():
-    assert "the regulariser's gradient may jump" in (
-        nth.gradient_flow(NET, DATA, TS, regulariser=lasso).solver
+def test_jumps_of_a_regulariser_are_told():
+    def said(regulariser):
+        run = nth.Run([1e-6], solver=Explicit(rtol=1e-6))
+        return "may jump" in nth.gradient_flow(NET, DATA, run, regulariser=regulariser).solver
+
+    first = lambda model: model.layers[0].weight  # noqa: E731
+    assert said(lasso)
+    assert said(lambda model: jnp.max(first(model) ** 2))
+    assert said(lambda model: jnp.sum(jax.nn.relu(first(model))))
+    assert said(lambda model: jnp.sum(jnp.where(first(model) > 0.3, first(model), 0.0)))
+    assert not said(wave)
+    assert not said(lambda model: jnp.sum(jax.nn.softplus(5 * first(model))))
+    assert not said(lambda model: jnp.sum(jax.nn.relu(first(model)) ** 2))
+    assert not said(lambda model: jnp.sum(first(model)[:, jnp.array([0, 2])] ** 2))
+
+
+def test_truncations_see_no_jumps_of_a_regulariser():
+    assert "jump" not in nth.hierarchy(NET, DATA, 2, TS, regulariser=lasso).solver
+
+
+def test_decay_in_a_function_of_ones_own_is_that_of_the_model():
+    def composed(model):
+        return nth.WeightDecay(0.2, "start")(model, NET) + wave(model)
+
+    def by_hand(model):
+        pairs = zip(model.layers, NET.layers, strict=True)
+        squares = [jnp.sum((one.weight - start.weight) ** 2) for one, start in pairs]
+        squares.append(jnp.sum((model.readout.weight - NET.readout.weight) ** 2))
+        return 0.1 * sum(squares) + wave(model)
+
+    whole, other = (
+        nth.gradient_flow(NET, DATA, RUN, regulariser=each).f for each in (composed, by_hand)
     )
-    assert "jump" not in nth.gradient_flow(NET, DATA, TS, regulariser=wave).solver
+    np.testing.assert_allclose(whole, other, rtol=0, atol=1e-10)
+    alone = lambda model: nth.WeightDecay(1, "start")(model)  # noqa: E731
+    with pytest.raises(ValueError, match="but fails on it: `start` must be the module at the sta"):
+        nth.gradient_flow(NET, DATA, RUN, regulariser=alone)
+
+
+def test_arrays_that_do_not_train_are_no_part_of_decay():
+    rates = eqx.tree_at(lambda net: net.readout.weight, jax.tree.map(lambda _: 1.0, NET), 0.0)
+    run = nth.Run([20.0], solver=RUN.solver, until=Until(stalled=0.02))
+    flow = nth.gradient_flow(NET, DATA, run, rates=rates, regulariser=DECAY)
+    weights = [layer.weight for layer in flow.model.layers]
+
+    def objective(weights):
+        model = eqx.tree_at(lambda net: [one.weight for one in net.layers], flow.model, weights)
+        squares = (jax.vmap(model)(X) - Y) ** 2
+        return 0.5 * jnp.mean(squares) + 0.15 * sum(jnp.sum(w**2) for w in weights)
+
+    value, slope = jax.value_and_grad(objective)(weights)
+    assert flow.stop.reason == "stalled"
+    assert optax.tree.norm(slope) ** 2 / value == pytest.approx(0.02, rel=1e-4)
+
+
+def test_float32_regulariser_is_that_of_float64():
+    narrow = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_array(a) else a, NET)
+    run = nth.Run(TS, solver=Explicit(rtol=1e-5))
+    got = nth.hierarchy(narrow, DATA, 3, run, method="dense", regulariser=DECAY)
+    right = nth.hierarchy(NET, DATA, 3, RUN, method="dense", regulariser=DECAY)
+    assert got.f.dtype == np.float32
+    np.testing.assert_allclose(got.f, right.f, rtol=0, atol=1e-3)
 
 
 def test_another_strength_and_the_same_function_anew_compile_nothing(caplog):
@@ -204,13 +261,21 @@ def test_file_knows_the_name_of_another_regulariser(tmp_path):
     assert np.array_equal(again.exact.f, study.exact.f)
     with pytest.raises(ValueError, match="must be the one of the file, wave, but is lasso"):
         nth.Comparison.load(tmp_path / "a.nc", regulariser=lasso)
+    other = lambda model: 1.1 * wave(model)  # noqa: E731
+    other.__name__ = "wave"
+    with pytest.raises(ValueError, match="one of the file, wave, but has other values"):
+        nth.Comparison.load(tmp_path / "a.nc", regulariser=other)
+    nth.compare(NET, DATA, (2,), TS).save(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match="must be left out, as the file has none"):
+        nth.Comparison.load(tmp_path / "a.nc", regulariser=wave)
 
 
 def test_checkpoint_of_another_regulariser_is_refused(tmp_path):
     run = nth.Run(TS, checkpoint=tmp_path)
     nth.gradient_flow(NET, DATA, run, regulariser=DECAY)
-    with pytest.raises(ValueError, match="another regulariser"):
-        nth.gradient_flow(NET, DATA, run)
+    for other in (None, nth.WeightDecay(0.4), nth.WeightDecay(0.3, "start"), wave):
+        with pytest.raises(ValueError, match="another regulariser"):
+            nth.gradient_flow(NET, DATA, run, regulariser=other)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +303,41 @@ def test_what_is_no_regulariser_is_told_in_one_sentence(regulariser, sentence):
         nth.gradient_flow(NET, DATA, TS, regulariser=regulariser)
 
 
-@pytest.mark.parametrize("strength", [-1.0, np.nan, "a", True])
+def test_what_computes_otherwise_each_time_is_refused():
+    noise, calls = np.random.default_rng(0), []
+
+    def counted(model):
+        calls.append(model)
+        return len(calls) * jnp.sum(model.readout.weight)
+
+    drawn = lambda f, y: 0.5 * (f - y - noise.normal()) ** 2  # noqa: E731
+    with pytest.raises(ValueError, match=r"^`loss` must compute the same each time it is called"):
+        nth.gradient_flow(NET, DATA, TS, loss=drawn)
+    with pytest.raises(ValueError, match=r"^`regulariser` must compute the same each time it is"):
+        nth.gradient_flow(NET, DATA, TS, regulariser=counted)
+
+
+class Twice(nth.WeightDecay):
+    def __call__(self, model, start=None):
+        return 2 * super().__call__(model, start)
+
+
+def test_class_made_of_decay_is_itself(tmp_path):
+    twice = nth.compare(NET, DATA, (2,), TS, regulariser=Twice(0.2))
+    once = nth.compare(NET, DATA, (2,), TS, regulariser=nth.WeightDecay(0.4))
+    np.testing.assert_allclose(twice.exact.f, once.exact.f, rtol=0, atol=1e-8)
+    twice.save(tmp_path / "a.nc")
+    again = nth.rerun(nth.Comparison.load(tmp_path / "a.nc", regulariser=Twice(0.2)))
+    np.testing.assert_array_equal(again.exact.f, twice.exact.f)
+
+
+def test_stiffness_that_is_decay_is_told():
+    run = nth.Run([0.05])
+    flow = nth.gradient_flow(NET, DATA, run, regulariser=nth.WeightDecay(3000.0))
+    assert "not stiff by the kernel: stability alone would need 27 steps" in flow.solver
+
+
+@pytest.mark.parametrize("strength", [-1.0, np.nan, "a", True, jnp.array(-1.0), np.ones(2)])
 def test_strength_must_be_a_number(strength):
     with pytest.raises(ValueError, match=r"^`strength` must be"):
         nth.WeightDecay(strength)

@@ -287,3 +287,28 @@ def test_accuracy_counts_test_points_of_classes_that_no_training_point_has():
     f, y = np.eye(3)[None, [0, 1, 2]], jnp.eye(3)[jnp.array([1, 2, 1])]
     residual = Residual(LOSSES_OF_CLASSES["entropy"], y, (3,))
     np.testing.assert_array_equal(accuracy(f, jnp.eye(3), residual), [1.0])
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_accuracy_by_two_outputs_knows_which_of_them_is_which_class(sign):
+    f = np.asarray(jr.normal(jr.key(4), (2, 6, 2)))
+    y = jnp.array([1.0, -1, 1, 1, -1, -1])
+    residual = Residual(lambda f, t: jax.nn.softplus(-sign * t * (f[1] - f[0])), y, (2,))
+    right = np.sign(sign * (f[..., 1] - f[..., 0])) == np.asarray(y)
+    np.testing.assert_array_equal(accuracy(f, y, residual), right.mean(axis=1))
+
+
+def test_margins_are_found_beside_large_weights_in_float32():
+    def margins(f, t):
+        scores = f - jnp.array([0.5, 0.0], f.dtype) * t
+        return -jnp.sum(jnp.array([1.0, 100.0], f.dtype) * t * jax.nn.log_softmax(scores))
+
+    y = jnp.eye(2, dtype=jnp.float32)
+    assert accuracy(np.zeros((1, 2, 2), np.float32), y, Residual(margins, y, (2,))) is None
+
+
+def test_accuracy_in_half_precision_is_found_in_single():
+    y = jnp.eye(2, dtype=jnp.bfloat16)
+    residual = Residual(LOSSES_OF_CLASSES["entropy"], y, (2,))
+    f = np.array([[[2.0, 1.0], [3.0, 1.0]]], np.float32)
+    np.testing.assert_array_equal(accuracy(f, y, residual), [0.5])

@@ -183,7 +183,7 @@ REFUSED = {
 def test_everything_else_is_refused_in_a_sentence(name):
     call, model = REFUSED[name], NETWORKS["fcn"]
     sentence = (
-        "^`model` and `data` must hold concrete arrays, but are traced here: "
+        "^`model`, `data` and `regulariser` must hold concrete arrays, but are traced here: "
         rf"{name} cannot be transformed by jit, grad or vmap\.(\n|$)"  # JAX adds words of its own
     )
     of_inputs = lambda x: call(model, nth.Dataset(x, DATA.y)).sum()  # noqa: E731
