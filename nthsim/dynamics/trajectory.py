@@ -79,7 +79,9 @@ class Trajectory(eqx.Module):
     def __str__(self) -> str:
         """What happened, in a few lines."""
         s = self.stats
-        missed = f", {s.forced} forced at kinks" if s.forced else ""
+        missed = ""
+        if s.forced:
+            missed = f", {s.forced} forced at kinks, where errors may exceed the tolerance"
         steps = f", {several(s.steps, 'step')} ({s.rejected} rejected{missed})" if s.steps else ""
         sides = several(s.evaluations, "right-hand side")
         lines = [

@@ -18,6 +18,9 @@ Readout = Callable[[np.ndarray], np.ndarray]
 #: Outputs at which a loss is tried, those of one class beside those of another.
 TRIES = 5
 
+#: So many more, up to so far from zero, where the least loss must tell the same class.
+WIDE, FAR = 60, 4.0
+
 #: Outputs in more places than this are not turned one by one.
 MOST_TURNED = 6
 
@@ -37,22 +40,29 @@ def readout(
     that the loss of one class there is a constant times that of the other class here. Where that is
     an exchange of two outputs, the largest output tells the class, or the smallest where less loss
     is there; where it is a reflection of a single one, the side of its centre does; else the class
-    whose target has the least loss, over its weight.
+    whose target has the least loss, over its weight. None is found where the least loss denies what
+    the largest output or the side tells, as where outputs count by their squares.
     """
     outputs, pair = int(np.prod(out_shape)), _Pairs(residual, classes, out_shape)
     if outputs == 1 and len(classes) == 2:
         for centre in (0.0, 0.5):
             mirror = partial(np.subtract, 2 * centre)
-            if pair.weight(1, mirror) is not None:
+            weight = pair.weight(1, mirror)
+            if weight is not None:
                 side = pair.side(centre)
-                return by_threshold(centre, side) if side else None
+                sure = side and not pair.denies(1, weight, -side, centre)
+                return by_threshold(centre, side) if sure else None
         return None
     exchanged = [partial(_exchanged, places=(0, c)) for c in range(1, len(classes))]
     if outputs == len(classes):
-        found = [pair.weight(1 + i, mirror) for i, mirror in enumerate(exchanged)]
-        if None not in found:
+        known = {c: pair.weight(c, mirror) for c, mirror in enumerate(exchanged, start=1)}
+        weighed = {c: weight for c, weight in known.items() if weight is not None}
+        if weighed.keys() == known.keys():
             sides = set(map(pair.prefers, itertools.count(1), exchanged))
-            return by_largest if sides == {1} else by_least if sides == {-1} else None
+            side = sides.pop() if len(sides) == 1 else 0
+            if not side or any(pair.denies(c, weight, side) for c, weight in weighed.items()):
+                return None
+            return by_largest if side > 0 else by_least
     weights = [1.0]
     for other in range(1, len(classes)):
         found = (pair.weight(other, mirror) for mirror in _mirrors(outputs, len(classes), other))
@@ -124,6 +134,19 @@ class _Pairs:
         ahead = np.sign(self.tries[:, 0] - centre)
         gain = self._losses(2 * centre - self.tries, 1) - self._losses(self.tries, 1)
         return int(np.sign(np.sum(ahead * gain)))
+
+    def denies(self, other: int, weight: float, side: int, centre: float | None = None) -> bool:
+        """Whether somewhere the first class has more loss where it is ahead on that side.
+
+        It is ahead of the other class's output, or of the centre.
+        """
+        turns = np.cos(np.arange(1.0, 1 + WIDE * self.tries.shape[1]) ** 2)
+        f = np.concatenate([FAR * turns.reshape(WIDE, -1), self.tries])
+        ahead = f[:, 0] - (f[:, other] if centre is None else centre)
+        first, second = self._losses(f, 0), self._losses(f, other) / weight
+        apart = second - first
+        clear = np.abs(apart) > self.near * np.maximum(np.abs(first), np.abs(second))
+        return bool(np.any(clear & np.isfinite(apart) & (side * ahead * apart < 0)))
 
     def _losses(self, f: Outputs, number: int) -> Float[np.ndarray, " tries"]:
         target = jnp.asarray(self.classes[number], self.dtype)

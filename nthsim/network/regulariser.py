@@ -24,16 +24,18 @@ from nthsim.solvers.compiled import compiled, is_staged, is_traced
 from nthsim.solvers.xla import Traced
 
 #: Operations by which a gradient surely jumps somewhere, and by which it may.
-SURELY = frozenset(
-    {"sign", "floor", "ceil", "round", "argmax", "argmin", "sort", "top_k"}
-    | {"reduce_max", "reduce_min", "cummax", "cummin"}
+SURELY = frozenset({"sign", "floor", "ceil", "round"})
+PERHAPS = frozenset(
+    {"abs", "max", "min", "clamp", "select_n", "gt", "lt", "ge", "le", "eq", "ne"}
+    | {"reduce_max", "reduce_min", "cummax", "cummin", "argmax", "argmin", "sort", "top_k"}
+    | {"sqrt", "rsqrt", "pow", "div", "eigh", "svd"}
 )
-PERHAPS = frozenset({"abs", "max", "min", "clamp", "select_n", "gt", "lt", "ge", "le", "eq", "ne"})
 
-#: Where a gradient is looked at: at multiples of all parameters between these, on so many pieces of
-#: that line, each cut in so many parts. Most of what it changes by on a piece is on one part where
-#: it jumps, and on one part of that again, so many times.
-LINE, PIECES, PARTS, MOST, ZOOMS = (-1.0, 4.0), 32, 4, 0.7, 4
+#: Where a gradient is looked at: at multiples of all parameters between these, and so many times
+#: their size to either side of them, on so many pieces of these lines, each cut in so many parts.
+#: Most of what it changes by on a piece is on one part where it jumps, and on one part of that
+#: again, so many times.
+LINE, ASIDE, PIECES, PARTS, MOST, ZOOMS = (-1.0, 4.0), 3.0, 32, 4, 0.7, 8
 
 ThetaPath = tuple[PyTree[Array], ...]
 Regulariser = Callable[[PyTree], Any]
@@ -180,28 +182,43 @@ def _is_finite(penalty: Penalty, theta: PyTree[Array]) -> Bool[Array, ""]:
 
 
 def _leaps(penalty: Penalty, theta: PyTree[Array]) -> bool:
-    """Whether some entry of the gradient jumps on a line through all parameters."""
+    """Whether some entry of the gradient jumps on a line through zero, or on one to the side."""
     dtype = precision(theta)
-    for piece in pairwise(np.linspace(*LINE, PIECES + 1)):
-        low, high = piece
-        for _ in range(ZOOMS):
-            found, part = _part(penalty, theta, jnp.asarray(low, dtype), jnp.asarray(high, dtype))
-            if not found:
-                break
-            low, high = low + (high - low) * np.array([int(part), int(part) + 1]) / PARTS
-        else:
-            return True
+    zero = jax.tree.map(jnp.zeros_like, theta)
+    for ends, start, direction in ((LINE, zero, theta), ((-ASIDE, ASIDE), theta, _aside(theta))):
+        for piece in pairwise(np.linspace(*ends, PIECES + 1)):
+            low, high = piece
+            for _ in range(ZOOMS):
+                here = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
+                found, part = _part(penalty, start, direction, *here)
+                if not found:
+                    break
+                low, high = low + (high - low) * np.array([int(part), int(part) + 1]) / PARTS
+            else:
+                return True
     return False
+
+
+def _aside(theta: PyTree[Array]) -> PyTree[Array]:
+    """A direction of the size of all parameters that has nothing to do with them."""
+    flat, back = ravel_pytree(theta)
+    size = jnp.sqrt(jnp.mean(flat**2))
+    return back(size * jnp.cos(jnp.arange(1, 1 + flat.size, dtype=flat.dtype) ** 2))
 
 
 @compiled
 def _part(
-    penalty: Penalty, theta: PyTree[Array], low: Float[Array, ""], high: Float[Array, ""]
+    penalty: Penalty,
+    start: PyTree[Array],
+    direction: PyTree[Array],
+    low: Float[Array, ""],
+    high: Float[Array, ""],
 ) -> tuple[Bool[Array, ""], Int[Array, ""]]:
     """Whether on one part of a piece some entry changes by most of what it does, and on which."""
 
     def gradient(s: Array) -> Array:
-        return ravel_pytree(penalty.gradient(jax.tree.map(lambda a: s * a, theta)))[0]
+        at = jax.tree.map(lambda a, b: a + s * b, start, direction)
+        return ravel_pytree(penalty.gradient(at))[0]
 
     rows = jax.lax.map(gradient, jnp.linspace(low, high, PARTS + 1, dtype=low.dtype))
     steps = jnp.abs(jnp.diff(rows, axis=0))

@@ -312,3 +312,13 @@ def test_accuracy_in_half_precision_is_found_in_single():
     residual = Residual(LOSSES_OF_CLASSES["entropy"], y, (2,))
     f = np.array([[[2.0, 1.0], [3.0, 1.0]]], np.float32)
     np.testing.assert_array_equal(accuracy(f, y, residual), [0.5])
+
+
+@pytest.mark.parametrize("logits", [jnp.square, jnp.abs, jnp.sin], ids=["square", "abs", "sin"])
+def test_outputs_that_count_by_something_else_have_no_accuracy(logits):
+    y = jnp.eye(3)
+    entropy = lambda f, t: -jnp.sum(t * jax.nn.log_softmax(logits(f)))  # noqa: E731
+    assert accuracy(np.zeros((1, 3, 3)), y, Residual(entropy, y, (3,))) is None
+    single = lambda f, t: jax.nn.softplus(-t * jnp.sin(f))  # noqa: E731
+    y = jnp.array([1.0, -1.0])
+    assert accuracy(np.zeros((1, 2)), y, Residual(single, y, ())) is None
