@@ -55,5 +55,7 @@ from .scaling.width_and_depth import depth_scaling as depth_scaling
 from .scaling.width_and_depth import width_scaling as width_scaling
 from .scaling.workers import SweepWarning as SweepWarning
 from .solvers import Until as Until
+from .solvers.momentum import HeavyBall as HeavyBall
+from .solvers.momentum import Nesterov as Nesterov
 from .solvers.xla import MiscompilationWarning as MiscompilationWarning
 from .solvers.xla import guard_process as guard_process

@@ -9,6 +9,7 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.driven_system import AbstractDrivenSystem
+from nthsim.solvers.momentum import AbstractMomentumFlow
 from nthsim.solvers.stop import Reason, Stop
 from nthsim.solvers.tolerances import positive
 
@@ -98,10 +99,10 @@ def gaps(limits: Numbers, system: Any, state: PyTree[Array]) -> Numbers:
     Nothing that is not asked for is computed. Compiled, so that it is traced once for all programs
     that it is part of.
     """
-    assert isinstance(system, AbstractDrivenSystem)
+    assert isinstance(system, AbstractDrivenSystem | AbstractMomentumFlow)
     with jax.default_matmul_precision("highest"):
         values: Numbers = {"loss": system.loss(state)}
-        if "gradient" in limits or "stalled" in limits:
+        if isinstance(system, AbstractDrivenSystem) and limits.keys() & {"gradient", "stalled"}:
             fall, whole = jnp.abs(system.fall(state)), system.objective(state)
             values["gradient"] = jnp.sqrt(fall)
             # What passes through zero falls infinitely fast there, beside itself.

@@ -24,7 +24,7 @@ class Size(eqx.Module):
     `recorded` counts the tangent kernels that every run records at its `save_times`, and `noted`
     the other numbers that exact flow does; `stages` are those of the Runge–Kutta pair, `basis` what
     it holds for an eigenbasis. `forward` says whether the model has derivatives in forward mode,
-    without which there is no series.
+    without which there is no series; `momentum` whether everything that moves has a velocity too.
     """
 
     kernel: KernelSize
@@ -37,6 +37,7 @@ class Size(eqx.Module):
     stages: int = STAGES
     basis: int = 0
     forward: bool = True
+    momentum: bool = False
 
     @property
     def n(self) -> int:
@@ -145,12 +146,12 @@ def perturbation_bytes(size: Size) -> int:
 
 def _tensor_copies(size: Size) -> int:
     """Copies of a hierarchy's moving state at the peak of a step, measured: each stage twice."""
-    return 2 * size.stages + 4
+    return (2 * size.stages + 4) * (1 + size.momentum)
 
 
 def _parameter_copies(size: Size) -> int:
     """Copies of parameters that move at the peak of a step, measured: each stage once."""
-    return size.stages + 8
+    return (size.stages + 8) * (1 + size.momentum)
 
 
 def _recorded_bytes(size: Size) -> int:

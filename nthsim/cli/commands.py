@@ -20,6 +20,7 @@ from nthsim.cli.made import (
     made_data,
     made_families,
     made_model,
+    made_momentum,
     made_rates,
     made_regulariser,
     made_run,
@@ -96,6 +97,7 @@ def _compare(command: settings.CompareSettings, folder: Path | None) -> int:
             loss=LOSSES[command.loss],
             rates=made_rates(command, model),
             regulariser=made_regulariser(command),
+            momentum=made_momentum(command),
             bounds=command.bounds,
             certify=None if command.certify else False,
             audit=command.audit,
@@ -118,8 +120,8 @@ def _flow(command: settings.FlowSettings, folder: Path | None) -> int:
     run, data = made_run(command), made_data(command)
     try:
         model, loss = made_model(command, data), LOSSES[command.loss]
-        rates, added = made_rates(command, model), made_regulariser(command)
-        flow = gradient_flow(model, data, run, loss=loss, rates=rates, regulariser=added)
+        more = {"regulariser": made_regulariser(command), "momentum": made_momentum(command)}
+        flow = gradient_flow(model, data, run, loss=loss, rates=made_rates(command, model), **more)
         failure = None
     except SolveError as error:
         flow, failure = error.trajectory, f"{error.trajectory.name}: {error.trajectory.stop}"
@@ -211,8 +213,8 @@ def _plan(command: settings.PlanSettings) -> int:
     def estimate() -> Plan:
         model, loss = drawn_model(command, data), LOSSES[command.loss]
         curves, run, rates = made_curves(command), made_run(command), made_rates(command, model)
-        added = made_regulariser(command)
-        return plan(model, data, curves, run, loss=loss, rates=rates, regulariser=added)
+        more = {"regulariser": made_regulariser(command), "momentum": made_momentum(command)}
+        return plan(model, data, curves, run, loss=loss, rates=rates, **more)
 
     # Traced, the network has shapes but no weights, which might not fit.
     planned = eqx.filter_eval_shape(estimate)

@@ -26,6 +26,7 @@ from nthsim.kernels.work import CHUNK, PROGRAM
 from nthsim.models import MODELS as NETWORKS
 from nthsim.network.regulariser import WeightDecay
 from nthsim.scaling.cells import Maker
+from nthsim.solvers.momentum import Momentum, momentum_of
 from nthsim.solvers.solver import AbstractSolver
 from nthsim.solvers.until import Until
 
@@ -90,6 +91,15 @@ def made_regulariser(settings: Timed) -> WeightDecay | None:
         return None
     with called(strength="weight_decay"):
         return WeightDecay(settings.weight_decay, settings.decay_towards)
+
+
+def made_momentum(settings: Timed) -> Momentum | None:
+    """The momentum, if there is any.
+
+    Raises:
+        ValueError: When its word stands for none.
+    """
+    return None if settings.momentum is None else momentum_of(settings.momentum)
 
 
 def made_families(settings: ScalingSettings, data: Dataset, axis: str) -> dict[str, Maker]:

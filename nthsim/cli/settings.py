@@ -124,6 +124,10 @@ class Timed(Solved):
     what they have moved by, is added to the loss."""
     decay_towards: Literal["zero", "start"] = "zero"
     """What weights decay towards: zero, or where they start."""
+    momentum: Annotated[
+        str | None, tyro.conf.arg(metavar="WORD", help_behavior_hint="(default: none)")
+    ] = None
+    """The momentum of training from rest: heavy-ball:0.5, of its friction, or nesterov:3."""
     until_loss: Limit = None
     """The training loss at which exact flow is to stop."""
     until_gradient: Limit = None

@@ -36,6 +36,7 @@ from nthsim.network.split import split
 from nthsim.results.labelled import labelled
 from nthsim.results.netcdf import decoding, read, write
 from nthsim.results.record import Record, arrays_of
+from nthsim.solvers.momentum import momentum_of
 from nthsim.solvers.until import Until
 
 #: What is stored as facts just as it is.
@@ -75,7 +76,7 @@ def _parts(study: Mapping[str, Any]) -> tuple[Record, dict[str, Record]]:
         groups["bounds"] = study["bounds"].record()
     if slopes is not None:
         axes = {"order": np.array(slopes.orders), "bound": np.array(["first", "last"])}
-        kept = {"orders": slopes.orders}
+        kept = {"orders": slopes.orders, "power": slopes.power}
         groups["certificate"] = Record(arrays_of(slopes), kept, coordinates=axes)
     arrays = arrays_of(asked.data) | {"save_time": asked.run.ts}
     if study["initial_kernel"] is not None:
@@ -153,6 +154,7 @@ def _facts(asked: Asked, trained: PyTree) -> dict[str, Any]:
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "rates": asked.rates,
         "regulariser": store_regulariser(asked.regulariser, models),
+        "momentum": None if asked.momentum is None else asked.momentum.word,
         "bounds": asked.bounds,
         "certify": asked.certify,
         "audit": asked.audit,
@@ -175,6 +177,7 @@ def _asked(facts: dict[str, Any], data: Dataset, ts: np.ndarray) -> Asked:
         curves=tuple(map(curve_of, facts["curves"])),
         run=run,
         rates=None if facts["rates"] is None else tuple(facts["rates"]),
+        momentum=None if facts["momentum"] is None else momentum_of(facts["momentum"]),
         bounds=facts["bounds"],
         certify=facts["certify"],
         audit=facts["audit"],
@@ -193,7 +196,9 @@ def _decoded(root: Record, groups: dict[str, Record]) -> dict[str, Any]:
     slopes, bounds = groups.get("certificate"), groups.get("bounds")
     certificate = None
     if slopes is not None:
-        certificate = Certificate(orders=tuple(slopes.facts["orders"]), **slopes.arrays)
+        certificate = Certificate(
+            orders=tuple(slopes.facts["orders"]), power=slopes.facts["power"], **slopes.arrays
+        )
     return {
         "asked": _asked(facts["asked"], restore_data(data, facts["asked"]["classes"]), ts),
         "about": groups["parameters"].facts["description"],

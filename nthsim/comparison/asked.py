@@ -30,6 +30,7 @@ from nthsim.inputs.integers import orders_to, shown
 from nthsim.inputs.loss import Loss, check_quadratic
 from nthsim.inputs.memory import available, check_fits
 from nthsim.network.regulariser import Regulariser, check_without
+from nthsim.solvers.momentum import Momentum
 
 #: What curves may not be called, as tables and files have it already.
 RESERVED = (EXACT, "exact", "parameters", "trained parameters", "bounds", "certificate")
@@ -66,6 +67,7 @@ class Asked(eqx.Module):
     run: Run
     rates: tuple[float, ...] | None = None
     regulariser: Regulariser | str | None = None
+    momentum: Momentum | None = None
     bounds: bool = False
     certify: bool | None = None
     audit: bool = False
@@ -83,6 +85,7 @@ class Asked(eqx.Module):
         if self.bounds:
             check_quadratic(problem.residual.loss, "bounds")
             check_without(problem.penalty, "bounds")
+            problem.check_unmoved("bounds")
             check_perturbation(size)
             problem.check_kernel(4)
             problem.check_single("bounds")

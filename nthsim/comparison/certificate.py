@@ -24,6 +24,7 @@ from nthsim.network.regulariser import Regulariser
 from nthsim.results.terminal import Progress, wrapped
 from nthsim.solvers.curvature import largest_curvature
 from nthsim.solvers.explicit import Explicit
+from nthsim.solvers.momentum import Momentum
 
 #: Save times per certificate, from the first fraction of the fastest time scale to the second.
 TIMES, FROM, TO = 49, 1e-4, 1.0
@@ -74,7 +75,8 @@ class Certificate(eqx.Module):
 
     `errors` (orders, T) are root mean squares over the training points at times `ts`; `windows`
     (orders, 2) are the times between which each slope was fitted. A slope is NaN where the error
-    never leaves rounding, as for a truncation that is exact.
+    never leaves rounding, as for a truncation that is exact. By momentum, from rest, each is twice
+    the order: `power` is 2.
     """
 
     orders: tuple[int, ...]
@@ -82,6 +84,7 @@ class Certificate(eqx.Module):
     errors: Float[np.ndarray, "orders T"]
     slopes: Float[np.ndarray, " orders"]
     windows: Float[np.ndarray, "orders 2"]
+    power: int = 1
 
     def __str__(self) -> str:
         """One line per order, and one for each slope that is not near it."""
@@ -95,14 +98,16 @@ class Certificate(eqx.Module):
     def broken(self) -> tuple[int, ...]:
         """The orders whose slope is clearly smaller than it must be."""
         rows = zip(self.orders, self.slopes, self.windows[:, 1], strict=True)
-        return tuple(p for p, s, end in rows if s < p - NEAR and end <= SOON * self.ts[-1])
+        return tuple(
+            p for p, s, end in rows if s < self.power * p - NEAR and end <= SOON * self.ts[-1]
+        )
 
     def verdicts(self) -> list[str]:
         """A sentence on the orders with slopes too small, one on those too large, or without."""
         slopes: dict[int, float] = dict(zip(self.orders, self.slopes.tolist(), strict=True))
         ends: dict[int, float] = dict(zip(self.orders, self.windows[:, 1].tolist(), strict=True))
         reached = [p for p, row in zip(self.orders, self.errors, strict=True) if any(row >= 0)]
-        far = [p for p, s in slopes.items() if abs(s - p) > NEAR]
+        far = [p for p, s in slopes.items() if abs(s - self.power * p) > NEAR]
         late = [p for p in far if not ends[p] <= SOON * self.ts[-1]]
         larger = [p for p in far if p not in (*late, *self.broken)]
         missing = [p for p, s in slopes.items() if np.isnan(s)]
@@ -126,6 +131,7 @@ def certificate(
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
     progress: bool = True,
 ) -> Certificate:
     """Compare each order with exact flow at small times and fit the power of t.
@@ -140,6 +146,7 @@ def certificate(
         loss: Differentiable function of one output and one target.
         rates: As in `gradient_flow`.
         regulariser: As there.
+        momentum: As there.
         progress: Whether to show progress bars when on a terminal.
 
     Raises:
@@ -152,7 +159,7 @@ def certificate(
     curves = [each if isinstance(each, Order) else Order(each) for each in orders]
     if not curves:
         raise ValueError(f"`orders` must hold an order, but is {orders!r}.")
-    problem = pose(model, data, loss, rates, regulariser).without_test_points()
+    problem = pose(model, data, loss, rates, regulariser, momentum).without_test_points()
     if problem.dtype != jnp.float64:
         raise ValueError(f"`model` must be in float64 to be certified, but is {problem.dtype}.")
     size = problem_size(problem)
@@ -175,7 +182,9 @@ def certified(start: Start, orders: Sequence[Order], *, progress: bool) -> Certi
     """
     problem = start.problem
     start.kernels(max(order.rank for order in orders))  # which holds the tangent kernel, if any
-    ts = fastest_time(problem, start.tangent_kernel()) * np.geomspace(FROM, TO, TIMES)
+    power = 1 if problem.momentum is None else 2
+    fastest = fastest_time(problem, start.tangent_kernel()) ** (1 / power)
+    ts = fastest * np.geomspace(FROM, TO, TIMES)
     run = Run(ts, solver=Explicit(rtol=1e-13, atol=1e-15), record=())
     errors = np.full((len(orders), TIMES), np.nan)
     with Progress("certificate", progress) as bar:
@@ -190,7 +199,8 @@ def certified(start: Start, orders: Sequence[Order], *, progress: bool) -> Certi
     noise = ROUNDINGS * np.finfo(errors.dtype).eps * (size + moved)
     fits = [_fit(ts, row, noise) for row in errors]
     slopes, windows = (np.array(column) for column in zip(*fits, strict=True))
-    found = Certificate(tuple(order.p for order in orders), ts, errors, slopes, windows)
+    ps = tuple(order.p for order in orders)
+    found = Certificate(ps, ts, errors, slopes, windows, power)
     if found.broken:
         warnings.warn(found.verdicts()[0], SlopeWarning, stacklevel=3)
     return found

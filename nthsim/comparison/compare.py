@@ -29,6 +29,7 @@ from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import kind_and_line
 from nthsim.network.rates import listed, placed
 from nthsim.network.regulariser import Regulariser
+from nthsim.solvers.momentum import Momentum
 
 
 class CompareError(SolveError):
@@ -53,6 +54,7 @@ def compare(
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
     bounds: bool = False,
     certify: bool | None = None,
     audit: bool = False,
@@ -73,6 +75,8 @@ def compare(
         loss: Differentiable function of one output and one target.
         rates: As in `gradient_flow`.
         regulariser: As there; curves of infinite width, perturbation theory and bounds have none.
+        momentum: As there, of all curves but steps, which have their own; perturbation theory, the
+            modified flow and bounds have none.
         bounds: Whether to evaluate a-priori bounds on the error of order 2 and on the movement of
             the kernel, which takes $K^{(4)}$ before and after training (`Bounds`).
         certify: Whether to fit the small-time slopes, which is only done in float64; None fits
@@ -98,6 +102,7 @@ def compare(
         run,
         rates=listed(rates, model),
         regulariser=regulariser,
+        momentum=momentum,
         bounds=bounds,
         certify=certify,
         audit=audit,
@@ -147,7 +152,7 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
 
 def _compared(asked: Asked, *, progress: bool) -> Comparison:
     rates = True if asked.rates is None else placed(asked.rates, asked.model)
-    posed = asked.model, asked.data, asked.loss, rates, asked.regulariser
+    posed = (asked.model, asked.data, asked.loss, rates, asked.regulariser, asked.momentum)
     problem = pose(*posed)  # pyright: ignore[reportArgumentType]
     chosen = asked.settled(problem)
     flow = exact(problem, asked.run, progress=progress)

@@ -228,7 +228,7 @@ class Comparison(eqx.Module):
         if found is None:
             return {}
         slopes: dict[int, float] = dict(zip(found.orders, found.slopes.tolist(), strict=True))
-        return {Order(p).key: f"slope {slopes[p]:.1f}, not {p}" for p in found.broken}
+        return {Order(p).key: f"slope {slopes[p]:.1f}, not {found.power * p}" for p in found.broken}
 
     def _left_out(self) -> list[str]:
         asked = self.asked
@@ -250,5 +250,6 @@ class Comparison(eqx.Module):
         span = f"t = {ts[0]:g} to {ts[-1]:g} at {several(len(ts), 'save time')}"
         added = "" if asked.regulariser is None else f" + {regulariser_name(asked.regulariser)}"
         down = f"{loss_name(asked.loss)}{added}"
+        down += "" if asked.momentum is None else f"; {asked.momentum.word}"
         lines = (about, str(asked.data), f"{down}; {self.exact.solver}; {span}")
         return [wrapped(line) for line in lines]

@@ -24,6 +24,7 @@ from nthsim.inputs.loss import Loss, squared_error
 from nthsim.inputs.memory import available, largest, memory_limit, readable
 from nthsim.network.regulariser import Regulariser
 from nthsim.results.terminal import COLUMNS, short, table, wrapped
+from nthsim.solvers.momentum import Momentum
 
 #: What the columns of a plan's table hold.
 LEGEND = (
@@ -114,6 +115,7 @@ def plan(
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
     memory: int | None = None,
 ) -> Plan:
     """Estimate what `compare` would take, before anything is allocated.
@@ -131,6 +133,7 @@ def plan(
         loss: Differentiable function of one output and one target.
         rates: As in `gradient_flow`.
         regulariser: As there.
+        momentum: As there.
         memory: The bytes to stay within; None means what is free on the device.
 
     Raises:
@@ -138,7 +141,7 @@ def plan(
     """
     chosen = checked_curves(curves)
     run = checked_run(run, ("kernel",), begins=False)
-    problem = pose(model, data, loss, rates, regulariser)
+    problem = pose(model, data, loss, rates, regulariser, momentum)
     size, precision, free = problem_size(problem, run), problem.dtype.name, available(memory)
     certified = precision == "float64"
     with memory_limit(free):

@@ -240,6 +240,7 @@ def subject_of(problem: Problem, by: AbstractSolver | Steps) -> dict[str, Any]:
         "data": digest((problem.x, problem.x_test, problem.residual.y, problem.y_test)),
         "loss": problem.residual.mark,
         "regulariser": None if problem.penalty is None else _mark(problem.penalty),
+        "momentum": None if problem.momentum is None else problem.momentum.word,
         **how,
     }
 

@@ -10,6 +10,7 @@ from nthsim.budget.choice import Needs, check_flow
 from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.observable import check_observables
+from nthsim.dynamics.parameter_observables import Movement
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
@@ -20,6 +21,7 @@ from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.network import Network
 from nthsim.network.regulariser import Regulariser
 from nthsim.solvers.descent import Steps
+from nthsim.solvers.momentum import Momentum
 from nthsim.solvers.parameter_flow import AbstractParameterFlow, ParameterFlow
 
 
@@ -31,6 +33,7 @@ def gradient_flow(
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Train `model` by exact gradient flow, $\theta' = -D \nabla (L + R)(\theta)$.
@@ -50,6 +53,8 @@ def gradient_flow(
             parametrisation, and all else 1.
         regulariser: A function R of the module that returns a scalar, its factor included, such as
             `WeightDecay(0.1)`; none if left out.
+        momentum: `HeavyBall(friction)` or `Nesterov(r)`, by which training starts from rest and
+            $\theta'' + \gamma \theta' = -D \nabla (L + R)(\theta)$; none if left out.
         progress: Whether to show a progress bar when on a terminal.
 
     Returns:
@@ -62,7 +67,7 @@ def gradient_flow(
     """
     run = checked_run(run)
     concrete("gradient_flow", model, data, run.ts, regulariser)
-    problem = pose(model, data, loss, rates, regulariser)
+    problem = pose(model, data, loss, rates, regulariser, momentum)
     check_flow(problem_size(problem, run))
     flow = exact(problem, run, progress=progress)
     if flow.stop.failed and run.throw:
@@ -92,17 +97,24 @@ def moved(
     `method` tells files of one name apart.
     """
     parameters = None
+    whole, place = problem.moving(system) if steps is None else (system, lambda state: state)
+    moved = lambda state: system.moved(place(state))  # noqa: E731
     if isinstance(problem.network, Network):  # and no polynomial, which is another network
         check_observables(run.record or (), problem)
-        parameters = system.moved
+        moving = [each for each in run.record or () if isinstance(each, Movement)]
+        if moving and whole is not system:
+            raise ValueError(
+                "`record` must hold no movement with momentum, whose speeds are others, but does."
+            )
+        parameters = moved
 
     def kernel() -> Callable[[PyTree[Array]], Array]:
         evaluate = problem.kernel(2)
-        return lambda state: evaluate(system.moved(state))
+        return lambda state: evaluate(moved(state))
 
     return run.integrated(
         problem,
-        system,
+        whole,
         kernel,
         name,
         parameters=parameters,

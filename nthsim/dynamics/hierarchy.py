@@ -33,6 +33,7 @@ from nthsim.inputs.loss import Loss, squared_error
 from nthsim.kernels.derivatives import check_forward
 from nthsim.kernels.work import ENDLESS
 from nthsim.network.regulariser import Regulariser, check_without
+from nthsim.solvers.momentum import Momentum
 from nthsim.solvers.until import Until
 
 
@@ -64,11 +65,18 @@ class Order(Curve):
 
     def settled(self, size: Size) -> "Order":
         """The same with the method that it takes; "auto" is the one that should be quicker."""
+        if size.momentum and self.p > 2 and self.method == "auto":
+            choice = Choice("series", "momentum has no tensors above order 2")
+            return dataclasses.replace(self, choice=choice)
         return dataclasses.replace(self, choice=choose(size, self.p, self.method))
 
     def check(self, problem: Problem) -> None:
         """Refuse derivatives that the model does not allow."""
         assert self.choice is not None
+        if problem.momentum is not None and self.p > 2 and self.choice.method == "dense":
+            raise ValueError(
+                '`method` must be "series" for momentum above order 2, but is "dense".'
+            )
         if self.choice.method == "series":
             check_forward(problem.forward, f"{self.key} as a series")
         else:
@@ -80,7 +88,8 @@ class Order(Curve):
 
     def needs(self, size: Size) -> Needs:
         """By the method that it takes."""
-        choice = self.choice or choose(size, self.p, self.method)
+        choice = self.choice or self.settled(size).choice
+        assert choice is not None
         dense, terms = choice.method == "dense", min(self.p, ENDLESS) - 1
         return Needs(
             moving=size.moving(self.p) if dense else terms * size.parameters,
@@ -114,6 +123,7 @@ def hierarchy(
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Integrate the hierarchy truncated at order p: $\tilde f, \tilde K^{(2)}, \dots$ over time.
@@ -143,6 +153,8 @@ def hierarchy(
         regulariser: As there: one more output R with the constant residual 1, whose direction
             $\nabla R$ takes a place in every slot but the first; derivatives of kernels are nested.
             At order 2 decay towards the start has no effect, as $\nabla R$ is zero there.
+        momentum: As there; the error against exact flow is then $O(t^{2p})$, and from order 3 on
+            there are no tensors, only series.
         progress: Of kernels and of the integration.
 
     Returns:
@@ -167,7 +179,7 @@ def hierarchy(
         if run.until != Until():
             raise ValueError('`until` must be left out where `order` is "auto", but is given.')
         tol, max_order = _tolerance(tol), count("max_order", max_order, 4)
-    problem = pose(model, data, loss, rates, regulariser)
+    problem = pose(model, data, loss, rates, regulariser, momentum)
     if run.until.falling:
         check_without(problem.penalty, "a truncation that is to stop at a gradient or stalled")
     size, start = problem_size(problem, run), Start(problem, progress=progress)

@@ -36,6 +36,7 @@ class Modified(Curve):
 
     def check(self, problem: Problem) -> None:
         """Refuse a model whose gradient has none, as by a `custom_vjp`."""
+        problem.check_unmoved("the modified flow")
         system = self._system(problem)
         try:
             eqx.filter_eval_shape(system.field, system.initial())

@@ -59,6 +59,7 @@ class Perturbation(Curve):
         """Refuse another loss, and missing derivatives."""
         check_quadratic(problem.residual.loss, "perturbation theory")
         check_without(problem.penalty, "perturbation theory")
+        problem.check_unmoved("perturbation theory")
         problem.check_single("perturbation theory")
         problem.check_kernel(4)
 

@@ -30,6 +30,7 @@ from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
 from nthsim.solvers.comparisons import compares
 from nthsim.solvers.compiled import is_staged
+from nthsim.solvers.momentum import Momentum
 from nthsim.solvers.xla import Traced
 
 
@@ -39,6 +40,7 @@ def pose(
     loss: Loss,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
 ) -> Problem:
     """Check model, data, loss and regulariser against each other.
 
@@ -59,6 +61,11 @@ def pose(
     if not callable(loss):
         raise ValueError(
             f"`loss` must be a function of one output and one target, but is {loss!r}."
+        )
+    if not (momentum is None or isinstance(momentum, Momentum)):
+        raise ValueError(
+            "`momentum` must be a HeavyBall or a Nesterov, such as HeavyBall(0.5), but is "
+            f"{momentum!r}."
         )
     network, theta = split(model, rates)
     dtype = precision(theta)
@@ -87,7 +94,9 @@ def pose(
     sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
     linear = sound or backward_linear(network, theta, x)
     added = penalty(regulariser, network, theta)
-    return Problem(network, theta, x, x_test, y_test, residual, way, forward, linear, added)
+    return Problem(
+        network, theta, x, x_test, y_test, residual, way, forward, linear, added, momentum
+    )
 
 
 def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:

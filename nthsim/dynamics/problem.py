@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from math import prod
 
 import equinox as eqx
@@ -31,6 +32,8 @@ from nthsim.network.regulariser import Penalty
 from nthsim.network.same_functions import alike
 from nthsim.solvers.calls import outputs
 from nthsim.solvers.compiled import compiled
+from nthsim.solvers.driven_system import AbstractDrivenSystem
+from nthsim.solvers.momentum import Momentum
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.tolerances import halved
@@ -55,6 +58,16 @@ class Problem(eqx.Module):
     forward: bool = eqx.field(static=True, default=True)
     linear_backward: bool = eqx.field(static=True, default=True)
     penalty: Penalty | None = None
+    momentum: Momentum | None = None
+
+    def moving(
+        self, system: AbstractDrivenSystem
+    ) -> tuple[AbstractSystem, Callable[[PyTree[Array]], PyTree[Array]]]:
+        """A system with the momentum of this training, if any, and its state without velocities."""
+        if self.momentum is None:
+            return system, lambda state: state
+        moving = self.momentum.flow(system)
+        return moving, moving.position
 
     @property
     def objective(self) -> Objective:
@@ -133,6 +146,17 @@ class Problem(eqx.Module):
         """
         if not self.forward:
             self.kernel(order)  # which refuses
+
+    def check_unmoved(self, what: str) -> None:
+        """Refuse momentum.
+
+        Raises:
+            ValueError: When there is some.
+        """
+        if self.momentum is not None:
+            raise ValueError(
+                f"`momentum` must be left out for {what}, but is {self.momentum.word}."
+            )
 
     def check_single(self, what: str) -> None:
         """Refuse half precision, for which JAX has no eigenbases.

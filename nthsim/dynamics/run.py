@@ -215,6 +215,11 @@ class Run(eqx.Module):
         observable asks, as it takes time to make. `method` tells the files of one dynamics apart,
         and `why` is what a user is told of it. Where it goes by `steps`, no solver takes part.
         """
+        if problem.momentum is not None and self.until.falling:
+            raise ValueError(
+                "`until` must have no gradient and no stalled with momentum, by which the loss may "
+                "rise, but has."
+            )
         chosen = self._chosen(parameters is not None)
         make = functools.cache(kernel)
 
@@ -325,7 +330,7 @@ def problem_size(problem: Problem, run: Run | None = None) -> Size:
         problem.method,
         further=problem.penalty is not None,
     )
-    size = dataclasses.replace(size, forward=problem.forward)
+    size = dataclasses.replace(size, forward=problem.forward, momentum=problem.momentum is not None)
     if run is None:
         return size
     others = [each for each in run.record or () if not isinstance(each, TangentKernel)]

@@ -28,6 +28,7 @@ from nthsim.kernels.derivatives import check_forward
 from nthsim.network.coefficients import coefficients
 from nthsim.network.network import AbstractNetwork
 from nthsim.network.regulariser import Regulariser
+from nthsim.solvers.momentum import Momentum
 
 
 class TaylorNetwork(AbstractNetwork):
@@ -119,6 +120,7 @@ def taylor(
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
+    momentum: Momentum | None = None,
     progress: bool = True,
 ) -> Trajectory:
     r"""Train the degree-q Taylor polynomial of `model` in its parameters by gradient flow.
@@ -140,6 +142,7 @@ def taylor(
         loss: As there.
         rates: As there.
         regulariser: As there, of the parameters themselves.
+        momentum: As there.
         progress: As there.
 
     Raises:
@@ -150,7 +153,7 @@ def taylor(
     concrete("taylor", model, data, run.ts, regulariser)
     curve = Taylor(degree)
     check_everywhere(run.record, "a Taylor model")
-    problem = pose(model, data, loss, rates, regulariser)
+    problem = pose(model, data, loss, rates, regulariser, momentum)
     curve.check(problem)
     curve.check_memory(problem_size(problem, run))
     solved = curve.trajectory(run, Start(problem, progress=progress), progress=progress)

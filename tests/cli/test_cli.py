@@ -212,6 +212,22 @@ def test_weight_decay_is_that_of_python(capsys, tmp_path):
     assert "must hold no weight_decay for this command" in capsys.readouterr().err
 
 
+def test_momentum_is_that_of_python(capsys, tmp_path):
+    small = ["--data", "sphere:3", "--n-train", "2", "--n-test", "0", "--width", "3"]
+    words = [*small, "--num-ts", "2", "--t1", "0.5", "--momentum", "heavy-ball:0.5"]
+    assert main(["compare", *words, "--orders", "2", "--out", str(tmp_path)]) == 0
+    assert "squared_error; heavy-ball:0.5" in capsys.readouterr().out
+    study = nth.Comparison.load(tmp_path / "orders.nc")
+    again = nth.compare(
+        study.asked.model, study.asked.data, (2,), study.asked.run, momentum=nth.HeavyBall(0.5)
+    )
+    np.testing.assert_array_equal(again.curve(2).f, study.curve(2).f)
+    assert main(["plan", *words, "--orders", "3"]) == 0
+    assert "momentum has no tensors above order 2" in capsys.readouterr().out
+    assert main(["flow", *small, "--momentum", "heavy"]) == 2
+    assert "`--momentum` must be a word such as heavy-ball:0.5" in capsys.readouterr().err
+
+
 def test_ten_classes_make_ten_outputs(capsys):
     words = "flow --data digits --n-train 10 --n-test 0 --width 4 --depth 1 --num-ts 2 --t1 0.1"
     assert main([*words.split(), "--loss", "softmax_cross_entropy"]) == 0
@@ -313,7 +329,7 @@ def test_configuration_of_one_command_serves_another(tmp_path):
 def test_written_configuration_holds_every_setting():
     common = {"rtol": 1e-9, "atol": 1.0, "memory": "8", "c_sigma": "auto", "c_res": 0.5}
     common |= {"rates": (1.0, 0.5), "depth_exponent": 0.5}
-    decay = {"weight_decay": 0.5, "decay_towards": "start"}
+    decay = {"weight_decay": 0.5, "decay_towards": "start", "momentum": "nesterov:3"}
     limits = dict.fromkeys(("until_loss", "until_gradient", "until_stalled", "until_seconds"), 1.0)
     wholes = (
         settings.CompareSettings(
