@@ -179,22 +179,23 @@ class HeavyBall(Momentum):
         self, rates: Float[np.ndarray, " N"], ts: Float[np.ndarray, " T"]
     ) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
         """By the exponential of a five by five matrix for each."""
-        g = self.friction
+        found = _responses(jnp.asarray(self.friction, rates.dtype), *map(jnp.asarray, (rates, ts)))
+        return np.asarray(found[..., 0]), np.asarray(found[..., 1])
 
-        def one(rate: Array, t: Array) -> Array:
-            rows = [
-                [0, 1, 0, 0, 0],
-                [0, -g, 0, 0, 1],
-                [0, 0, 0, 1, 0],
-                [1, 0, 0, -g, 0],
-                [0, 0, 0, 0, 0],
-            ]
-            matrix = jnp.array(rows, rate.dtype).at[1, 0].set(-rate)
-            return jax.scipy.linalg.expm(t * matrix)[jnp.array([0, 2]), 4]
 
-        over = jax.vmap(jax.vmap(one, (0, None)), (None, 0))
-        found = np.asarray(jax.jit(over)(jnp.asarray(rates), jnp.asarray(ts, rates.dtype)))
-        return found[..., 0], found[..., 1]
+@compiled
+def _responses(
+    friction: Float[Array, ""], rates: Float[Array, " N"], ts: Float[Array, " T"]
+) -> Float[Array, "T N 2"]:
+    still = (
+        jnp.zeros((5, 5), rates.dtype).at[jnp.array([0, 1, 2, 3]), jnp.array([1, 4, 3, 0])].set(1)
+    )
+    still = still.at[jnp.array([1, 3]), jnp.array([1, 3])].set(-friction)
+
+    def one(rate: Array, t: Array) -> Float[Array, " 2"]:
+        return jax.scipy.linalg.expm(t * still.at[1, 0].set(-rate))[jnp.array([0, 2]), 4]
+
+    return jax.vmap(jax.vmap(one, (0, None)), (None, 0))(rates, ts)
 
 
 class Nesterov(Momentum):
