@@ -199,7 +199,7 @@ def test_facts_say_how_it_was_computed(saved):
         facts = json.loads(tree.attrs["nthsim"])
         model = json.loads(tree["parameters"].attrs["nthsim"])
         stats = json.loads(tree["exact"].attrs["nthsim"])["stats"]
-    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 5, "Comparison")
+    assert (facts["format"], facts["version"], facts["kind"]) == ("nthsim", 6, "Comparison")
     facts |= facts["asked"]
     assert facts["curves"] == [{"curve": "order", "p": 2, "method": "auto"}]
     assert facts["loss"] == {"name": "absolute_quartic", "own": False}
@@ -320,12 +320,12 @@ def test_parameters_that_are_not_those_saved_are_refused(copy):
 
 
 @pytest.mark.parametrize(
-    ("version", "cure"), [(4, "only an older nthsim reads it"), (6, "update nthsim")]
+    ("version", "cure"), [(5, "only an older nthsim reads it"), (7, "update nthsim")]
 )
 def test_file_of_another_version_is_refused_and_names_both(copy, version, cure):
-    _rewrite(copy, "", lambda facts: facts.replace('"version": 5', f'"version": {version}'))
+    _rewrite(copy, "", lambda facts: facts.replace('"version": 6', f'"version": {version}'))
     _refused(
-        copy, f"`path` must be of format version 5, but {copy} is of version {version}: {cure}."
+        copy, f"`path` must be of format version 6, but {copy} is of version {version}: {cure}."
     )
 
 
