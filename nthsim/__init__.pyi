@@ -23,6 +23,8 @@ from .dynamics.kernel_observables import Spectrum as Spectrum
 from .dynamics.limit_flow import LimitKernel as LimitKernel
 from .dynamics.limit_flow import limit_flow as limit_flow
 from .dynamics.modified import Modified as Modified
+from .dynamics.noisy import Noisy as Noisy
+from .dynamics.noisy import noisy as noisy
 from .dynamics.observable import Observable as Observable
 from .dynamics.parameter_observables import Movement as Movement
 from .dynamics.parameter_observables import Sharpness as Sharpness
@@ -31,9 +33,9 @@ from .dynamics.parameters import parameters as parameters
 from .dynamics.perturbation import Perturbation as Perturbation
 from .dynamics.perturbation import perturbation as perturbation
 from .dynamics.run import Run as Run
+from .dynamics.solve_error import SolveError as SolveError
 from .dynamics.taylor import Taylor as Taylor
 from .dynamics.taylor import taylor as taylor
-from .dynamics.trajectory import SolveError as SolveError
 from .dynamics.trajectory import Trajectory as Trajectory
 from .inputs.arrays import log_times as log_times
 from .inputs.builtin import digits as digits

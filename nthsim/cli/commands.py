@@ -36,7 +36,8 @@ from nthsim.comparison.plan import Plan, plan
 from nthsim.dynamics.gradient_flow import gradient_flow
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.run import Run, problem_size
-from nthsim.dynamics.trajectory import SolveError, Trajectory
+from nthsim.dynamics.solve_error import SolveError
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import checked_integers
 from nthsim.inputs.loss import LOSSES, squared_error

@@ -5,8 +5,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
@@ -14,7 +12,9 @@ from jaxtyping import PyTree
 from nthsim.comparison.asked import Asked, curve_of, facts_of
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
+from nthsim.comparison.fingerprint import Fingerprint
 from nthsim.dynamics.observable import Own
+from nthsim.dynamics.pose import traced_loss
 from nthsim.dynamics.recipes import (
     restore,
     restore_data,
@@ -27,11 +27,12 @@ from nthsim.dynamics.recipes import (
     store_solver,
 )
 from nthsim.dynamics.run import Run
-from nthsim.dynamics.trajectory import Trajectory, from_record
+from nthsim.dynamics.trajectory import from_record
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.loss import Loss
+from nthsim.inputs.loss import Loss, Residual
 from nthsim.network.cast import in_precision
-from nthsim.network.regulariser import Regulariser
+from nthsim.network.rates import placed
+from nthsim.network.regulariser import Regulariser, penalty
 from nthsim.network.split import split
 from nthsim.results.labelled import labelled
 from nthsim.results.netcdf import decoding, read, write
@@ -63,7 +64,8 @@ def _parts(study: Mapping[str, Any]) -> tuple[Record, dict[str, Record]]:
     """The fields of a comparison: data and kernel, and every run as a group."""
     asked: Asked = study["asked"]
     facts = {name: study[name] for name in FACTS}
-    facts |= {"asked": _facts(asked, study["exact"].model), "curves": list(study["curves"])}
+    facts |= {"asked": _facts(asked), "curves": list(study["curves"])}
+    facts |= {"fingerprint": dataclasses.asdict(study["fingerprint"])}
     exact, slopes = study["exact"], study["certificate"]
     groups = {"exact": exact.record()}
     if asked.model is not None:
@@ -100,49 +102,49 @@ def load(
         fields |= {"exact": exact}
     if initial is not None:
         fields |= {"about": None}
-    known = restore_loss(root.facts["asked"]["loss"], loss)
-    models = [initial] if trained is None else [initial, fields["exact"].model]
-    added = restore_regulariser(root.facts["asked"]["regulariser"], regulariser, models)
-    asked = dataclasses.replace(fields["asked"], model=initial, loss=known, regulariser=added)
-    if model is not None:
-        _check_model(asked, fields["exact"])
-    if loss is not None:
-        _check_loss(loss, asked.data, fields["exact"])
+    settings = root.facts["asked"]
+    asked = dataclasses.replace(
+        fields["asked"],
+        model=initial,
+        loss=restore_loss(settings["loss"], loss),
+        regulariser=restore_regulariser(settings["regulariser"], regulariser),
+    )
+    given = {"model": model, "loss": loss, "regulariser": regulariser}
+    found = _fingerprint(given, asked, fields["exact"].f)
+    for name in fields["fingerprint"].changed(found):
+        raise ValueError(
+            f"`{name}` must be the one of the file, {_name(name, root, groups)}, but what is given "
+            "computes something else."
+        )
     return fields | {"asked": asked}
 
 
-def _check_model(asked: Asked, exact: Trajectory) -> None:
-    """Refuse a module with other functions than the one that was saved: it has other outputs.
-
-    Looked at are the outputs at t = 0 or, where those were not saved, at the end.
-    """
-    if not len(exact.ts):
-        return
-    first = exact.ts[0] == 0
-    model, f = (asked.model, exact.f[0]) if first else (exact.model, exact.f[-1])
-    network, theta = split(model)
-    with jax.default_matmul_precision("highest"):
-        found = network(theta, in_precision(network, theta, asked.data.x))
-    if _apart(np.asarray(found), f):
-        when = "at t = 0" if first else "at the end"
-        raise ValueError(f"`model` must be the one of the file, but has other outputs {when}.")
-
-
-def _check_loss(loss: Loss, data: Dataset, exact: Trajectory) -> None:
-    """Refuse another loss than the one that was saved."""
-    if len(exact.ts) and _apart(jnp.mean(jax.vmap(loss)(exact.f[0], data.y)), exact.loss[0]):
-        raise ValueError("`loss` must be the one of the file, but has another value at the start.")
+def _fingerprint(given: Mapping[str, Any], asked: Asked, f: np.ndarray) -> Fingerprint:
+    """That of the functions that were given to a file of these outputs."""
+    dtype, residual, added = f.dtype, None, None
+    if given["loss"] is not None:
+        y, shape = asked.data.y.astype(dtype), f.shape[2:]
+        now, _ = traced_loss(given["loss"], y, shape)
+        residual = Residual(given["loss"], y, shape, program=now)
+    if asked.model is None or (given["model"] is None and given["regulariser"] is None):
+        return Fingerprint.of(dtype, None, residual, None)
+    rates = True if asked.rates is None else placed(asked.rates, asked.model)
+    network, theta = split(asked.model, rates)
+    x = in_precision(network, theta, asked.data.x)
+    network, _ = network.as_now(theta, x)
+    added = penalty(given["regulariser"], network, theta)
+    return Fingerprint.of(dtype, (network, theta, x), residual, added)
 
 
-def _apart(found: Any, saved: Any) -> bool:
-    """Whether numbers differ by more than rounding may, on another device too."""
-    scale = np.sqrt(np.finfo(saved.dtype).eps) * np.max(np.abs(saved), initial=0)
-    return found.shape != saved.shape or bool(np.max(np.abs(found - saved), initial=0) > scale)
+def _name(name: str, root: Record, groups: Mapping[str, Record]) -> str:
+    """What a file calls its model, loss or regulariser."""
+    if name == "model":
+        return groups["parameters"].facts["class"]
+    return root.facts["asked"][name]["name"]
 
 
-def _facts(asked: Asked, trained: PyTree) -> dict[str, Any]:
-    """What was asked for besides model, data and save times; `trained` is the model at the end."""
-    models = [asked.model] if trained is None else [asked.model, trained]
+def _facts(asked: Asked) -> dict[str, Any]:
+    """What was asked for besides model, data and save times."""
     run = asked.run
     return {
         "classes": list(asked.data.classes),
@@ -153,7 +155,7 @@ def _facts(asked: Asked, trained: PyTree) -> dict[str, Any]:
         "record": [each.word for each in run.record or () if not isinstance(each, Own)],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "rates": asked.rates,
-        "regulariser": store_regulariser(asked.regulariser, models),
+        "regulariser": store_regulariser(asked.regulariser),
         "momentum": None if asked.momentum is None else asked.momentum.word,
         "bounds": asked.bounds,
         "certify": asked.certify,
@@ -210,5 +212,6 @@ def _decoded(root: Record, groups: dict[str, Record]) -> dict[str, Any]:
         "kernel_seconds": tuple(facts["kernel_seconds"]),
         "ranks": facts["ranks"],
         "recorded": tuple(facts["recorded"]),
+        "fingerprint": Fingerprint(**facts["fingerprint"]),
         "origin": facts["origin"],
     }

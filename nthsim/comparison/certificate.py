@@ -15,8 +15,8 @@ from nthsim.dynamics.hierarchy import Order
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, problem_size
+from nthsim.dynamics.solve_error import raise_if_interrupted
 from nthsim.dynamics.start import Start
-from nthsim.dynamics.trajectory import raise_if_interrupted
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error

@@ -12,6 +12,7 @@ from nthsim.comparison.asked import Asked, checked_curves
 from nthsim.comparison.bounds import bounded
 from nthsim.comparison.certificate import certified
 from nthsim.comparison.comparison import Comparison
+from nthsim.comparison.fingerprint import Fingerprint, fingerprint
 from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.errors import audited
 from nthsim.dynamics.gradient_flow import exact
@@ -20,8 +21,9 @@ from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.recipes import UnknownSolver
 from nthsim.dynamics.run import Run, checked_run
+from nthsim.dynamics.solve_error import SolveError, raise_if_interrupted
 from nthsim.dynamics.start import Start
-from nthsim.dynamics.trajectory import SolveError, Trajectory, raise_if_interrupted
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import check_truths, shown
@@ -114,7 +116,8 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
     """Compute all of a comparison again, from the initial parameters.
 
     Raises:
-        ValueError: When the file that it was loaded from could not restore all that it takes.
+        ValueError: When the file that it was loaded from could not restore all that it takes, or
+            model, loss or regulariser compute something else than they did.
     """
     if not isinstance(study, Comparison):
         raise ValueError(f"`study` must be a Comparison, but is {shown(study)}.")
@@ -147,16 +150,25 @@ def rerun(study: Comparison, *, progress: bool = True) -> Comparison:
             f"{', '.join(map(repr, lost))} a file keeps the numbers only: call `compare` with them."
         )
     afresh = dataclasses.replace(asked.run, checkpoint=None, throw=False)
-    return _compared(dataclasses.replace(asked, run=afresh), progress=progress)
+    asked = dataclasses.replace(asked, run=afresh)
+    return _compared(asked, progress=progress, known=study.fingerprint)
 
 
-def _compared(asked: Asked, *, progress: bool) -> Comparison:
+def _compared(asked: Asked, *, progress: bool, known: Fingerprint | None = None) -> Comparison:
     rates = True if asked.rates is None else placed(asked.rates, asked.model)
     posed = (asked.model, asked.data, asked.loss, rates, asked.regulariser, asked.momentum)
     problem = pose(*posed)  # pyright: ignore[reportArgumentType]
     chosen = asked.settled(problem)
+    found = fingerprint(problem)
+    for name in [] if known is None else found.changed(known):
+        raise ValueError(
+            f"`{name}` must compute what it did when the study was made, but does not, as after a "
+            "change of something that it reads: call `compare` for another study."
+        )
     flow = exact(problem, asked.run, progress=progress)
-    bench = _Bench(asked, problem, flow, progress=progress)
+    recorded = tuple(each.name for each in asked.run.record or ())
+    study = Comparison(asked=asked, exact=flow, recorded=recorded, fingerprint=found)
+    bench = _Bench(study, problem, progress=progress)
     try:
         bench.prepare(chosen)
         for curve in chosen:
@@ -177,11 +189,10 @@ def _compared(asked: Asked, *, progress: bool) -> Comparison:
 class _Bench:
     """A comparison in the making, of which nothing is lost at Ctrl-C."""
 
-    def __init__(self, asked: Asked, problem: Problem, flow: Trajectory, *, progress: bool) -> None:
+    def __init__(self, study: Comparison, problem: Problem, *, progress: bool) -> None:
         """Begin with exact flow; the others run to where that was told to stop."""
-        recorded = tuple(each.name for each in asked.run.record or ())
-        self.study = Comparison(asked=asked, exact=flow, recorded=recorded)
-        self.run, self.progress = asked.run.after(flow), progress
+        self.study = study
+        self.run, self.progress = study.asked.run.after(study.exact), progress
         self.start = Start(problem, progress=progress)
 
     def prepare(self, curves: Sequence[Curve]) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float, PyTree
 from nthsim.comparison.asked import Asked
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
+from nthsim.comparison.fingerprint import Fingerprint
 from nthsim.comparison.report import bound_notes, error_table, notes, work_table
 from nthsim.comparison.verdict import verdict
 from nthsim.dynamics.curve import EXACT, Curve
@@ -36,9 +37,10 @@ class Comparison(eqx.Module):
     r"""Exact gradient flow of one network, and curves beside it.
 
     `asked` is what was to be compared, so that `nthsim.rerun` can do it again; `exact` and `curves`
-    (by their keys, such as "order 3", as far as they are finished) are trajectories. `certificate`
-    holds the fitted small-time slopes, or None (float32, or not wanted), and `bounds` the a-priori
-    bounds, None if they were not wanted; `origin` says when, where and with which versions.
+    (by their keys, such as "order 3", as far as they are finished) are trajectories. By its
+    `fingerprint` what is done again is known to be the same. `certificate` holds the fitted
+    small-time slopes, or None (float32, or not wanted), and `bounds` the a-priori bounds, None if
+    they were not wanted; `origin` says when, where and with which versions.
 
     `initial_kernel` is $K^{(2)}$ on the training points at t = 0, of shape (n, n) or (n, k, n, k),
     and `kernel_seconds` the time that each of $K^{(2)}, K^{(3)}, \dots$ took: None and empty where
@@ -51,6 +53,7 @@ class Comparison(eqx.Module):
 
     asked: Asked
     exact: Trajectory
+    fingerprint: Fingerprint
     curves: dict[str, Trajectory] = eqx.field(default_factory=dict)
     certificate: Certificate | None = None
     bounds: Bounds | None = None

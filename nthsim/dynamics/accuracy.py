@@ -9,9 +9,13 @@ from nthsim.solvers.compiled import is_traced
 
 
 def accuracy(
-    f: Float[np.ndarray, "T n ..."], y: Float[Array, "n ..."] | None, residual: Residual
+    f: Float[np.ndarray, "T ..."],
+    y: Float[Array, "n ..."] | None,
+    residual: Residual,
 ) -> Float[np.ndarray, " T"] | None:
     """The part of the samples whose class the outputs tell, at each time; a tie tells none.
+
+    Axes between time and samples, such as that of paths, count as more samples.
 
     The class is the sign of a single output, else the place of the largest of several. With a loss
     of one's own outputs may mean something else, which is found by what it makes of them
@@ -25,10 +29,15 @@ def accuracy(
     own = None if classes is None else _places(np.asarray(y), classes)
     if classes is None or own is None:
         return None
+    out_shape = residual.out_shape
     told: Readout | None = by_largest if classes[0].size > 1 else by_threshold()
     if residual.loss not in LOSSES.values():
-        told = readout(residual, classes, f.shape[2:])
-    return None if told is None else np.mean(told(f) == own, axis=1)
+        told = readout(residual, classes, out_shape)
+    if told is None:
+        return None
+    axes = f.shape[: f.ndim - len(out_shape)]
+    rows = told(f.reshape(-1, axes[-1], *out_shape)) == own
+    return rows.reshape(axes).mean(axis=tuple(range(1, len(axes))))
 
 
 def _classes(y: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "C ..."] | None:

@@ -22,10 +22,10 @@ from nthsim.network.regulariser import Penalty, regulariser_name
 from nthsim.results.record import digest, network_digest
 from nthsim.results.whole_file import replacing
 from nthsim.solvers.abstract_run import AbstractRun
-from nthsim.solvers.descent import Steps
 from nthsim.solvers.history import History
 from nthsim.solvers.integration import AbstractKeeper
 from nthsim.solvers.solver import AbstractSolver
+from nthsim.solvers.stepped_run import AbstractSteps
 from nthsim.solvers.stop import Stop
 from nthsim.solvers.until import Until
 
@@ -226,10 +226,10 @@ def _keyed(carry: Any, start: Any) -> Any:
     return jax.tree.map(key, carry, start)
 
 
-def subject_of(problem: Problem, by: AbstractSolver | Steps) -> dict[str, Any]:
+def subject_of(problem: Problem, by: AbstractSolver | AbstractSteps) -> dict[str, Any]:
     """What tells one run from another, in parts that a sentence can name."""
-    if isinstance(by, Steps):
-        how = {"optimiser": by.mark}
+    if isinstance(by, AbstractSteps):
+        how = {by.noun: by.mark}
     else:
         stored = store_solver(by)
         settings = {k: v for k, v in stored["settings"].items() if k != "max_steps"}

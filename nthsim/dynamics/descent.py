@@ -4,8 +4,6 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 from numpy.typing import ArrayLike
 
@@ -18,11 +16,13 @@ from nthsim.dynamics.optimiser import checked_rate, rate_in_word, stepping, tran
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
+from nthsim.dynamics.solve_error import SolveError
 from nthsim.dynamics.start import Start
-from nthsim.dynamics.trajectory import SolveError, Trajectory
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count, shown
+from nthsim.inputs.keys import checked_key
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.regulariser import Regulariser
 from nthsim.solvers.descent import SteppedParameters, Steps
@@ -196,16 +196,7 @@ def _checked_key(key: Any, batch_size: int | None) -> Key[Array, ""] | None:
         raise ValueError("`key` must be None where no `batch_size` is given, but is a key.")
     if batch_size is None:
         return None
-    if not (
-        isinstance(key, jax.Array)
-        and not key.shape
-        and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    ):
-        raise ValueError(
-            f"`key` must be a random key for batches, such as jax.random.key(0), but is "
-            f"{shown(key)}."
-        )
-    return key
+    return checked_key(key, "batches")
 
 
 def _light(size: Size) -> Size:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from nthsim.dynamics.run import Run
-from nthsim.dynamics.trajectory import Trajectory, raise_if_interrupted
+from nthsim.dynamics.solve_error import raise_if_interrupted
+from nthsim.dynamics.trajectory import Trajectory
 
 Series = Float[np.ndarray, " T"]
 

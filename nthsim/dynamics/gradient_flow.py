@@ -14,15 +14,16 @@ from nthsim.dynamics.parameter_observables import Movement
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
-from nthsim.dynamics.trajectory import SolveError, Trajectory
+from nthsim.dynamics.solve_error import SolveError
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.network import Network
 from nthsim.network.regulariser import Regulariser
-from nthsim.solvers.descent import Steps
 from nthsim.solvers.momentum import Momentum
 from nthsim.solvers.parameter_flow import AbstractParameterFlow, ParameterFlow
+from nthsim.solvers.stepped_run import AbstractSteps
 
 
 def gradient_flow(
@@ -88,7 +89,7 @@ def moved(
     system: AbstractParameterFlow,
     name: str,
     *,
-    steps: Steps | None = None,
+    steps: AbstractSteps | None = None,
     method: str | None = None,
     progress: bool,
 ) -> Trajectory:

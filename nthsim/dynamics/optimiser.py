@@ -207,7 +207,8 @@ def stepping(
     some = "all points" if batch_size is None else f"{batch_size} of {n} points"
     drawn = [] if key is None else [np.asarray(jr.key_data(key)).tolist()]
     mark = hashlib.sha256(repr([digests, rate, batch_size, drawn]).encode()).hexdigest()
-    return Steps(update, rate, f"steps of {rate:g} in time by {some}, on lines between", mark)
+    choice = f"steps of {rate:g} in time by {some}, on lines between"
+    return Steps(update=update, rate=rate, choice=choice, mark=mark)
 
 
 def _programs(optimiser: Optimiser, theta: PyTree[Array]) -> list[Program]:

@@ -78,15 +78,11 @@ def pose(
             check_lookups(network, theta, name, after)
     check_targets(loss, "y", data.y)
     check_targets(loss, "y_test", data.y_test)
-    _check_loss(loss, jax.ShapeDtypeStruct(out_shape, dtype), y)
     way = expansion_method(network, theta, x, prod(out_shape))
     hint("loss", loss)
-    one = jax.ShapeDtypeStruct(out_shape, dtype), jax.ShapeDtypeStruct(y.shape[1:], dtype)
-    traced, again = (program(loss, *one) for _ in range(2))
-    digest = repeatable("loss", traced, again, described, jnp.zeros(out_shape, dtype), y[0])
-    now = Traced(digest, compares(traced.traced, loss, *one))
+    now, rounds = traced_loss(loss, y, out_shape)
     loss = alike(loss)
-    if traced.rounds:  # as a loss does that reads an index off a target
+    if rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)
         whole("y_test", data.y_test, y_test)
     residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
@@ -99,9 +95,23 @@ def pose(
     )
 
 
-def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: Array) -> None:
+def traced_loss(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> tuple[Traced, bool]:
+    """A loss traced for outputs and targets of these shapes, and whether it makes numbers whole.
+
+    Raises:
+        ValueError: When it does not map one output and one target to a scalar of their precision.
+    """
+    shapes = (out_shape, y.shape[1:])
+    one = tuple(jax.ShapeDtypeStruct(shape, y.dtype) for shape in shapes)
+    _check_loss(loss, *one)
+    traced, again = (program(loss, *one) for _ in range(2))
+    digest = repeatable("loss", traced, again, described, jnp.zeros(out_shape, y.dtype), y[0])
+    return Traced(digest, compares(traced.traced, loss, *one)), traced.rounds
+
+
+def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -> None:
     try:
-        value = jax.eval_shape(loss, f, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
+        value = jax.eval_shape(loss, f, y)
     except ValueError:
         raise  # our own losses say what they ask for
     except Exception as error:  # whatever a stranger's loss raises, the cause is its message

@@ -103,62 +103,38 @@ def store_loss(loss: Loss | str) -> dict[str, Any]:
 
 
 def restore_loss(facts: dict[str, Any], given: Loss | None) -> Loss | str:
-    """The loss of that name; `given`, or else the bare name, when it is not nthsim's own.
-
-    Raises:
-        ValueError: When `given` is nthsim's own and that of the file is another, or the reverse.
-    """
-    name, own = facts["name"], facts["own"]
-    if given is None:
-        return LOSSES[name] if own else name
-    if given is not LOSSES[name] if own else given in LOSSES.values():
-        raise ValueError(f"`loss` must be the one of the file, {name}, but is {loss_name(given)}.")
-    return given
+    """The loss of that name; `given`, or else the bare name, when it is not nthsim's own."""
+    name = facts["name"]
+    if facts["own"]:
+        return LOSSES[name]
+    return name if given is None else given
 
 
-def store_regulariser(
-    regulariser: Regulariser | str | None, models: Sequence[PyTree]
-) -> dict[str, Any] | None:
-    """The settings of a `WeightDecay`; the name of another one, and its values for some models."""
+def store_regulariser(regulariser: Regulariser | str | None) -> dict[str, Any] | None:
+    """The settings of a `WeightDecay`, and the name of any."""
     if regulariser is None:
         return None
-    settings, values = None, None
+    settings = None
     if is_decay(regulariser):
         settings = {"strength": float(regulariser.strength), "towards": regulariser.towards}
-    elif not isinstance(regulariser, str) and None not in models:
-        values = [float(regulariser(model)) for model in models]
-    return {"name": regulariser_name(regulariser), "settings": settings, "values": values}
+    return {"name": regulariser_name(regulariser), "settings": settings}
 
 
 def restore_regulariser(
-    facts: dict[str, Any] | None, given: Regulariser | None, models: Sequence[PyTree]
+    facts: dict[str, Any] | None, given: Regulariser | None
 ) -> Regulariser | str | None:
     """That of a file; `given`, or else the bare name, when it is no `WeightDecay`.
 
     Raises:
-        ValueError: When `given` has another name or other values for the models, or the file has
-            none.
+        ValueError: When there is none in the file, but one is given.
     """
     if facts is None and given is not None:
         raise ValueError("`regulariser` must be left out, as the file has none, but is given.")
     if facts is None:
         return None
-    known, values = facts["name"], facts["values"]
-    if given is not None and regulariser_name(given) != known:
-        raise ValueError(
-            f"`regulariser` must be the one of the file, {known}, but is {regulariser_name(given)}."
-        )
     if facts["settings"] is not None:
         return WeightDecay(**facts["settings"])
-    if given is None:
-        return known
-    if values is not None and None not in models:
-        found = [float(given(model)) for model in models]
-        if not np.allclose(found, values, rtol=1e-4, atol=0.0):
-            raise ValueError(
-                f"`regulariser` must be the one of the file, {known}, but has other values."
-            )
-    return given
+    return facts["name"] if given is None else given
 
 
 class UnknownSolver(AbstractSolver):

@@ -24,11 +24,11 @@ from nthsim.inputs.integers import check_truths, shown
 from nthsim.results.terminal import Progress
 from nthsim.results.whole_file import made_folder, named
 from nthsim.solvers.auto import Auto
-from nthsim.solvers.descent import Steps
 from nthsim.solvers.integration import follow
 from nthsim.solvers.run import Integration
 from nthsim.solvers.solution import Solution, Stats
 from nthsim.solvers.solver import AbstractSolver, checked_solver
+from nthsim.solvers.stepped_run import AbstractSteps
 from nthsim.solvers.stop import Stop
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until, checked_until
@@ -200,13 +200,13 @@ class Run(eqx.Module):
         self,
         problem: Problem,
         system: AbstractSystem,
-        kernel: Callable[[], Callable[[PyTree[Array]], Array]],
+        kernel: Callable[[], Callable[[PyTree[Array]], Array | np.ndarray]],
         name: str,
         *,
         parameters: Callable[[PyTree[Array]], PyTree[Array]] | None = None,
         method: str | None = None,
         why: str | None = None,
-        steps: Steps | None = None,
+        steps: AbstractSteps | None = None,
         progress: bool,
     ) -> Trajectory:
         """Integrate a dynamics of a problem; `parameters` are those at a state, if it has any.
@@ -293,7 +293,7 @@ class Run(eqx.Module):
         name: str,
         method: str | None,
         chosen: tuple[Observable, ...],
-        by: AbstractSolver | Steps,
+        by: AbstractSolver | AbstractSteps,
     ) -> Checkpoint | None:
         """The file of one dynamics of a problem, if files are wanted."""
         if self.checkpoint is None:

@@ -17,9 +17,10 @@ from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run, checked_run, problem_size
+from nthsim.dynamics.solve_error import SolveError
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.taylor_proof import proven
-from nthsim.dynamics.trajectory import SolveError, Trajectory
+from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
 from nthsim.inputs.integers import count

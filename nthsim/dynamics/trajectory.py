@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -39,6 +40,8 @@ class Trajectory(eqx.Module):
     (T, p, n, k), and `contributions_test`: the terms $[\epsilon^j] f$ whose sum f is. The last
     one tells how far the truncation may still be from exact flow. `method` says how a
     truncation was integrated and why, and `ladder` how its order was found if that was left open.
+    Of a dynamics with noise `path_f` (T, paths, n) or (T, paths, n, k), `path_f_test`, `path_loss`
+    (T, paths) and `path_test_loss` are those of each path, of which all else are the means.
     `solver_error` (T,), if it was asked for, is the root mean square over the training points of
     what solving ten times as tightly changes in f. `origin` says when, where and with which
     versions it was computed.
@@ -54,6 +57,10 @@ class Trajectory(eqx.Module):
     stats: Stats
     solver: str
     model: PyTree = None
+    path_f: Float[np.ndarray, "T paths n ..."] | None = None
+    path_f_test: Float[np.ndarray, "T paths t ..."] | None = None
+    path_loss: Float[np.ndarray, "T paths"] | None = None
+    path_test_loss: Float[np.ndarray, "T paths"] | None = None
     accuracy: Float[np.ndarray, " T"] | None = None
     test_accuracy: Float[np.ndarray, " T"] | None = None
     contributions: Float[np.ndarray, "T p n ..."] | None = None
@@ -75,6 +82,23 @@ class Trajectory(eqx.Module):
     def kernel_test(self) -> Float[np.ndarray, "S t ..."] | None:
         """Those of test by training points."""
         return self.records.get("kernel_test")
+
+    def quantiles(self, q: float | Sequence[float], of: str = "f") -> Float[np.ndarray, "..."]:
+        """Quantiles over the paths of a dynamics with noise, along a first axis if `q` has several.
+
+        `of` is "f", "f_test", "loss" or "test_loss".
+
+        Raises:
+            ValueError: When there are no paths, no such numbers, or `q` is not from 0 to 1.
+        """
+        values = getattr(self, f"path_{of}", None) if isinstance(of, str) else None
+        if values is None:
+            raise ValueError(
+                f"`of` must be something that paths with noise have, but is {of!r} of {self.name}."
+            )
+        if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= 1)):
+            raise ValueError(f"`q` must be from 0 to 1, but is {q!r}.")
+        return np.quantile(values, q, axis=1)
 
     def __str__(self) -> str:
         """What happened, in a few lines."""
@@ -185,22 +209,6 @@ class Trajectory(eqx.Module):
         return self.record(), groups
 
 
-class SolveError(RuntimeError):
-    """A solve that ended early or missed its `tol`; what it computed is in `.trajectory`."""
-
-    def __init__(self, trajectory: Trajectory) -> None:
-        """Say why and where it ended."""
-        ladder = trajectory.ladder
-        missed = ladder is not None and not trajectory.stop.failed
-        singular = trajectory.stop.reason == "non-finite" and trajectory.method is not None
-        by = f", by {trajectory.method}" if singular else ""  # which names what is not finite
-        super().__init__(
-            f"{trajectory.name}: {ladder if missed else trajectory.stop}{by}; "
-            f"{several(len(trajectory.ts), 'save time')} kept in `.trajectory`"
-        )
-        self.trajectory = trajectory
-
-
 def trajectory(
     name: str,
     problem: Problem,
@@ -215,20 +223,29 @@ def trajectory(
     first = n if problem.x_test is None else n + len(problem.x_test)
     records = dict(solution.records)
     f = records.pop("f", np.empty((0, first))).reshape(T, first, *out)
+    noisy, seen = "path_f" in records, records.pop("path_f", f[:, None])
+    seen = seen.reshape(T, seen.shape[1], first, *out)
     terms, record_ts = records.pop("contributions", None), records.pop("record_ts", None)
     if terms is not None:
         terms = terms.reshape(T, terms.shape[1], first, *out)
     tested = problem.x_test is not None
-    loss = _losses(problem, f[:, :n], problem.residual.y)
+    losses = _losses(problem, seen[:, :, :n], problem.residual.y)
+    y_test = problem.y_test
+    test_losses = None if y_test is None else _losses(problem, seen[:, :, n:], y_test)
+    loss = losses.mean(axis=1)
     return Trajectory(
         name=name,
         ts=solution.ts,
         f=f[:, :n],
         f_test=f[:, n:] if tested else None,
         loss=loss,
-        test_loss=None if problem.y_test is None else _losses(problem, f[:, n:], problem.y_test),
-        accuracy=accuracy(f[:, :n], problem.residual.y, problem.residual),
-        test_accuracy=accuracy(f[:, n:], problem.y_test, problem.residual),
+        test_loss=None if test_losses is None else test_losses.mean(axis=1),
+        path_f=seen[:, :, :n] if noisy else None,
+        path_f_test=seen[:, :, n:] if noisy and tested else None,
+        path_loss=losses if noisy else None,
+        path_test_loss=test_losses if noisy else None,
+        accuracy=accuracy(seen[:, :, :n], problem.residual.y, problem.residual),
+        test_accuracy=accuracy(seen[:, :, n:], problem.y_test, problem.residual),
         records=records,
         record_ts=record_ts,
         labels={} if labels is None else labels,
@@ -240,13 +257,6 @@ def trajectory(
         model=model,
         method=method,
     )
-
-
-def raise_if_interrupted(found: Trajectory) -> Trajectory:
-    """Pass Ctrl-C on, which a run keeps as its reason to stop."""
-    if found.stop.reason == "interrupt":
-        raise KeyboardInterrupt
-    return found
 
 
 def from_record(record: Record) -> Trajectory:
@@ -284,5 +294,9 @@ def _range(values: np.ndarray) -> str:
     return " to ".join(ends)
 
 
-def _losses(problem: Problem, f: np.ndarray, y: Array) -> Float[np.ndarray, " T"]:
-    return np.asarray(problem.residual.means(jnp.asarray(f, problem.dtype), y))
+def _losses(
+    problem: Problem, f: Float[np.ndarray, "T paths n ..."], y: Array
+) -> Float[np.ndarray, "T paths"]:
+    """The mean loss of each path at each time."""
+    rows = jnp.asarray(f.reshape(-1, *f.shape[2:]), problem.dtype)
+    return np.asarray(problem.residual.means(rows, y)).reshape(f.shape[:2])

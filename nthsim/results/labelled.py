@@ -13,7 +13,7 @@ from nthsim.results.record import Record, as_python, fingerprint
 from nthsim.results.variables import AXES, FIELDS, LABELS, PARAMETERS, TITLES, UNITS, VARIABLES
 
 #: Raised whenever one nthsim would misread a file of another.
-VERSION = 6
+VERSION = 7
 
 #: The attributes that hold the facts of each group as JSON, and at the root a digest of it all.
 ATTRIBUTE, DIGEST = "nthsim", "nthsim_sha256"

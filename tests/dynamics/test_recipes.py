@@ -161,13 +161,6 @@ def test_other_loss_is_only_a_name_until_it_is_given():
     assert recipes.store_loss("squared_error") == facts
 
 
-def test_loss_that_contradicts_the_file_is_refused():
-    facts = recipes.store_loss(nth.squared_error)
-    sentence = "`loss` must be the one of the file, squared_error, but is logistic."
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        recipes.restore_loss(facts, nth.logistic)
-
-
 @pytest.mark.parametrize(
     "solver",
     [Auto(), Auto(rtol=1e-3, max_steps=7), Explicit(atol=1e-9), Explicit(method=dfx.Bosh3())],
