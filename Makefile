@@ -56,9 +56,11 @@ test-checkout test-wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 test-checkout test-wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax_cache
 test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-checkout test-wheel: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
-# The first halves the time of compilation, the second keeps what tests compile themselves right.
+# The first halves the time of compilation, the second keeps what tests compile themselves right, the
+# third leaves a program in one piece, as both workers have a core already.
 # XLA refuses to start with a flag that its version lacks.
-QUICK := --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type=individual_dot
+QUICK := --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type=individual_dot \
+  --xla_cpu_parallel_codegen_split_count=1
 test-checkout test-wheel: export XLA_FLAGS = $(shell for flag in $(QUICK); do \
   XLA_FLAGS=$$flag .venv/bin/python -c "import jax; jax.devices()" 2>/dev/null && echo $$flag; done)
 

@@ -26,6 +26,7 @@ from .dynamics.modified import Modified as Modified
 from .dynamics.noisy import Noisy as Noisy
 from .dynamics.noisy import noisy as noisy
 from .dynamics.observable import Observable as Observable
+from .dynamics.parameter_observables import GradientCovariance as GradientCovariance
 from .dynamics.parameter_observables import Movement as Movement
 from .dynamics.parameter_observables import Sharpness as Sharpness
 from .dynamics.parameters import Parameters as Parameters

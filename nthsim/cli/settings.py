@@ -160,7 +160,7 @@ class Ordered(Timed):
     record: tuple[str, ...] = ("kernel",)
     """What to record along each run: kernel (K2, which is compared too), its spectrum (or
     spectrum:5), alignment, centred_alignment and effective_rank; of exact flow and descent alone
-    movement and sharpness (or sharpness:3). --record alone for nothing."""
+    movement, sharpness (or sharpness:3) and gradient_covariance. --record alone for nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.inputs.arrays import concrete
 from nthsim.inputs.dataset import Dataset
-from nthsim.inputs.integers import count
+from nthsim.inputs.integers import count, shown
 from nthsim.inputs.keys import checked_key
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import first_line
@@ -56,16 +56,18 @@ class Noisy(Curve):
 
     $d\theta = -\nabla L\, dt + \sqrt{h/S}\; C(\theta)^{1/2}\, dW$ in Itô's sense: what descent at
     rate h in batches of S points, drawn each time anew, is to first order in h (Li, Tai & E 2017,
-    arXiv 1511.06251; Jastrzebski et al. 2017, arXiv 1711.04623). What is not told here is as in
-    `noisy`.
+    arXiv 1511.06251; Jastrzebski et al. 2017, arXiv 1711.04623). C is the covariance of the
+    gradients of single points, which is never formed. Only h/S matters. A curve of `compare`, and
+    what `noisy` walks.
 
     Args:
         rate: The rate h of the descent that is meant.
         batch_size: The number S of training points in each of its steps.
-        key: As there.
-        paths: As there.
-        sigma: As there.
-        step: As there.
+        key: The random key of the noise. A path is the same whatever other ones there are.
+        paths: How many there are, all in one compiled program.
+        sigma: Isotropic noise of each gradient instead, $C = \sigma^2$, or none at 0.
+        step: The time of one step. Left out, the rate, or a whole part of it of at most 0.2 over
+            the largest curvature at the start; a result tells where that is too long later.
         name: What the curve is called; by rate and batches if left out.
 
     Raises:
@@ -202,38 +204,25 @@ class Noisy(Curve):
 def noisy(
     model: PyTree,
     data: Dataset,
-    rate: float,
+    noise: Noisy,
     run: Run | ArrayLike,
     *,
-    batch_size: int,
-    key: Key[Array, ""] | None = None,
-    paths: int = 16,
-    sigma: float | None = None,
-    step: float | None = None,
     loss: Loss = squared_error,
     rates: PyTree = None,
     regulariser: Regulariser | None = None,
     progress: bool = True,
 ) -> Trajectory:
-    r"""Train `model` by gradient flow with the noise of descent in small batches.
+    """Train `model` by gradient flow with noise, such as that of descent in small batches.
 
-    $d\theta = -\nabla L\, dt + \sqrt{h/S}\; C(\theta)^{1/2}\, dW$ in Itô's sense, with C the
-    covariance of the gradients of single points, which is never formed. Only h/S matters. What is
-    not told here is as in `gradient_flow`.
+    What is not told here is as in `gradient_flow`. Between two steps a path is on the straight
+    line between.
 
     Args:
         model: As there.
         data: As there.
-        rate: The rate h of the descent that is meant.
+        noise: Such as `Noisy(0.1, batch_size=8, key=key)`.
         run: As there; of its limits only `seconds`, and nothing of a network's parameters is
             recorded; the kernel is the mean of all paths. Its solver takes no part.
-        batch_size: The number S of points in each of its steps, drawn with replacement.
-        key: The random key of the noise. A path is the same whatever other ones there are.
-        paths: How many there are, all in one compiled program.
-        sigma: Isotropic noise instead, $C = \sigma^2$: $\theta' = -D(\nabla L + \dots)$ where
-            arrays train at rates D.
-        step: The time of one step. Left out, the rate, or a whole part of it of at most 0.2 over
-            the largest curvature at the start; a result tells where that is too long later.
         loss: As there.
         rates: As there.
         regulariser: As there; it makes no noise.
@@ -250,14 +239,18 @@ def noisy(
     """
     run = checked_run(run)
     concrete("noisy", model, data, run.ts, regulariser)
-    curve = Noisy(rate, batch_size, key=key, paths=paths, sigma=sigma, step=step)
+    if not isinstance(noise, Noisy):
+        raise ValueError(
+            "`noise` must be a Noisy, such as Noisy(0.1, batch_size=8, key=jax.random.key(0)), but "
+            f"is {shown(noise)}."
+        )
     problem = pose(model, data, loss, rates, regulariser)
-    curve.check(problem)
-    curve.check_memory(problem_size(problem, run))
+    noise.check(problem)
+    noise.check_memory(problem_size(problem, run))
     check_everywhere(run.record, "noise")
     if run.until.watched:
         raise ValueError("`until` must have no other limit than seconds for noise, but has.")
-    found = curve.trajectory(run, Start(problem, progress=progress), progress=progress)
+    found = noise.trajectory(run, Start(problem, progress=progress), progress=progress)
     if found.stop.failed and run.throw:
         raise SolveError(found)
     return found

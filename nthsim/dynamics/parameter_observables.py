@@ -1,5 +1,8 @@
 """What the parameters do along a run: how far they have come, and how curved the loss is there."""
 
+import abc
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from nthsim.inputs.integers import count
 from nthsim.network.network import Network, parameter_count
 from nthsim.results.record import Label
 from nthsim.solvers.compiled import compiled
+from nthsim.solvers.velocities import velocity
 
 
 class Movement(Observable):
@@ -40,7 +44,38 @@ class Movement(Observable):
         return {name: Label(("array",), unit, places) for name, unit in units.items()}
 
 
-class Sharpness(Observable):
+class AbstractLargest(Observable):
+    """The largest eigenvalues of an operator that depends on the parameters, `top` of them."""
+
+    top: eqx.AbstractVar[int]
+    unit: ClassVar[str] = "1 / time"
+
+    @abc.abstractmethod
+    def operator(self, problem: Problem, theta: PyTree[Array]) -> AbstractOperator:
+        """At these parameters."""
+
+    @property
+    def number(self) -> int | None:
+        """How many, if several."""
+        return None if self.top == 1 else self.top
+
+    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
+        """By Lanczos' iteration."""
+        assert moment.theta is not None
+        operator = self.operator(moment.problem, moment.theta)
+        found = largest(operator, min(self.top, operator.size))
+        return {self.name: np.asarray(found[0]) if self.top == 1 else found}
+
+    def labels(self, problem: Problem) -> dict[str, Label]:
+        """Along the eigenvalues, from 1 on."""
+        if self.top == 1:
+            return {self.name: Label((), self.unit, {})}
+        top = min(self.top, self.operator(problem, problem.theta).size)
+        places = {"direction": np.arange(1, top + 1)}
+        return {self.name: Label(("direction",), self.unit, places)}
+
+
+class Sharpness(AbstractLargest):
     r"""The largest eigenvalues of the Hessian of the training loss and regulariser.
 
     In descending order, as `sharpness` (T,) if it is one and (T, top) if there are several; where
@@ -60,26 +95,65 @@ class Sharpness(Observable):
     name: str = eqx.field(default="sharpness", init=False)
     of_parameters: bool = eqx.field(default=True, init=False)
 
+    def operator(self, problem: Problem, theta: PyTree[Array]) -> "Hessian":
+        """The Hessian."""
+        return Hessian(problem, theta)
+
+
+class GradientCovariance(AbstractLargest):
+    r"""The largest eigenvalues of the covariance of the gradients of single training points.
+
+    $C = \frac1n \sum_b (g_b - \bar g)(g_b - \bar g)^\top$, a regulariser aside, whose part h/S is
+    that of the noise of batches (`Noisy`). In descending order, as `gradient_covariance` (T,) if it
+    is one and (T, top) if there are several; where arrays train at rates D other than one, those of
+    $\sqrt D\, C \sqrt D$. Neither C nor all gradients are formed: from products with vectors of n
+    numbers, a backward and a forward pass each.
+
+    Args:
+        top: How many.
+
+    Raises:
+        ValueError: When `top` is not an integer of at least 1.
+    """
+
+    top: int = eqx.field(default=1, converter=lambda top: count("top", top, 1))
+    name: str = eqx.field(default="gradient_covariance", init=False)
+    of_parameters: bool = eqx.field(default=True, init=False)
+    unit: ClassVar[str] = "1 / time^2"
+
+    def operator(self, problem: Problem, theta: PyTree[Array]) -> "GradientGram":
+        """The matrix of their products, which has the same eigenvalues."""
+        if not problem.linear_backward:
+            raise ValueError("the model's backward pass is not linear")
+        return GradientGram(problem, theta)
+
+
+class GradientGram(AbstractOperator):
+    r"""$v \mapsto \frac1n G (G^\top v)$, where rows of G are gradients less their mean."""
+
+    problem: Problem
+    theta: PyTree[Array]
+
     @property
-    def number(self) -> int | None:
-        """How many, if several."""
-        return None if self.top == 1 else self.top
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.problem.x)
 
-    def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
-        """By Lanczos' iteration."""
-        assert moment.theta is not None
-        found = largest(Hessian(moment.problem, moment.theta), self._top(moment.problem))
-        return {self.name: np.asarray(found[0]) if self.top == 1 else found}
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the parameters."""
+        return self.problem.dtype
 
-    def labels(self, problem: Problem) -> dict[str, Label]:
-        """Along the eigenvalues, from 1 on."""
-        if self.top == 1:
-            return {self.name: Label((), "1 / time", {})}
-        places = np.arange(1, self._top(problem) + 1)
-        return {self.name: Label(("direction",), "1 / time", {"direction": places})}
-
-    def _top(self, problem: Problem) -> int:
-        return min(self.top, parameter_count(problem.theta))
+    def __call__(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """By one backward and one forward pass."""
+        problem, n = self.problem, jnp.asarray(self.size, v.dtype)
+        outputs = lambda theta, x: problem.network(theta, x).reshape(len(x), -1)  # noqa: E731
+        f, pull = jax.vjp(lambda theta: outputs(theta, problem.x), self.theta)
+        c = n * problem.residual(f)
+        (direction,) = pull((v - jnp.mean(v))[:, None] * c)
+        moved = velocity(outputs, self.theta, direction, problem.x, forward=problem.forward)
+        along = jnp.sum(c * moved.reshape(c.shape), axis=1)
+        return (along - jnp.mean(along)) / n
 
 
 class Hessian(AbstractOperator):

@@ -16,7 +16,7 @@ from nthsim.budget.size import Size, size_of
 from nthsim.dynamics.checkpoint import Checkpoint, subject_of
 from nthsim.dynamics.kernel_observables import Alignment, EffectiveRank, Spectrum
 from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, labels_of
-from nthsim.dynamics.parameter_observables import Movement, Sharpness
+from nthsim.dynamics.parameter_observables import GradientCovariance, Movement, Sharpness
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
@@ -44,11 +44,12 @@ OBSERVABLES: Mapping[str, Callable[..., Observable]] = MappingProxyType(
         "effective_rank": EffectiveRank,
         "movement": Movement,
         "sharpness": Sharpness,
+        "gradient_covariance": GradientCovariance,
     }
 )
 
 #: Those that a number may follow.
-NUMBERED = ("spectrum", "sharpness")
+NUMBERED = ("spectrum", "sharpness", "gradient_covariance")
 
 
 def observables(record: object) -> tuple[Observable, ...] | None:
@@ -127,8 +128,8 @@ class Run(eqx.Module):
             $K^{(2)}$, and its "spectrum" (the five largest: "spectrum:5"), "alignment",
             "centred_alignment" and "effective_rank"; of what moves the network's own
             parameters (exact flow, descent, the modified flow) "movement", "sharpness"
-            ("sharpness:3") and observables of your own (`Observable.of`). Left out, comparisons
-            record the kernel, and single runs nothing.
+            ("sharpness:3"), "gradient_covariance" and observables of your own (`Observable.of`).
+            Left out, comparisons record the kernel, and single runs nothing.
         record_ts: At which of `ts` to record that, shape (S,); at all if left out.
         checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
             again goes on from there; `until`, the step limit and save times later than where it is

@@ -49,7 +49,7 @@ def _weights(found, x):
 def _stationary(**options):
     model, data, x, y = _fit()
     ts = np.linspace(12.0, 72.0, 16)
-    found = nth.noisy(model, data, 0.2, ts, batch_size=4, key=KEY, paths=300, **options)
+    found = nth.noisy(model, data, nth.Noisy(0.2, 4, key=KEY, paths=300, **options), ts)
     return _weights(found, x), x, y
 
 
@@ -88,8 +88,8 @@ def test_short_time_covariance_is_that_of_gradients(rates):
     if rates is not None:
         leaves = eqx.filter(net, eqx.is_inexact_array)
         tree = jax.tree.unflatten(jax.tree.structure(leaves), rates)
-    options = {"batch_size": 3, "key": KEY, "paths": 4000, "step": 1e-5, "rates": tree}
-    found = nth.noisy(net, data, 0.1, [1e-5], **options)
+    noise = nth.Noisy(0.1, 3, key=KEY, paths=4000, step=1e-5)
+    found = nth.noisy(net, data, noise, [1e-5], rates=tree)
 
     params, static = eqx.partition(net, eqx.is_inexact_array)
     flat, back = ravel_pytree(params)
@@ -106,8 +106,8 @@ def test_short_time_covariance_is_that_of_gradients(rates):
 
 def test_only_the_ratio_of_rate_and_batch_matters():
     model, data, _, _ = _fit()
-    one = nth.noisy(model, data, 0.1, [1.0, 2.0], batch_size=2, key=KEY, step=0.1)
-    two = nth.noisy(model, data, 0.3, [1.0, 2.0], batch_size=6, key=KEY, step=0.1)
+    one = nth.noisy(model, data, nth.Noisy(0.1, 2, key=KEY, step=0.1), [1.0, 2.0])
+    two = nth.noisy(model, data, nth.Noisy(0.3, 6, key=KEY, step=0.1), [1.0, 2.0])
     np.testing.assert_allclose(_paths(one), _paths(two), rtol=1e-13)
 
 
@@ -115,8 +115,8 @@ def test_paths_follow_from_the_key_alone():
     model, data, _, _ = _fit()
 
     def walked(key, paths):
-        options = {"batch_size": 2, "key": key, "paths": paths}
-        return _paths(nth.noisy(model, data, 0.1, [1.0, 2.0], **options))
+        noise = nth.Noisy(0.1, 2, key=key, paths=paths)
+        return _paths(nth.noisy(model, data, noise, [1.0, 2.0]))
 
     first = walked(KEY, 5)
     assert np.array_equal(first, walked(KEY, 5))
@@ -130,8 +130,8 @@ def test_without_noise_it_is_gradient_flow_to_second_order():
     exact = nth.gradient_flow(net, data, ts)
     off = []
     for step in (0.1, 0.05):
-        options = {"batch_size": 2, "key": KEY, "paths": 2, "sigma": 0.0, "step": step}
-        found = nth.noisy(net, data, 0.1, ts, **options)
+        noise = nth.Noisy(0.1, 2, key=KEY, paths=2, sigma=0.0, step=step)
+        found = nth.noisy(net, data, noise, ts)
         assert np.array_equal(_paths(found)[:, 0], _paths(found)[:, 1])
         off.append(np.abs(found.f - exact.f).max())
     assert 1.8 < np.log2(off[0] / off[1]) < 2.2
@@ -140,7 +140,7 @@ def test_without_noise_it_is_gradient_flow_to_second_order():
 def test_means_and_quantiles_are_those_of_the_paths():
     net = FCN(4, 5, 1, activation="tanh", key=jr.key(5))
     data = studies.points()
-    found = nth.noisy(net, data, 0.1, [0.4, 2.0], batch_size=1, key=KEY, paths=9)
+    found = nth.noisy(net, data, nth.Noisy(0.1, 1, key=KEY, paths=9), [0.4, 2.0])
     np.testing.assert_allclose(found.f, _paths(found).mean(1), rtol=1e-12)
     y = np.asarray(data.y)
     np.testing.assert_allclose(
@@ -159,13 +159,14 @@ def test_means_and_quantiles_are_those_of_the_paths():
 
 def test_run_goes_on_from_its_checkpoint_bit_by_bit(tmp_path):
     model, data, _, _ = _fit()
-    walked = lambda run: nth.noisy(model, data, 0.1, run, batch_size=2, key=KEY, paths=3)  # noqa: E731
+    noise, other = (nth.Noisy(0.1, 2, key=KEY, paths=paths) for paths in (3, 4))
+    walked = lambda run: nth.noisy(model, data, noise, run)  # noqa: E731
     whole = walked([0.55, 1.0, 2.0])
     walked(nth.Run([0.55, 1.0], checkpoint=tmp_path))
     again = walked(nth.Run([0.55, 1.0, 2.0], checkpoint=tmp_path))
     assert np.array_equal(_paths(again), _paths(whole))
     with pytest.raises(ValueError, match="another noise"):
-        nth.noisy(model, data, 0.1, nth.Run([2.0], checkpoint=tmp_path), batch_size=2, key=KEY)
+        nth.noisy(model, data, other, nth.Run([2.0], checkpoint=tmp_path))
 
 
 def test_curve_stands_beside_exact_flow_and_in_files(tmp_path):
@@ -186,24 +187,26 @@ def test_curve_stands_beside_exact_flow_and_in_files(tmp_path):
 
 def test_steps_that_become_long_beside_the_curvature_are_told_of():
     model, data, _, _ = _fit()
-    options = {"batch_size": 2, "key": KEY, "paths": 2}
-    assert "times the largest curvature" not in nth.noisy(model, data, 0.1, [1.0], **options).solver
-    long = nth.noisy(model, data, 0.1, [1.0], step=0.5, **options)
+    short, long = (
+        nth.noisy(model, data, nth.Noisy(0.1, 2, key=KEY, paths=2, step=step), [1.0])
+        for step in (0.1, 0.5)
+    )
+    assert "times the largest curvature" not in short.solver
     assert re.search(r"a step times the largest curvature is 0\.\d+: take a smaller", long.solver)
 
 
 def test_steps_are_short_beside_the_curvature_at_the_start():
     model, data, x, _ = _fit()
-    found = nth.noisy(model, data, 1.0, [1.0], batch_size=2, key=KEY, paths=2)
+    found = nth.noisy(model, data, nth.Noisy(1.0, 2, key=KEY, paths=2), [1.0])
     largest = np.linalg.eigvalsh(x.T @ x / len(x))[-1]
     assert found.stats.steps == np.ceil(largest / 0.2)
 
 
 def test_path_that_diverges_ends_the_run():
     model, data, _, _ = _fit()
-    options = {"batch_size": 1, "key": KEY, "paths": 2, "step": 50.0}
+    noise = nth.Noisy(1.0, 1, key=KEY, paths=2, step=50.0)
     with pytest.raises(nth.SolveError, match="the loss is no finite number"):
-        nth.noisy(model, data, 1.0, [50.0 * 400], **options)
+        nth.noisy(model, data, noise, [50.0 * 400])
 
 
 @pytest.mark.parametrize(
@@ -215,28 +218,24 @@ def test_path_that_diverges_ends_the_run():
         ({"sigma": -1.0}, "`sigma` must be a positive number, but is -1.0."),
         ({"step": 0.0}, "`step` must be a positive number, but is 0.0."),
         (
-            {"run": nth.Run([1.0], until=nth.Until(loss=0.1))},
-            "`until` must have no other limit than seconds for noise, but has.",
-        ),
-        (
-            {"run": nth.Run([1.0], record=("sharpness",))},
-            "`record` must hold nothing of a network's parameters for noise, which has none at "
-            "later times, but holds sharpness.",
+            {"key": None},
+            "`key` must be a random key for noise, such as jax.random.key(0), but is None.",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_mistakes_get_a_sentence(options, sentence):
-    model, data, _, _ = _fit()
-    given = {"rate": 0.1, "run": [1.0], "batch_size": 2, "key": KEY} | options
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        nth.noisy(model, data, given.pop("rate"), given.pop("run"), **given)
+        nth.Noisy(**({"rate": 0.1, "batch_size": 2, "key": KEY} | options))
 
 
-def test_noise_is_drawn_by_a_random_key():
-    sentence = r"^`key` must be a random key for noise, such as jax\.random\.key\(0\), but is None"
-    with pytest.raises(ValueError, match=sentence):
-        nth.Noisy(0.1, 2)
+def test_runs_hold_nothing_that_noise_has_not():
+    model, data, _, _ = _fit()
+    noise = nth.Noisy(0.1, 2, key=KEY)
+    with pytest.raises(ValueError, match=r"^`until` must have no other limit than seconds for noi"):
+        nth.noisy(model, data, noise, nth.Run([1.0], until=nth.Until(loss=0.1)))
+    with pytest.raises(ValueError, match=r"^`record` must hold nothing of a network's parameters "):
+        nth.noisy(model, data, noise, nth.Run([1.0], record=("sharpness",)))
 
 
 def test_momentum_has_steps_of_its_own():

@@ -57,6 +57,23 @@ def test_sharpness_is_that_of_the_hessian(study):
         np.testing.assert_allclose(study.exact.records["sharpness"][i], expected[:3], rtol=1e-8)
 
 
+@pytest.mark.parametrize("rates", [1.0, [0.7, 2.0, 0.0, 1.5]])
+def test_gradient_covariance_is_that_of_all_gradients(rates):
+    theta, static = eqx.partition(NET, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(theta)
+    factors = rates if isinstance(rates, list) else [rates] * len(leaves)
+    tree = jax.tree.unflatten(structure, factors)
+    run = nth.Run([0.0], record=("gradient_covariance:7",))
+    found = nth.gradient_flow(NET, DATA, run, rates=tree).records["gradient_covariance"][0]
+
+    loss = lambda v, x, y: 0.5 * jnp.sum((eqx.combine(v, static)(x) - y) ** 2)  # noqa: E731
+    gradients = jax.vmap(jax.grad(loss), (None, 0, 0))(theta, X, DATA.y)
+    parts = zip(jax.tree.leaves(gradients), factors, strict=True)
+    g = np.concatenate([np.sqrt(rate) * np.reshape(a, (5, -1)) for a, rate in parts], axis=1)
+    expected = np.linalg.eigvalsh(np.cov(g.T, bias=True))[::-1][:5]
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+
+
 def test_largest_eigenvalues_of_a_large_kernel_are_had_without_it():
     x = jr.normal(jr.key(3), (1100, 2))
     net = FCN(2, 4, 1, key=jr.key(0))
