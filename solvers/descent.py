@@ -66,6 +66,22 @@ class Update(eqx.Module):
 
 
 @compiled
+def descend_once(
+    system: SteppedParameters, update: Update, at: SteppedCarry, limits: Numbers
+) -> tuple[SteppedCarry, Bool[Array, ""]]:
+    """One step, and whether a limit is met after it."""
+    with jax.default_matmul_precision("highest"):
+        memory, order = at.memory
+        samples, order = update.batch(at.step, order)
+        objective = lambda theta: update.objective(theta, samples)  # noqa: E731
+        loss, gradient = jax.value_and_grad(objective)(at.state)
+        move, memory = update.update(gradient, memory, at.state, loss, objective)
+        state = jax.tree.map(lambda a, b: jnp.asarray(a + b, a.dtype), at.state, move)
+        found = largest_gap(limits, system, state) > 0 if limits else jnp.array(False)
+        return SteppedCarry(at.t, at.step + 1, state, (memory, order), loss), found
+
+
+@compiled
 def descend(
     system: SteppedParameters,
     update: Update,
@@ -78,29 +94,23 @@ def descend(
     def going(pair: tuple[SteppedCarry, Array]) -> Bool[Array, ""]:
         return (pair[0].step < target) & jnp.isfinite(pair[0].loss) & ~pair[1]
 
-    def step(pair: tuple[SteppedCarry, Array]) -> tuple[SteppedCarry, Bool[Array, ""]]:
-        at = pair[0]
-        memory, order = at.memory
-        samples, order = update.batch(at.step, order)
-        objective = lambda theta: update.objective(theta, samples)  # noqa: E731
-        loss, gradient = jax.value_and_grad(objective)(at.state)
-        move, memory = update.update(gradient, memory, at.state, loss, objective)
-        state = jax.tree.map(lambda a, b: jnp.asarray(a + b, a.dtype), at.state, move)
-        found = largest_gap(limits, system, state) > 0 if limits else jnp.array(False)
-        return SteppedCarry(at.t, at.step + 1, state, (memory, order), loss), found
-
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.while_loop(going, step, (carry, jnp.array(False)))
+    step = lambda pair: descend_once(system, update, pair[0], limits)  # noqa: E731
+    return jax.lax.while_loop(going, step, (carry, jnp.array(False)))
 
 
 class Steps(AbstractSteps):
-    """Those of descent by an update."""
+    """Those of descent by an update.
+
+    `alone` has each step be a call of its own: XLA computes elementwise work within a loop on one
+    core, which costs more than calls do where a step is long.
+    """
 
     noun: ClassVar[str] = "optimiser"
     update: Update
     rate: float
     choice: str
     mark: str
+    alone: bool = False
 
     def remembered(self, state: PyTree[Array]) -> PyTree:
         """What the update does, and the order of the samples."""
@@ -115,5 +125,10 @@ class Steps(AbstractSteps):
         limits: Numbers,
         target: Int[Array, ""],
     ) -> tuple[SteppedCarry, Bool[Array, ""]]:
-        """By one compiled loop."""
-        return descend(system, self.update, carry, limits, target)
+        """By one compiled loop, or step by step."""
+        if not self.alone:
+            return descend(system, self.update, carry, limits, target)
+        found = jnp.array(False)
+        while carry.step < target and jnp.isfinite(carry.loss) and not found:
+            carry, found = descend_once(system, self.update, carry, limits)
+        return carry, found

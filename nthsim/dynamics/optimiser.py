@@ -27,6 +27,9 @@ from nthsim.solvers.tolerances import positive
 #: Two steps along one gradient are the same, and those that a rate tells of, up to this part.
 ROUNDING = 1e-5
 
+#: A gradient takes so many times the flops of outputs; a step of more than so many is long.
+GRADIENT, LONG = 3, 1e9
+
 #: Entries of gradients that steps are tried on: what clips them shows.
 SIZES = (2.0**-10, 1.0, 2.0**10)
 
@@ -208,7 +211,9 @@ def stepping(
     drawn = [] if key is None else [np.asarray(jr.key_data(key)).tolist()]
     mark = hashlib.sha256(repr([digests, rate, batch_size, drawn]).encode()).hexdigest()
     choice = f"steps of {rate:g} in time by {some}, on lines between"
-    return Steps(update=update, rate=rate, choice=choice, mark=mark)
+    samples = n if batch_size is None else batch_size
+    flops = GRADIENT * samples * network.work(theta, problem.x).flops
+    return Steps(update=update, rate=rate, choice=choice, mark=mark, alone=flops > LONG)
 
 
 def _programs(optimiser: Optimiser, theta: PyTree[Array]) -> list[Program]:

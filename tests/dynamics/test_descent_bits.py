@@ -20,10 +20,13 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_descent_equals_a_loop_bit_by_bit(name):
-    optimiser, net = OPTIMISERS[name], FCN(5, 17, 2, key=jr.key(1))
-    x = jr.normal(jr.key(0), (13, 5))
+@pytest.mark.parametrize(
+    ("name", "sizes"), [*((name, (13, 17, 100)) for name in OPTIMISERS), ("Adam", (500, 700, 7))]
+)
+def test_descent_equals_a_loop_bit_by_bit(name, sizes):
+    n, width, steps = sizes  # the last ones are so large that each step is a call of its own
+    optimiser, net = OPTIMISERS[name], FCN(5, width, 2, key=jr.key(1))
+    x = jr.normal(jr.key(0), (n, 5))
     data = nth.Dataset(x, jnp.sin(x[:, 0] * x[:, 1]))
     theta, static = eqx.partition(net, eqx.is_inexact_array)
 
@@ -38,9 +41,9 @@ def test_descent_equals_a_loop_bit_by_bit(name):
         return optax.apply_updates(theta, update), memory
 
     memory = optimiser.init(theta)
-    for _ in range(100):
+    for _ in range(steps):
         theta, memory = step(theta, memory)
-    found = nth.descent(net, data, optimiser, [10.0], rate=0.1)
+    found = nth.descent(net, data, optimiser, [0.1 * steps], rate=0.1)
     ours = jax.tree.leaves(eqx.filter(found.model, eqx.is_inexact_array))
     for one, other in zip(ours, jax.tree.leaves(theta), strict=True):
         np.testing.assert_array_equal(one, other)
