@@ -169,7 +169,7 @@ class HeavyBall(Momentum):
     @property
     def word(self) -> str:
         """Such as "heavy-ball:0.5"."""
-        return f"heavy-ball:{self.friction:g}"
+        return f"heavy-ball:{_shortest(self.friction)}"
 
     def flow(self, base: AbstractDrivenSystem) -> HeavyBallFlow:
         """With this friction."""
@@ -216,7 +216,7 @@ class Nesterov(Momentum):
     @property
     def word(self) -> str:
         """Such as "nesterov:3"."""
-        return f"nesterov:{self.r:g}"
+        return f"nesterov:{_shortest(self.r)}"
 
     def flow(self, base: AbstractDrivenSystem) -> NesterovFlow:
         """With this damping."""
@@ -269,6 +269,11 @@ def _number(name: str, value: Any, least: float | None) -> float:
         return number
     words = "a positive number" if least is None else f"a number of at least {least:g}"
     raise ValueError(f"`{name}` must be {words}, but is {value!r}.")
+
+
+def _shortest(number: float) -> str:
+    """The fewest digits that tell a number from all others."""
+    return repr(number).removesuffix(".0")
 
 
 def _precision(base: AbstractDrivenSystem) -> Any:

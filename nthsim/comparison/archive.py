@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
@@ -121,19 +122,21 @@ def load(
 
 def _fingerprint(given: Mapping[str, Any], asked: Asked, f: np.ndarray) -> Fingerprint:
     """That of the functions that were given to a file of these outputs."""
-    dtype, residual, added = f.dtype, None, None
+    dtype, residual = f.dtype, None
+    y_test = None if asked.data.y_test is None else jnp.asarray(asked.data.y_test, dtype)
     if given["loss"] is not None:
-        y, shape = asked.data.y.astype(dtype), f.shape[2:]
+        y, shape = jnp.asarray(asked.data.y, dtype), f.shape[2:]
         now, _ = traced_loss(given["loss"], y, shape)
         residual = Residual(given["loss"], y, shape, program=now)
     if asked.model is None or (given["model"] is None and given["regulariser"] is None):
-        return Fingerprint.of(dtype, None, residual, None)
+        return Fingerprint.of(dtype, None, residual, None, y_test=y_test)
     rates = True if asked.rates is None else placed(asked.rates, asked.model)
     network, theta = split(asked.model, rates)
-    x = in_precision(network, theta, asked.data.x)
+    inputs = in_precision(network, theta, (asked.data.x, asked.data.x_test))
+    x = jnp.concatenate([each for each in inputs if each is not None])
     network, _ = network.as_now(theta, x)
     added = penalty(given["regulariser"], network, theta)
-    return Fingerprint.of(dtype, (network, theta, x), residual, added)
+    return Fingerprint.of(dtype, (network, theta, x), residual, added, y_test=y_test)
 
 
 def _name(name: str, root: Record, groups: Mapping[str, Record]) -> str:

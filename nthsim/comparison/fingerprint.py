@@ -22,8 +22,11 @@ ASIDE = (0.0, 0.1, -0.3, 1.0, -3.0)
 #: Outputs are so many times as large as the largest target, or as one.
 SIZES = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
-#: So many samples, and outputs of all of them, are looked at.
-SAMPLES, OUTPUTS = 8, 64
+#: Values of samples are added in so many groups.
+GROUPS = 64
+
+#: Patterns repeat after so many numbers, whose squares are exact in float32.
+PERIOD = 997
 
 #: Numbers by place; None stands for those that are not finite.
 Rows = tuple[tuple[float | None, ...], ...]
@@ -37,8 +40,9 @@ def _tuples(rows: Any) -> Rows | None:
 class Fingerprint(eqx.Module):
     """Values and slopes of a model, a loss and a regulariser at places that are always the same.
 
-    At each place a row of values, and then for each place one slope in a fixed direction; None for
-    a function that is unknown here, or that there is not. `eps` is that of the precision.
+    At each place a row of values, which groups of samples have together, and then for each place
+    one slope in a fixed direction; None for a function that is unknown here, or that there is not.
+    `eps` is that of the precision.
     """
 
     eps: float
@@ -62,13 +66,12 @@ class Fingerprint(eqx.Module):
         model: tuple[AbstractNetwork, PyTree[Array], Array] | None,
         residual: Residual | None,
         added: Penalty | None,
+        *,
+        y_test: Array | None,
     ) -> "Fingerprint":
         """That of a network with its parameters and inputs, of a loss and of a penalty."""
-        if model is not None:
-            network, theta, x = model
-            model = network, theta, x[:SAMPLES]
-        if residual is not None:
-            residual = dataclasses.replace(residual, y=residual.y[:SAMPLES])
+        if residual is not None and y_test is not None:
+            residual = dataclasses.replace(residual, y=jnp.concatenate([residual.y, y_test]))
         try:
             found = _numbers(model, residual, added, ASIDE)
         except Exception:  # of a stranger's module that refuses to be elsewhere
@@ -79,8 +82,9 @@ class Fingerprint(eqx.Module):
 
 def fingerprint(problem: Problem) -> Fingerprint:
     """That of all that a training is made of."""
-    model = problem.network, problem.theta, problem.x
-    return Fingerprint.of(problem.dtype, model, problem.residual, problem.penalty)
+    model = problem.network, problem.theta, problem.x_first
+    parts = problem.residual, problem.penalty
+    return Fingerprint.of(problem.dtype, model, *parts, y_test=problem.y_test)
 
 
 @compiled
@@ -94,13 +98,13 @@ def _numbers(
     found = {}
     if model is not None:
         network, theta, x = model
-        outputs = lambda theta: network(theta, x).reshape(-1)[:OUTPUTS]  # noqa: E731
+        outputs = lambda theta: _grouped(network(theta, x))  # noqa: E731
         found["model"] = _along(outputs, theta, aside)
     if residual is not None:
         shape = len(residual.y), *residual.out_shape
         reach = jnp.maximum(1.0, jnp.max(jnp.abs(residual.y)))
         pattern = _pattern(jnp.zeros(shape, residual.y.dtype))
-        losses = lambda f: jax.vmap(residual.loss)(f, residual.y)  # noqa: E731
+        losses = lambda f: _grouped(jax.vmap(residual.loss)(f, residual.y))  # noqa: E731
         found["loss"] = _at(losses, lambda size: size * reach * pattern, SIZES, pattern.dtype)
     if added is not None:
         assert model is not None  # of whose parameters it is a function
@@ -136,9 +140,17 @@ def _at(
     return jax.lax.map(both, jnp.asarray(places, dtype))
 
 
+def _grouped(values: Float[Array, "n ..."]) -> Float[Array, " groups"]:
+    """Weighed sums over groups of samples, and over all that each has."""
+    weighed = (values * (1.5 + _pattern(values))).reshape(len(values), -1).sum(axis=1)
+    rest = -len(values) % min(GROUPS, len(values))
+    return jnp.pad(weighed, (0, rest)).reshape(-1, min(GROUPS, len(values))).sum(axis=0)
+
+
 def _pattern(like: Array) -> Array:
     """Numbers of size one, of which no two are in a simple relation."""
-    return jnp.cos(1.0 + jnp.arange(like.size, dtype=like.dtype) ** 2).reshape(like.shape)
+    places = (jnp.arange(like.size) % PERIOD).astype(jnp.float32)
+    return jnp.cos(1.0 + places**2).astype(like.dtype).reshape(like.shape)
 
 
 def _rows(values: Array, slopes: Array) -> Rows:

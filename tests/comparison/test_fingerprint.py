@@ -71,6 +71,30 @@ def test_losses_of_equal_means_at_the_start_are_told_apart(tmp_path):
         nth.Comparison.load(tmp_path / "a.nc", loss=lambda f, y: share * (f - y) ** 4)
 
 
+def test_all_samples_count():
+    x, late = jnp.linspace(-1.0, 1.0, 400).reshape(100, 4), 0.9
+    weigh = {"loss": 1.0}
+    loss = lambda f, y: jnp.where(y > late, weigh["loss"], 1.0) * (f - y) ** 2  # noqa: E731
+    net = FCN(4, width=5, depth=1, activation="tanh", key=jr.key(1))
+    study = nth.compare(net, nth.Dataset(x, x[:, 0]), (2,), TS, loss=loss, certify=False)
+    weigh["loss"] = 1.01
+    with pytest.raises(ValueError, match=r"^`loss` must compute what it did when"):
+        nth.rerun(study)
+
+
+def test_test_points_count(tmp_path):
+    scale = {"far": 1.0}
+    outer = lambda z: jnp.where(jnp.abs(z) > 50, scale["far"], 1.0) * jnp.tanh(z)  # noqa: E731
+    net = eqx.nn.MLP(4, "scalar", 5, 1, activation=outer, key=jr.key(0))
+    data = studies.points()
+    data = nth.Dataset(data.x, data.y, 1e3 * jnp.ones((1, 4)))
+    study = nth.compare(net, data, (2,), TS, certify=False)
+    study.save(tmp_path / "a.nc")
+    scale["far"] = 2.0
+    with pytest.raises(ValueError, match=r"^`model` must be the one of the file"):
+        nth.Comparison.load(tmp_path / "a.nc", model=net)
+
+
 def test_loss_that_bears_the_name_of_another_is_known_by_what_it_computes(tmp_path):
     def squared_error(f, y):
         return jnp.sum((f - y) ** 2)

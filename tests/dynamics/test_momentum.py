@@ -120,6 +120,12 @@ def test_descent_with_momentum_follows_the_flow():
     assert apart(0.025) == pytest.approx(0.5 * apart(0.05), rel=0.1)
 
 
+def test_words_hold_all_digits_of_momentum():
+    for momentum in (nth.HeavyBall(0.12345678), nth.Nesterov(3.00000001), nth.HeavyBall(2.0)):
+        assert momentum_of(momentum.word) == momentum
+    assert nth.HeavyBall(2.0).word == "heavy-ball:2"
+
+
 def test_study_with_momentum_is_saved_and_computed_again(tmp_path):
     curves = (2, nth.Order(3), nth.Taylor(1))
     study = nth.compare(NET, DATA, curves, TS, momentum=nth.HeavyBall(0.7))
