@@ -18,16 +18,18 @@ from nthsim.solvers.stepped_run import AbstractSteps, SteppedCarry
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Numbers
 
-#: What takes each step, where the noise is that at its start.
+#: What takes each step, where the noise stays as it is drawn.
 STEPPER = dfx.Heun()
 
-#: A step times the largest curvature, whose square is four times what a variance is off by: that
-#: of a step chosen here at most, and that of which a user is told.
+#: A step times the largest curvature, by whose square moments are off: that of a step chosen here
+#: at most, and that of which a user is told.
 SHORT, LONG = 0.2, 0.5
 
 
 class AbstractNoise(eqx.Module):
-    """Random directions of a flow's state."""
+    """Random directions of a flow's state, the same at all states if `steady`."""
+
+    steady: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def draw(
@@ -41,6 +43,8 @@ class GradientNoise(AbstractNoise):
 
     As $n^{-1/2} \sum_b (g_b - \bar g)\, \xi_b$ with n normal numbers, by one backward pass.
     """
+
+    steady: ClassVar[bool] = False
 
     def draw(
         self, flow: AbstractParameterFlow, state: PyTree[Array], key: Key[Array, ""]
@@ -56,6 +60,7 @@ class GradientNoise(AbstractNoise):
 class IsotropicNoise(AbstractNoise):
     r"""Independent normal numbers times $\sigma$, and times `scales` of the state's arrays."""
 
+    steady: ClassVar[bool] = True
     sigma: Float[Array, ""]
     scales: PyTree[Float[Array, ""]]
 
@@ -120,8 +125,10 @@ def walk(
 ) -> SteppedCarry:
     r"""Up to that step of $d\theta = F\, dt + a\, dW$, or to where some loss is no number.
 
-    In Itô's sense: in a step the noise is that at its start, which makes weak order one, and two
-    where it is the same everywhere; without it steps are of second order.
+    In Itô's sense. The noise of a step is drawn where half a step with noise of its own leads to,
+    so that its covariance is the mean over the step to second order, and so are mean and covariance
+    of paths where F and the noise are linear in them; moments beyond these are of first order.
+    Without noise steps are of second order.
     """
     flow = system.flow
     keys = jax.vmap(functools.partial(jr.fold_in, key))(jnp.arange(system.paths))
@@ -129,8 +136,15 @@ def walk(
     def going(carry: SteppedCarry) -> Bool[Array, ""]:
         return (carry.step < target) & jnp.isfinite(carry.loss)
 
+    def halfway(state: PyTree[Array], key: Key[Array, ""]) -> PyTree[Array]:
+        if noise.steady:
+            return state
+        drawn, half = noise.draw(flow, state, jr.fold_in(key, 1)), step / 2
+        forth = lambda y, f, a: y + half * f + amplitude * jnp.sqrt(half) * a  # noqa: E731
+        return jax.tree.map(forth, state, flow.field(state), drawn)
+
     def moved(state: PyTree[Array], key: Key[Array, ""]) -> tuple[PyTree[Array], Array]:
-        drawn = noise.draw(flow, state, key)
+        drawn = noise.draw(flow, halfway(state, key), key)
         push = jax.tree.map(lambda a: amplitude / jnp.sqrt(step) * a, drawn)
         term = dfx.ODETerm(lambda t, y, push: jax.tree.map(jnp.add, flow.field(y), push))
         start = jnp.zeros_like(step)
@@ -145,6 +159,14 @@ def walk(
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.while_loop(going, one, carry)
+
+
+@compiled
+def _largest(system: NoisyPaths, state: PyTree[Array]) -> Float[Array, ""]:
+    """The largest curvature of the objective at any path."""
+    curvature = lambda one: largest_curvature(system.flow.objective, one)  # noqa: E731
+    with jax.default_matmul_precision("highest"):
+        return jnp.max(jax.vmap(curvature)(state))
 
 
 class NoisySteps(AbstractSteps):
@@ -173,9 +195,8 @@ class NoisySteps(AbstractSteps):
         return after, jnp.array(False)
 
     def doubt(self, system: NoisyPaths, carry: SteppedCarry) -> str:
-        """Whether steps are long beside the curvature that the first path has come to."""
-        state = jax.tree.map(lambda a: a[0], carry.state)
-        found = self.rate * float(largest_curvature(system.flow.objective, state))
+        """Whether steps are long beside the curvature that some path has come to."""
+        found = self.rate * float(_largest(system, carry.state))
         if not found > LONG:
             return ""
         return (

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.budget.choice import Needs, check_points
@@ -33,8 +33,9 @@ from nthsim.inputs.integers import count, shown
 from nthsim.inputs.keys import checked_key
 from nthsim.inputs.loss import Loss, squared_error
 from nthsim.network.failures import first_line
-from nthsim.network.network import Network
+from nthsim.network.network import Network, parameter_count
 from nthsim.network.regulariser import Regulariser
+from nthsim.solvers.compiled import compiled
 from nthsim.solvers.curvature import largest_curvature
 from nthsim.solvers.noise import (
     SHORT,
@@ -46,6 +47,7 @@ from nthsim.solvers.noise import (
 )
 from nthsim.solvers.parameter_flow import ParameterFlow
 from nthsim.solvers.tolerances import positive
+from nthsim.solvers.velocities import TOGETHER
 
 #: States that a step holds at once: gradients at two places, the noise, and the step.
 STATES = 5
@@ -66,8 +68,9 @@ class Noisy(Curve):
         key: The random key of the noise. A path is the same whatever other ones there are.
         paths: How many there are, all in one compiled program.
         sigma: Isotropic noise of each gradient instead, $C = \sigma^2$, or none at 0.
-        step: The time of one step. Left out, the rate, or a whole part of it of at most 0.2 over
-            the largest curvature at the start; a result tells where that is too long later.
+        step: The time of one step. Left out, the rate, or a whole part of it that is short, by
+            0.2, beside the curvatures of the loss and of single points at the start; a result tells
+            where it is long beside the former at a save time.
         name: What the curve is called; by rate and batches if left out.
 
     Raises:
@@ -126,13 +129,13 @@ class Noisy(Curve):
         check_points(size, self._bytes, f"{self.paths} paths")
 
     def needs(self, size: Size) -> Needs:
-        """The parameters of all paths move; a step is three gradients of each."""
+        """The parameters of all paths move; a step is five gradients of each."""
         return Needs(
             moving=self.paths * size.parameters,
             frozen=0,
             peak=self._bytes(size),
             kernels=self.paths * size.recorded * kernel_flops(size, 2),
-            side=3 * self.paths * gradient_flops(size),
+            side=5 * self.paths * gradient_flops(size),
         )
 
     def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
@@ -154,7 +157,7 @@ class Noisy(Curve):
 
     def _steps(self, problem: Problem, flow: ParameterFlow) -> NoisySteps:
         """What makes the steps."""
-        step = self.step or self._step(flow)
+        step = self.step or self._step(problem, flow)
         some = f"noise of batches of {self.batch_size} at rate {self.rate:g}"
         drawn = np.asarray(jr.key_data(self.drawn_by)).tolist()
         told = [self.rate, self.batch_size, self.sigma, self.step, self.paths, drawn]
@@ -167,16 +170,23 @@ class Noisy(Curve):
             mark=hashlib.sha256(repr(told).encode()).hexdigest(),
         )
 
-    def _step(self, flow: ParameterFlow) -> float:
-        """The rate, or a whole part of it that is short beside the curvature at the start."""
+    def _step(self, problem: Problem, flow: ParameterFlow) -> float:
+        """The rate, or a whole part of it that is short beside the fastest rate at the start.
+
+        That is the largest curvature, and that by which the noise makes itself grow.
+        """
         try:
             curvature = float(largest_curvature(flow.objective, flow.initial()))
+            if self.sigma is None:
+                single = float(_largest_of_samples(problem))
+                curvature *= 1 + self.rate / self.batch_size * single
+            parts = max(1, math.ceil(self.rate * curvature / SHORT))
         except Exception as error:  # whatever JAX says of what it cannot derive twice
             raise ValueError(
                 "`step` must be given for a model without second derivatives, but is None: "
                 f"{first_line(error)}."
             ) from error
-        return self.rate / max(1, math.ceil(self.rate * curvature / SHORT))
+        return self.rate / parts
 
     def _noise(self, problem: Problem) -> AbstractNoise:
         """What is drawn."""
@@ -254,6 +264,19 @@ def noisy(
     if found.stop.failed and run.throw:
         raise SolveError(found)
     return found
+
+
+@compiled
+def _largest_of_samples(problem: Problem) -> Float[Array, ""]:
+    """The largest curvature of the loss of any single training point."""
+
+    def curvature(sample: Int[Array, ""]) -> Float[Array, ""]:
+        loss = lambda theta: problem.objective(theta, sample[None])  # noqa: E731
+        return largest_curvature(loss, problem.theta)
+
+    n, together = len(problem.x), max(1, TOGETHER // parameter_count(problem.theta))
+    with jax.default_matmul_precision("highest"):
+        return jnp.max(jax.lax.map(curvature, jnp.arange(n), batch_size=min(n, together)))
 
 
 def _checked_sigma(sigma: object) -> float | None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.linalg
 import studies
 from jax.flatten_util import ravel_pytree
@@ -195,11 +196,31 @@ def test_steps_that_become_long_beside_the_curvature_are_told_of():
     assert re.search(r"a step times the largest curvature is 0\.\d+: take a smaller", long.solver)
 
 
-def test_steps_are_short_beside_the_curvature_at_the_start():
+def test_steps_are_short_beside_the_curvatures_at_the_start():
     model, data, x, _ = _fit()
-    found = nth.noisy(model, data, nth.Noisy(1.0, 2, key=KEY, paths=2), [1.0])
-    largest = np.linalg.eigvalsh(x.T @ x / len(x))[-1]
-    assert found.stats.steps == np.ceil(largest / 0.2)
+    largest, single = np.linalg.eigvalsh(x.T @ x / len(x))[-1], np.sum(x**2, axis=1).max()
+    for sigma, fastest in ((1.0, largest), (None, largest * (1 + single / 2))):
+        noise = nth.Noisy(1.0, 2, key=KEY, paths=2, sigma=sigma)
+        steps = nth.noisy(model, data, noise, [1.0]).stats.steps
+        assert steps == pytest.approx(fastest / 0.2, abs=1.0)
+
+
+def test_noise_that_falls_within_a_step_counts_as_its_mean():
+    # One weight, from far away: the noise falls with the square of the residuals.
+    x, y, ratio, step = np.array([1.5, 0.4]), np.array([6.0, -3.0]), 0.05, 0.2
+
+    def moments(t, m):
+        h, b, square = np.mean(x * x), np.mean(x * y), np.array([m[1], -m[0], 1.0])
+        spread = np.array([x**4, 2 * x**3 * y, (x * y) ** 2])
+        noise = np.mean(square @ spread) - np.array([m[1], -m[0], 1.0]) @ [h * h, 2 * h * b, b * b]
+        return [b - h * m[0], 2 * (b * m[0] - h * m[1]) + ratio * noise]
+
+    exact = scipy.integrate.solve_ivp(moments, (0, 1), [0.0, 0.0], rtol=1e-10, atol=1e-12).y[:, -1]
+    data = nth.Dataset(jnp.asarray(x)[:, None], jnp.asarray(y))
+    noise = nth.Noisy(ratio, 1, key=KEY, paths=20_000, step=step)
+    w = _weights(nth.noisy(Line(jnp.zeros(1)), data, noise, [1.0]), x[:, None]).ravel()
+    assert abs(w.mean() - exact[0]) < 0.02 * abs(exact[0])
+    assert np.var(w) == pytest.approx(exact[1] - exact[0] ** 2, rel=0.05)  # 4 standard errors
 
 
 def test_path_that_diverges_ends_the_run():

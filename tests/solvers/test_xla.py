@@ -339,3 +339,21 @@ def test_kernel_of_a_maxout_network_is_that_of_each_operation_by_itself():
     expected = sum(np.asarray(row, float) @ np.asarray(row, float).T for row in rows)
     found = nth.kernel(net, x, 2, progress=False)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+class Sorted(eqx.Module):
+    a: jax.Array
+
+    def __call__(self, x):
+        return jnp.sort(self.a @ x) @ jnp.array([1.0, 2.0, -1.0])
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_transpositions_around_a_sort_are_kept(n):
+    net, x = Sorted(jr.normal(jr.key(5), (3, 2))), jr.normal(jr.key(10), (n, 2))
+    rows = []
+    for one in np.asarray(x):
+        weights = np.array([1.0, 2.0, -1.0])[np.argsort(np.argsort(np.asarray(net.a) @ one))]
+        rows.append(np.outer(weights, one).ravel())
+    expected = np.array(rows) @ np.array(rows).T
+    np.testing.assert_allclose(nth.kernel(net, x, 2, progress=False), expected, rtol=1e-12)
