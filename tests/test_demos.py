@@ -61,7 +61,10 @@ def test_study_prints_its_table_and_writes_figure_and_results(name, sizes, famil
     study = nth.Scaling.load(tmp_path / "out" / f"{name}.nc")
     assert study.families == families
     assert len(study.seeds) == 2
-    assert said.splitlines()[:-2] == str(study).splitlines()
+    table = str(study).splitlines()
+    assert said.splitlines()[: len(table)] == table
+    aligned = [line.split(":")[0].strip() for line in said.splitlines() if "alignment" in line]
+    assert aligned == (["ntk", "standard", "mup"] if name == "what_moves" else [])
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
