@@ -93,9 +93,8 @@ class Trajectory(eqx.Module):
         """
         values = getattr(self, f"path_{of}", None) if isinstance(of, str) else None
         if values is None:
-            raise ValueError(
-                f"`of` must be something that paths with noise have, but is {of!r} of {self.name}."
-            )
+            words = "something that paths with noise have"
+            raise ValueError(f"`of` must be {words}, but is {of!r} of {self.name}.")
         if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= 1)):
             raise ValueError(f"`q` must be from 0 to 1, but is {q!r}.")
         return np.quantile(values, q, axis=1)
@@ -229,8 +228,7 @@ def trajectory(
     if terms is not None:
         terms = terms.reshape(T, terms.shape[1], first, *out)
     tested = problem.x_test is not None
-    losses = _losses(problem, seen[:, :, :n], problem.residual.y)
-    y_test = problem.y_test
+    y_test, losses = problem.y_test, _losses(problem, seen[:, :, :n], problem.residual.y)
     test_losses = None if y_test is None else _losses(problem, seen[:, :, n:], y_test)
     loss = losses.mean(axis=1)
     return Trajectory(
