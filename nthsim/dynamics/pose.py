@@ -79,8 +79,8 @@ def pose(
     check_targets(loss, "y", data.y)
     check_targets(loss, "y_test", data.y_test)
     way = expansion_method(network, theta, x, prod(out_shape))
-    hint("loss", loss)
     now, rounds = traced_loss(loss, y, out_shape)
+    hint("loss", loss)
     loss = alike(loss)
     if rounds:  # as a loss does that reads an index off a target
         whole("y", data.y, y)
