@@ -43,7 +43,7 @@ def posed(n: int, width: int, depth: int, *, in_size: int = 64) -> Problem:
 
 def side(problem: Problem, order: int):
     """A compiled right-hand side of the series at a state that has moved, and its scratch bytes."""
-    system = series_hierarchy(Start(problem, progress=False).expandable, order)
+    system = series_hierarchy(Start(problem, progress=False).expandable(order), order)
     keys = iter(jr.split(jr.key(1), 100))
     move = lambda a: 1e-2 * jr.normal(next(keys), a.shape, a.dtype)  # noqa: E731
     state = jax.tree.map(move, system.initial())

@@ -10,7 +10,7 @@ and a sum become one instruction. A derivative of a maximum compares its entries
 entries that are computed anew none may be equal: gradients are lost. So are those of whatever
 compares numbers that are computed. Without fusions each is computed once; but there the releases
 0.10 take a copy in another layout for none where a reshape follows it, and forget a transposition,
-unless they are kept from simplifying too.
+unless they are kept from simplifying once layouts are assigned.
 """
 
 import functools
@@ -39,8 +39,8 @@ ROWS, IN, OUT = 300, 3, 16
 #: No fusions; and not the older emitters, which without them get loops of Diffrax wrong.
 UNFUSED = {"xla_disable_hlo_passes": "fusion"}, {"xla_cpu_use_fusion_emitters": True}
 
-#: Neither those nor simplifications.
-PLAIN = {"xla_disable_hlo_passes": "fusion,algsimp"}
+#: Nor what is simplified once layouts are assigned: without simplifications before, loops are slow.
+PLAIN = {"xla_disable_hlo_passes": "fusion,simplification after layout assignment"}
 
 
 class Traced(eqx.Module):

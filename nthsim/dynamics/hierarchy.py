@@ -109,7 +109,7 @@ class Order(Curve):
         if self.choice.method == "dense":
             kernels = start.kernels(self.p)
             return integrated_dense(start.problem, kernels, run, **words, progress=progress)
-        return integrated_series(start.expandable, self.p, run, **words, progress=progress)
+        return integrated_series(start.expandable(self.p), self.p, run, **words, progress=progress)
 
 
 def hierarchy(

@@ -22,9 +22,9 @@ from nthsim.network.cast import in_precision
 from nthsim.network.expansion_method import expansion_method
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
-from nthsim.network.lookups import check_lookups
+from nthsim.network.lookups import check_labels, check_lookups
 from nthsim.network.network import precision
-from nthsim.network.program import Evaluation, program, repeatable
+from nthsim.network.program import Evaluation, Program, program, repeatable
 from nthsim.network.regulariser import Regulariser, penalty
 from nthsim.network.same_functions import alike, hint
 from nthsim.network.split import split
@@ -48,8 +48,8 @@ def pose(
         ValueError: When the model does not accept the inputs, the loss does not map one output
             and one target to a scalar, either returns other numbers than real ones in the
             precision of the parameters, one of nthsim's losses meets targets that it cannot mean,
-            inputs are indices that an array of the model has no entry for, or the regulariser is
-            none (`nthsim.network.regulariser.penalty`).
+            inputs are indices that an array of the model has no entry for, targets such as the loss
+            finds no output for, or the regulariser is none (`nthsim.network.regulariser.penalty`).
 
     Warns:
         nthsim.inputs.jump.JumpingLossWarning: When the gradient of the loss jumps.
@@ -79,12 +79,15 @@ def pose(
     check_targets(loss, "y", data.y)
     check_targets(loss, "y_test", data.y_test)
     way = expansion_method(network, theta, x, prod(out_shape))
-    now, rounds = traced_loss(loss, y, out_shape)
+    now, traced = traced_loss(loss, y, out_shape)
     hint("loss", loss)
     loss = alike(loss)
-    if rounds:  # as a loss does that reads an index off a target
-        whole("y", data.y, y)
-        whole("y_test", data.y_test, y_test)
+    targets = (("y", data.y, y), ("y_test", data.y_test, y_test))
+    for name, before, after in targets:
+        if traced.rounds:  # as a loss does that reads an index off a target
+            whole(name, before, after)
+        if traced.promises and not (after is None or is_staged(after)):
+            check_labels(loss, now, name, after, out_shape)
     residual = Residual(loss, y, out_shape, _jumps(loss, y, out_shape, now), now)
     forward = network.forward(theta, x)
     sound = is_staged(theta, x) or (forward and not holds_back(Evaluation(network, theta, x[0])))
@@ -95,8 +98,8 @@ def pose(
     )
 
 
-def traced_loss(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> tuple[Traced, bool]:
-    """A loss traced for outputs and targets of these shapes, and whether it makes numbers whole.
+def traced_loss(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> tuple[Traced, Program]:
+    """A loss traced for outputs and targets of these shapes, and its program.
 
     Raises:
         ValueError: When it does not map one output and one target to a scalar of their precision.
@@ -106,7 +109,7 @@ def traced_loss(loss: Loss, y: Array, out_shape: tuple[int, ...]) -> tuple[Trace
     _check_loss(loss, *one)
     traced, again = (program(loss, *one) for _ in range(2))
     digest = repeatable("loss", traced, again, described, jnp.zeros(out_shape, y.dtype), y[0])
-    return Traced(digest, compares(traced.traced, loss, *one)), traced.rounds
+    return Traced(digest, compares(traced.traced, loss, *one)), traced
 
 
 def _check_loss(loss: Loss, f: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -> None:

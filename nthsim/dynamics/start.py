@@ -1,6 +1,5 @@
 """What truncations and theories of one problem start from."""
 
-import functools
 import time
 
 import jax
@@ -23,6 +22,7 @@ class Start:
         """Nothing is computed yet."""
         self.problem, self._progress = problem, progress
         self._kernels: list[Array] = []
+        self._expandable: dict[int, Problem] = {}
         self.seconds: list[float] = []
 
     def kernels(self, order: int) -> tuple[Array, ...]:
@@ -37,10 +37,11 @@ class Start:
             self.seconds.append(time.perf_counter() - clock)
         return tuple(self._kernels[:order])
 
-    @functools.cached_property
-    def expandable(self) -> Problem:
-        """The problem with a method for series that was compared with nested derivatives."""
-        return proven(self.problem)
+    def expandable(self, p: int) -> Problem:
+        """The problem with a method for series of order p that was compared with other ways."""
+        if p not in self._expandable:
+            self._expandable[p] = proven(self.problem, p)
+        return self._expandable[p]
 
     def tangent_kernel(self) -> Float[np.ndarray, "n ..."]:
         r"""$K^{(2)}$ among the training points, of shape (n, n) or (n, k, n, k)."""

@@ -100,7 +100,7 @@ class Taylor(Curve):
 
     def trajectory(self, run: Run, start: Start, *, progress: bool) -> Trajectory:
         """The gradient flow of the polynomial."""
-        problem = proven(start.problem, whole=True)
+        problem = proven(start.problem, self.q + 1, whole=True)
         method, network = problem.method, problem.network
         nested = method.obstacle is not None
         network = network if nested else network.expandable(problem.theta, problem.x)

@@ -22,19 +22,19 @@ from nthsim.network.expansion_method import ExpansionMethod
 from nthsim.network.program import Evaluation
 from nthsim.solvers.compiled import compiled
 
-#: Terms of the path that is tried: what order 3 takes. Nesting one more costs three times as much,
-#: and the rules for higher coefficients are those for the second, applied again.
-TERMS = 3
+#: Terms of a path by nested derivatives: what order 3 takes. Nesting one more costs three times as
+#: much, and the rules for higher coefficients are those for the second, applied again.
+NESTED = 3
 
 
 class Found(eqx.Module):
-    """Coefficients 0, 1, 2 of the outputs, and 0, 1 of a sum of their gradients."""
+    """The coefficients of the outputs, and all but the last of a sum of their gradients."""
 
     f: Float[Array, "p N_first"]
     gradients: ThetaPath
 
 
-def proven(problem: Problem, *, whole: bool = False) -> Problem:
+def proven(problem: Problem, terms: int, *, whole: bool = False) -> Problem:
     r"""The problem with its method if that is right, else with the next that is.
 
     Its coefficients along a path through $\theta_0$ in a random direction of all parameters are
@@ -42,10 +42,14 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
     training and test inputs. Where they differ by more than rounding, or either is not finite, the
     next is Taylor arithmetic all through the network, and then nested derivatives, whose `obstacle`
     says why.
+    Layer by layer gradients are derivatives of what Taylor arithmetic computes, which at a tie of
+    `max` is right to one order and wrong to the next: so those of more terms are compared with the
+    coefficients of the gradient itself.
     Nothing is computed for a network of operations whose rules are known to be right.
 
     Args:
         problem: What is to be expanded.
+        terms: Of the longest path that it is expanded along; order p takes p.
         whole: Whether to go all through the network, and not layer by layer.
 
     Raises:
@@ -57,13 +61,15 @@ def proven(problem: Problem, *, whole: bool = False) -> Problem:
     network = problem.network.expandable(problem.theta, problem.x)
     if has_right_rules(Evaluation(network, problem.theta, problem.x[0])):
         return dataclasses.replace(problem, method=_all_through(way, None)) if whole else problem
-    expected = _found(problem, _nested(way, "is its own reference"))
+    expected = _found(problem, _nested(way, "is its own reference"), NESTED)
     fault = _singular(problem, expected)
     if fault is None:
         ways = [way] if way.calls and not whole else []
-        aside = "layer by layer it comes out otherwise" if ways else way.aside
-        for tried in (*ways, _all_through(way, aside)):
-            fault = _fault(_found(problem, tried), expected)
+        through = _all_through(way, "layer by layer it comes out otherwise" if ways else way.aside)
+        for tried in (*ways, through):
+            fault = _fault(_found(problem, tried, NESTED), expected)
+            if fault is None and tried is not through and terms > NESTED:
+                fault = _fault(*(_found(problem, each, terms) for each in (tried, through)))
             if fault is None:
                 return dataclasses.replace(problem, method=tried)
     assert fault is not None
@@ -78,16 +84,18 @@ def _all_through(way: ExpansionMethod, aside: str | None) -> ExpansionMethod:
     return dataclasses.replace(way, calls=(), aside=aside)
 
 
-def _found(problem: Problem, way: ExpansionMethod) -> Found:
+def _found(problem: Problem, way: ExpansionMethod, terms: int) -> Found:
     theta, x = problem.theta, problem.x
-    along = way.expansion(problem.network, theta, x, problem.out_shape, TERMS)
-    return jax.tree.map(np.asarray, _evaluated(along, theta, x, problem.x_first))
+    along = way.expansion(problem.network, theta, x, problem.out_shape, terms)
+    return jax.tree.map(np.asarray, _evaluated(along, theta, x, problem.x_first, terms))
 
 
 @compiled
-def _evaluated(along: AbstractExpansion, theta: PyTree[Array], x: Array, x_first: Array) -> Found:
+def _evaluated(
+    along: AbstractExpansion, theta: PyTree[Array], x: Array, x_first: Array, terms: int
+) -> Found:
     leaves, structure = jax.tree.flatten(theta)
-    keys = jr.split(jr.key(0), (TERMS - 1, len(leaves)))
+    keys = jr.split(jr.key(0), (terms - 1, len(leaves)))
     moved = [[_moved(key, leaf) for key, leaf in zip(row, leaves, strict=True)] for row in keys]
     path = (theta, *(jax.tree.unflatten(structure, term) for term in moved))
 

@@ -130,9 +130,9 @@ class TaylorExpansion(AbstractExpansion):
 
 
 def taylor_obstacle(network: AbstractNetwork, theta: PyTree[Array], x: Array) -> str | None:
-    """What keeps Taylor arithmetic from a network; nothing is computed."""
-    network, one = network.expandable(theta, x), x[:1]
-    return obstacle(lambda at: network(at, one), theta)
+    """What keeps Taylor arithmetic from a network, on batches too; nothing is computed."""
+    network, two = network.expandable(theta, x), jnp.repeat(x[:1], 2, axis=0)
+    return obstacle(lambda at: network(at, two), theta)
 
 
 def expanded_numbers(written: int, terms: int, *, nested: bool) -> int:

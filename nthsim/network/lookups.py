@@ -14,9 +14,13 @@ from nthsim.network.alike import mapped, nodes
 from nthsim.network.network import Network, accepts
 from nthsim.network.program import Evaluation, asked_once, program
 from nthsim.solvers.compiled import compiled, is_staged
+from nthsim.solvers.xla import Traced
 
 #: Sums of derivatives agree to this power of the rounding of one number, relative to their terms.
 ROUNDING = 0.7
+
+#: Of parameters or outputs, and of an input or a target.
+Function = Callable[[PyTree, Array], Array]
 
 #: Rows that are tried in the place of missing ones, and inputs that are looked at at once.
 ROWS, BATCH = 4, 64
@@ -70,6 +74,31 @@ def check_lookups(network: Network, theta: PyTree[Array], name: str, x: Array) -
         )
 
 
+def check_labels(
+    loss: Function, now: Traced, name: str, y: Array, out_shape: tuple[int, ...]
+) -> None:
+    """Refuse targets by which a loss, as it is `now`, looks up outputs that there are not.
+
+    Looked at are its derivatives, at outputs that may be any numbers and at such as are
+    probabilities; where it has none forwards, nothing is.
+
+    Raises:
+        ValueError: The sentence names the first.
+    """
+    any_numbers = jr.normal(jr.key(4), out_shape, y.dtype)
+    for f in (any_numbers, jax.nn.softmax(any_numbers)):
+        try:
+            jax.eval_shape(lambda f, y: jax.jvp(lambda f: loss(f, y), (f,), (f,)), f, y[0])
+        except Exception:  # as that of a `custom_vjp`
+            return
+        if len(lost := np.flatnonzero(_loss_differs(loss, now, f, y))):
+            raise ValueError(
+                f"`{name}` must hold what the loss finds outputs for, but {name}[{lost[0]}] makes "
+                "it look beyond an end, where JAX takes another output and leaves it out of "
+                'gradients; where that is meant, index with .at[i].get(mode="clip").'
+            )
+
+
 @asked_once
 def _promises(evaluation: Evaluation) -> bool:
     """Whether a network indexes arrays and says nothing on what is beyond their ends."""
@@ -111,6 +140,20 @@ def _lost(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> Bo
 
 @compiled
 def _differ(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> Bool[Array, " n"]:
+    """By which inputs a network has other derivatives forwards than backwards."""
+    return _other_ways(network.single, theta, x)
+
+
+@compiled
+def _loss_differs(loss: Function, now: Traced, f: Array, y: Array) -> Bool[Array, " n"]:
+    """By which targets a loss has."""
+    del now
+    return _other_ways(loss, f, y)
+
+
+def _other_ways(
+    function: Function, theta: PyTree[Array], x: Real[Array, "n ..."]
+) -> Bool[Array, " n"]:
     """By which inputs derivatives are others forwards and backwards, beyond rounding.
 
     Of each array apart, so that large ones do not hide small ones.
@@ -119,7 +162,7 @@ def _differ(network: Network, theta: PyTree[Array], x: Real[Array, "n ..."]) -> 
     away = [jr.normal(jr.key(2), leaf.shape, leaf.dtype) for leaf in leaves]
 
     def one(x: Array) -> Bool[Array, ""]:
-        at = lambda theta: jnp.ravel(network.single(theta, x))  # noqa: E731
+        at = lambda theta: jnp.ravel(function(theta, x))  # noqa: E731
         f, pull = jax.vjp(at, theta)
         weights = jr.normal(jr.key(3), f.shape, f.dtype)
         terms = [a * b for a, b in zip(jax.tree.leaves(pull(weights)[0]), away, strict=True)]

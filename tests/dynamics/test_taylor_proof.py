@@ -27,9 +27,10 @@ class Through(eqx.Module):
     readout: eqx.nn.Linear
     function: Callable = eqx.field(static=True)
 
-    def __init__(self, function: Callable) -> None:
+    def __init__(self, function: Callable, *, biased: bool = False) -> None:
         keys = jr.split(jr.key(0), 2)
-        self.entry = eqx.nn.Linear(3, 5, use_bias=False, key=keys[0])
+        entry = eqx.nn.Linear(3, 5, use_bias=biased, key=keys[0])
+        self.entry = eqx.tree_at(lambda a: a.bias, entry, jnp.zeros(5)) if biased else entry
         self.readout = eqx.nn.Linear(5, "scalar", key=keys[1])
         self.function = function
 
@@ -49,12 +50,12 @@ X = jr.normal(jr.key(1), (5, 3))
 DATA = nth.Dataset(X.at[2].set(0.0), jnp.arange(5.0) / 5)
 
 
-def road_of(function, data=DATA):
-    return str(proven(pose(Through(function), data, squared_error)).method)
+def road_of(function, data=DATA, terms=3):
+    return str(proven(pose(Through(function), data, squared_error), terms).method)
 
 
 def test_what_is_right_keeps_its_road():
-    assert road_of(jax.scipy.special.erf) == "layer by layer"
+    assert road_of(jax.scipy.special.erf, terms=5) == "layer by layer"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,29 @@ def test_what_is_wrong_or_not_finite_takes_nested_derivatives(function, words):
     assert re.search(words, found)
 
 
-@pytest.mark.parametrize("function", [lambda z: jnp.fmod(z, 0.5), lambda z: z**3.0])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: jnp.maximum(z, 0.0) ** 3,
+        lambda z: jnp.maximum(z, -2 * z) ** 3,
+    ],
+)
+def test_order_4_is_right_where_only_the_third_derivative_sees_a_tie(function):
+    net, run = Through(function, biased=True), [0.0, 2.0]
+    found = nth.hierarchy(net, DATA, 4, run, method="series", progress=False)
+    expected = nth.hierarchy(net, DATA, 4, run, method="dense", progress=False)
+    assert "layer by layer it comes out otherwise" in str(found.method)
+    np.testing.assert_allclose(found.f, expected.f, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: jnp.fmod(z, 0.5),
+        lambda z: z**3.0,
+        lambda z: jnp.minimum(z, jnp.zeros_like(z)),  # an error in batches of more than one
+    ],
+)
 def test_recorded_kernel_of_a_series_is_right_where_rules_are_wrong(function):
     with jax.numpy_dtype_promotion("standard"):
         net, run = Through(function), nth.Run([0.0, 0.5], record=("kernel",))

@@ -302,6 +302,27 @@ class Picture(eqx.Module):
         return self.rest(x.astype(float) / 255 - 0.5 if bytes_ else x)
 
 
+def by_indices(f, y):
+    """The cross-entropy of a label, by an array of indices and one more term of its own."""
+    return -jnp.sum(jax.nn.log_softmax(f)[y.astype(int)[None]]) + jnp.log1p(jnp.sum(f**2))
+
+
+def of_probability(f, y):
+    return -jnp.sum(jnp.log(f)[jnp.stack([y.astype(int)])])
+
+
+@pytest.mark.parametrize("loss", [by_indices, of_probability])
+@pytest.mark.parametrize("name", ["y", "y_test"])
+def test_labels_that_a_loss_has_no_output_for_are_refused(loss, name):
+    net = eqx.nn.Sequential([eqx.nn.Linear(2, 3, key=jr.key(0)), eqx.nn.Lambda(jax.nn.softmax)])
+    x, good, bad = jr.normal(jr.key(1), (4, 2)), [0.0, 1.0, 2.0, 2.0], [1.0, 2.0, 3.0, 1.0]
+    labels = {"y": good, "y_test": good} | {name: bad}
+    data = nth.Dataset(x, labels["y"], x, labels["y_test"])
+    with pytest.raises(ValueError, match=rf"^`{name}` must hold .* {name}\[2\] makes it look"):
+        nth.gradient_flow(net, data, STARTS, loss=loss, progress=False)
+    nth.plan(net, nth.Dataset(x, good, x, good), (2,), STARTS, loss=loss)
+
+
 def test_whole_numbers_stay_so_for_a_network_that_asks_for_their_type():
     net = Picture(eqx.nn.MLP(3, "scalar", 4, 1, activation=jnp.tanh, key=jr.key(0)))
     pictures = np.array([[0, 200, 55], [13, 255, 90]], np.uint8)
