@@ -109,10 +109,17 @@ class ResNet(AbstractParametrised):
             ValueError: if `x` is not of shape `(in_size,)`.
         """
         check_input_shape(x.shape, self.in_size)
-        sigma = resolve(self.activation)
-        first, *blocks = self.layers
-        branch = self.c_res / self.depth**self.depth_exponent
-        x = math.sqrt(self.c_sigma / self.width) * sigma(first(x))
-        for block in blocks:
-            x = x + branch / math.sqrt(self.width) * sigma(block(x))
-        return self.read(x)
+        for step in self.steps():
+            x = step(x)
+        return x
+
+    def steps(self) -> tuple[Callable[[Array], Array], ...]:
+        r"""What it applies one after another: what makes $x^{[1]}$, the blocks, the readout."""
+        sigma, (first, *blocks) = resolve(self.activation), self.layers
+        entry = math.sqrt(self.c_sigma / self.width)
+        branch = self.c_res / self.depth**self.depth_exponent / math.sqrt(self.width)
+
+        def residual(block: eqx.nn.Linear) -> Callable[[Array], Array]:
+            return lambda x: x + branch * sigma(block(x))
+
+        return (lambda x: entry * sigma(first(x)), *map(residual, blocks), self.read)

@@ -22,7 +22,10 @@ from .dynamics.kernel_observables import EffectiveRank as EffectiveRank
 from .dynamics.kernel_observables import Spectrum as Spectrum
 from .dynamics.limit_flow import LimitKernel as LimitKernel
 from .dynamics.limit_flow import limit_flow as limit_flow
+from .dynamics.margin import Margin as Margin
 from .dynamics.modified import Modified as Modified
+from .dynamics.network_observables import Blocks as Blocks
+from .dynamics.network_observables import Features as Features
 from .dynamics.noisy import Noisy as Noisy
 from .dynamics.noisy import noisy as noisy
 from .dynamics.observable import Observable as Observable

@@ -18,7 +18,7 @@ from nthsim.solvers.stop import Stop
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until
 
-Observer = Callable[[float, PyTree[Array]], dict[str, np.ndarray]]
+Observer = Callable[[float, PyTree[Array], dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Unrecorded(Exception):
@@ -58,8 +58,9 @@ def integrate(
         ts: Save times, non-negative and strictly increasing.
         solver: Method, tolerances and step limit.
         until: When to stop before the last save time; the time of that is recorded too.
-        observe: Maps a save time and the state there to further named arrays to record; they need
-            not be the same at all times. Where it raises `Unrecorded` the run ends.
+        observe: Maps a save time, the state and the outputs there to further named arrays to
+            record; they need not be the same at all times. Where it raises `Unrecorded` the run
+            ends.
         report: Told after each compiled call which part of the work is about done, from 0 to 1.
         keeper: Brings the run to where an earlier one was, and keeps where it is.
 
@@ -89,7 +90,7 @@ def follow(
     def record(t: float) -> None:
         state = run.state_at(t)
         shown = {k: np.asarray(v) for k, v in outputs(run.system, state).items()}
-        history.add(t, shown if observe is None else shown | observe(t, state))
+        history.add(t, shown if observe is None else shown | observe(t, state, shown))
 
     try:
         for t in ts[len(history.reached) :] if run.stop is None else ():

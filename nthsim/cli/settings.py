@@ -159,8 +159,9 @@ class Ordered(Timed):
     several copies of the parameters, and auto takes the one that should be quicker."""
     record: tuple[str, ...] = ("kernel",)
     """What to record along each run: kernel (K2, which is compared too), its spectrum (or
-    spectrum:5), alignment, centred_alignment and effective_rank; of exact flow and descent alone
-    movement, sharpness (or sharpness:3) and gradient_covariance. --record alone for nothing."""
+    spectrum:5), alignment, centred_alignment and effective_rank, and the margin of classes; of
+    exact flow and descent alone movement, sharpness (or sharpness:3), gradient_covariance and, of a
+    ResNet, blocks. --record alone for nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from nthsim.comparison.asked import Asked, curve_of, facts_of
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
 from nthsim.comparison.fingerprint import Fingerprint
-from nthsim.dynamics.observable import Own
 from nthsim.dynamics.pose import traced_loss
 from nthsim.dynamics.recipes import (
     restore,
@@ -155,7 +154,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
         "curves": [facts_of(curve) for curve in asked.curves],
         "solver": store_solver(run.solver),
         "until": dataclasses.asdict(run.until),
-        "record": [each.word for each in run.record or () if not isinstance(each, Own)],
+        "record": [each.word for each in run.record or () if each.from_word],
         "record_ts": None if run.record_ts is None else run.record_ts.tolist(),
         "rates": asked.rates,
         "regulariser": store_regulariser(asked.regulariser),

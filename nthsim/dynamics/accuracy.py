@@ -7,6 +7,9 @@ from nthsim.inputs.loss import LOSSES, Residual
 from nthsim.inputs.readout import Readout, by_largest, by_threshold, readout
 from nthsim.solvers.compiled import is_traced
 
+#: How a single output tells one of two classes by nthsim's own losses.
+SIGN = by_threshold()
+
 
 def accuracy(
     f: Float[np.ndarray, "T ..."],
@@ -22,22 +25,30 @@ def accuracy(
     (`readout`). None where the targets `y` do not stand for the classes that the network is trained
     with, or nothing is found.
     """
+    found = None if y is None else classified(y, residual)
+    if found is None:
+        return None
+    own, told = found
+    axes = f.shape[: f.ndim - len(residual.out_shape)]
+    rows = told(f.reshape(-1, axes[-1], *residual.out_shape)) == own
+    return rows.reshape(axes).mean(axis=tuple(range(1, len(axes))))
+
+
+def classified(
+    y: Float[Array, "n ..."], residual: Residual
+) -> tuple[Int[np.ndarray, " n"], Readout] | None:
+    """The class of each target, and how outputs tell it; None where either is not known."""
     trained = residual.y
-    if y is None or is_traced(y, trained):
+    if is_traced(y, trained):
         return None
     classes = _classes(np.asarray(trained))
     own = None if classes is None else _places(np.asarray(y), classes)
     if classes is None or own is None:
         return None
-    out_shape = residual.out_shape
-    told: Readout | None = by_largest if classes[0].size > 1 else by_threshold()
+    told: Readout | None = by_largest if classes[0].size > 1 else SIGN
     if residual.loss not in LOSSES.values():
-        told = readout(residual, classes, out_shape)
-    if told is None:
-        return None
-    axes = f.shape[: f.ndim - len(out_shape)]
-    rows = told(f.reshape(-1, axes[-1], *out_shape)) == own
-    return rows.reshape(axes).mean(axis=tuple(range(1, len(axes))))
+        told = readout(residual, classes, residual.out_shape)
+    return None if told is None else (own, told)
 
 
 def _classes(y: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "C ..."] | None:

@@ -20,7 +20,7 @@ from nthsim.dynamics.recipes import store_solver
 from nthsim.network.failures import first_line
 from nthsim.network.regulariser import Penalty, regulariser_name
 from nthsim.results.record import digest, network_digest
-from nthsim.results.whole_file import replacing
+from nthsim.results.whole_file import named, replacing
 from nthsim.solvers.abstract_run import AbstractRun
 from nthsim.solvers.history import History
 from nthsim.solvers.integration import AbstractKeeper
@@ -41,6 +41,10 @@ FINAL = ("horizon", "blow-up", "step size", "non-finite")
 
 class CheckpointWarning(UserWarning):
     """A checkpoint could not be written; the run goes on without."""
+
+
+#: Bytes of a label, which names of files have beside others.
+LONGEST = 100
 
 
 class Checkpoint(AbstractKeeper):
@@ -249,3 +253,17 @@ def _mark(penalty: Penalty) -> str:
     """What tells a regulariser from another one."""
     arrays = digest(eqx.filter(penalty.regulariser, eqx.is_array))
     return f"{regulariser_name(penalty.regulariser)}, {penalty.program.digest[:12]}, {arrays[:12]}"
+
+
+def folder(path: object) -> Path | None:
+    """What `checkpoint` names; None is none.
+
+    Raises:
+        ValueError: When it is no path.
+    """
+    return None if path is None else named(path, "checkpoint", kind="folder")
+
+
+def cut(label: str, length: int) -> str:
+    """A label in no more bytes than that."""
+    return label.encode()[:length].decode(errors="ignore")

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 from nthsim.budget.choice import Needs, check_flow
 from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
-from nthsim.dynamics.observable import check_observables
 from nthsim.dynamics.parameter_observables import Movement
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recorder import check_observables
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.solve_error import SolveError
 from nthsim.dynamics.trajectory import Trajectory

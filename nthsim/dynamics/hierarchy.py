@@ -19,9 +19,9 @@ from nthsim.budget.work import (
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.errors import rms
 from nthsim.dynamics.ladder import Ladder
-from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recorder import check_everywhere
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.solve_error import SolveError
 from nthsim.dynamics.start import Start

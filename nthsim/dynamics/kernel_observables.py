@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.eigenvalues import AbstractOperator, largest
-from nthsim.dynamics.observable import Moment, Observable
+from nthsim.dynamics.observable import Observable
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.integers import check_truths, count
+from nthsim.results.moment import Moment
 from nthsim.results.record import Label
 
 #: With more outputs on the training points than this, eigenvalues of a network's own kernel are had

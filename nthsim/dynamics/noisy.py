@@ -19,10 +19,10 @@ from nthsim.budget.size import Size, flow_bytes
 from nthsim.budget.work import gradient_flops, kernel_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import parameter_flow
-from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.optimiser import checked_rate
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recorder import check_everywhere
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.solve_error import SolveError
 from nthsim.dynamics.start import Start

@@ -1,7 +1,6 @@
 """What is recorded along a run besides outputs: a quantity of its state at save times."""
 
 import abc
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.inputs.arrays import finite, real
 from nthsim.network.failures import first_line
 from nthsim.network.function_contents import described
+from nthsim.results.moment import Moment
 from nthsim.results.record import Label, digest
 from nthsim.results.variables import AXES, ERRORS, VARIABLES
 from nthsim.solvers.integration import Unrecorded
@@ -22,33 +22,6 @@ from nthsim.solvers.integration import Unrecorded
 #: What a recording may not be called, as a run or a file has it already.
 TAKEN = {*VARIABLES, *AXES, *ERRORS.values(), "ts", "record_ts", "contributions", "records"}
 TAKEN |= {"labels", "trained_parameters", "curve"}
-
-
-class Moment:
-    """One save time of a run; what is made of the state is made when asked for, and once."""
-
-    def __init__(
-        self,
-        t: float,
-        problem: Any,
-        theta: PyTree[Array] | None,
-        kernel: Callable[[], Array | np.ndarray],
-    ) -> None:
-        """Of a `Problem`, which is no import here for the floors' sake.
-
-        `theta` are the parameters, None where a dynamics has none; `kernel` makes K^(2).
-        """
-        self.t, self.problem, self.theta, self._kernel = t, problem, theta, kernel
-
-    @functools.cached_property
-    def kernel(self) -> Float[np.ndarray, "N_first N"]:
-        r"""$K^{(2)}$ of training and test points by training points."""
-        return np.asarray(self._kernel())
-
-    @functools.cached_property
-    def model(self) -> PyTree:
-        """The user's module with the parameters of this moment."""
-        return self.problem.network.model(self.theta)
 
 
 class Observable(eqx.Module):
@@ -79,10 +52,41 @@ class Observable(eqx.Module):
         """What asks for it, such as "spectrum:5", and files know it by."""
         return self.name if self.number is None else f"{self.name}:{self.number}"
 
+    @property
+    def from_word(self) -> bool:
+        """Whether its word alone makes it again, as from a file."""
+        return True
+
     def mark(self, problem: Any) -> str:
         """What tells it from another of its name."""
         del problem
         return self.word
+
+    def recorded(self, moment: Moment, known: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What it is at a moment, beside what is `known` then, in types that files have.
+
+        Raises:
+            Unrecorded: When it fails, or is called what something else is.
+        """
+        own = isinstance(self, TangentKernel)
+        try:
+            found = self.evaluate(moment)
+            # A stranger's may be a buffer that goes on to be used.
+            values = {
+                name: _storable(np.array(a, copy=not own or None)) for name, a in found.items()
+            }
+        except Unrecorded:
+            raise
+        except Exception as error:  # whatever a stranger's class raises
+            raise self.failure(error) from error
+        for name in values:
+            if name in known or (name in TAKEN and not own):
+                raise Unrecorded(f"{self.name} records {name}, which is there already")
+        return values
+
+    def failure(self, error: Exception) -> Unrecorded:
+        """What is said of an error of a stranger's."""
+        return Unrecorded(f"{self.name} fails: {first_line(error)}")
 
     @staticmethod
     def of(
@@ -107,10 +111,7 @@ class Observable(eqx.Module):
             ValueError: When an argument is not as above; once a run begins, when `fn` does not
                 return what it must.
         """
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise ValueError(f"`name` must be a word of letters, digits or _, but is {name!r}.")
-        if name in TAKEN:
-            raise ValueError(f"`name` must be none that results have already, but is {name!r}.")
+        check_name(name)
         if not (isinstance(unit, str) and unit.isprintable()):
             raise ValueError(f"`unit` must be a word, but is {unit!r}.")
         if not isinstance(axes, Mapping | None):
@@ -137,7 +138,44 @@ class TangentKernel(Observable):
         return {}
 
 
-class Own(Observable):
+class AbstractOwn(Observable):
+    """What a user's own function makes of the network."""
+
+    fn: eqx.AbstractVar[Callable[..., Any]]
+
+    @property
+    def from_word(self) -> bool:
+        """A file has no functions."""
+        return False
+
+    def tried(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call of the function returns before the run.
+
+        Raises:
+            ValueError: When it fails.
+        """
+        try:
+            return call(*arguments)
+        except Exception as error:  # whatever a stranger's function raises
+            raise refused(
+                error if isinstance(error, Unrecorded) else self.failure(error)
+            ) from error
+
+    def mark(self, problem: Any) -> str:
+        """Its name, coordinates, what it is made of, and what it is near the initial parameters."""
+        made = described(self.fn, placed=False)
+        moved = Moment.of_parameters(problem, jax.tree.map(_moved, problem.theta))
+        try:
+            shown = " ".join(map(_digits, self.recorded(moved, {}).values()))
+        except Unrecorded as error:
+            shown = str(error)
+        if made != described(self.fn, placed=False):  # it keeps a log, say
+            made = described(self.fn, placed=False, inside=False)
+        labels = {name: label.facts() for name, label in self.labels(problem).items()}
+        return f"{self.name} {json.dumps(labels)} {digest((), made)} {shown}"
+
+
+class Own(AbstractOwn):
     """A user's own quantity, a function of the network."""
 
     name: str
@@ -161,103 +199,12 @@ class Own(Observable):
         del problem
         return {self.name: self.label}
 
-    def mark(self, problem: Any) -> str:
-        """Its name, coordinates, what it is made of, and what it is near the initial parameters."""
-        made = described(self.fn, placed=False)
-        moved = Moment(0.0, problem, jax.tree.map(_moved, problem.theta), lambda: jnp.zeros(()))
-        try:
-            values = _evaluated(self, moved, {})[self.name].ravel()
-            # Six digits of the largest, so that rounding elsewhere does not count.
-            scale = np.abs(values).max(initial=0) or 1.0
-            shown = f"{scale:.5g} " + " ".join(f"{value:.5f}" for value in values / scale)
-        except Unrecorded as error:
-            shown = str(error)
-        if made != described(self.fn, placed=False):  # it keeps a log, say
-            made = described(self.fn, placed=False, inside=False)
-        return f"{self.name} {json.dumps(self.label.facts())} {digest((), made)} {shown}"
-
-
-class Recorder(eqx.Module):
-    """Evaluates observables of a state at those save times that were chosen.
-
-    With `always`, also at a time that nobody knew beforehand, where a run was told to stop.
-    """
-
-    times: Float[np.ndarray, " S"]
-    always: bool
-    observables: tuple[Observable, ...]
-    moment: Callable[[float, Any], Moment]
-
-    def __call__(self, t: float, state: Any) -> dict[str, np.ndarray]:
-        """All named arrays and `record_ts`, or nothing at other times."""
-        if not self.always and t not in self.times:
-            return {}
-        moment, found = self.moment(t, state), {"record_ts": np.array(t)}
-        for each in self.observables:
-            found |= _evaluated(each, moment, found)
-        return found
-
-
-def _evaluated(
-    observable: Observable, moment: Moment, known: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """What an observable is at a moment.
-
-    Raises:
-        Unrecorded: When it fails, or is called what something else is.
-    """
-    own = isinstance(observable, TangentKernel)
-    try:
-        found = observable.evaluate(moment)
-        # A stranger's may be a buffer that goes on to be used.
-        values = {name: _storable(np.array(a, copy=not own or None)) for name, a in found.items()}
-    except Unrecorded:
-        raise
-    except Exception as error:  # whatever a stranger's class raises
-        raise Unrecorded(f"{observable.name} fails: {first_line(error)}") from error
-    for name in values:
-        if name in known or (name in TAKEN and not own):
-            raise Unrecorded(f"{observable.name} records {name}, which is there already")
-    return values
-
 
 def _storable(values: np.ndarray) -> np.ndarray:
     """The same numbers in a type that files have: NumPy lacks what JAX has of 16 bits and fewer."""
     if values.dtype == np.longdouble:
         return values.astype(float)
     return values.astype(np.float32) if values.dtype.kind == "V" else values
-
-
-def check_observables(record: Sequence[Observable], problem: Any) -> None:
-    """Try a user's own quantities on the network as it starts.
-
-    Raises:
-        ValueError: When one fails, returns something else than it must, or is called what another
-            one records.
-    """
-    start, known = Moment(0.0, problem, problem.theta, lambda: jnp.zeros(())), {}
-    for each in record:
-        try:
-            if each.of_parameters:
-                known |= _evaluated(each, start, known)
-        except Unrecorded as error:
-            raise ValueError(
-                f"`record` must hold functions that map a network to what they say, but {error}."
-            ) from error
-
-
-def check_everywhere(record: Sequence[Observable] | None, what: str) -> None:
-    """Refuse observables of parameters for a dynamics that has none.
-
-    Raises:
-        ValueError: When there is one.
-    """
-    others = [each.name for each in record or () if each.of_parameters]
-    if others:
-        raise ValueError(
-            f"`record` must hold nothing of a network's parameters for {what}, which has none at "
-            f"later times, but holds {others[0]}."
-        )
 
 
 def shaped(problem: Any, kernel: Float[np.ndarray, "... N_first N"]) -> dict[str, np.ndarray]:
@@ -269,9 +216,29 @@ def shaped(problem: Any, kernel: Float[np.ndarray, "... N_first N"]) -> dict[str
     return {"kernel": whole[(*at, slice(n))]} | test
 
 
-def labels_of(observables: Sequence[Observable], problem: Any) -> dict[str, Label]:
-    """The axes and units of what they record, where a name alone does not tell."""
-    return {name: label for each in observables for name, label in each.labels(problem).items()}
+def refused(why: Unrecorded) -> ValueError:
+    """What is said before a run of what could not be recorded along it."""
+    return ValueError(
+        f"`record` must hold functions that map a network to what they say, but {why}."
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse what a recording may not be called.
+
+    Raises:
+        ValueError: When it is no word, or one that results have already.
+    """
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"`name` must be a word of letters, digits or _, but is {name!r}.")
+    if name in TAKEN:
+        raise ValueError(f"`name` must be none that results have already, but is {name!r}.")
+
+
+def _digits(values: np.ndarray) -> str:
+    """Six digits of the largest number, so that rounding elsewhere does not count."""
+    scale = np.abs(values).max(initial=0) or 1.0
+    return f"{scale:.5g} " + " ".join(f"{value:.5f}" for value in values.ravel() / scale)
 
 
 def _coordinates(axis: str, values: Sequence[Any]) -> np.ndarray:

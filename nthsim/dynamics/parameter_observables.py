@@ -11,10 +11,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from nthsim.dynamics.eigenvalues import AbstractOperator, largest
-from nthsim.dynamics.observable import Moment, Observable
+from nthsim.dynamics.observable import Observable
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.integers import count
 from nthsim.network.network import Network, parameter_count
+from nthsim.results.moment import Moment
 from nthsim.results.record import Label
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.velocities import velocity

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,16 +13,21 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 from numpy.typing import ArrayLike
 
 from nthsim.budget.size import Size, size_of
-from nthsim.dynamics.checkpoint import Checkpoint, subject_of
+from nthsim.dynamics.checkpoint import LONGEST, Checkpoint, cut, folder, subject_of
 from nthsim.dynamics.kernel_observables import Alignment, EffectiveRank, Spectrum
-from nthsim.dynamics.observable import Moment, Observable, Recorder, TangentKernel, labels_of
+from nthsim.dynamics.margin import Margin
+from nthsim.dynamics.named_observables import observables
+from nthsim.dynamics.network_observables import Blocks
+from nthsim.dynamics.observable import Observable, TangentKernel
 from nthsim.dynamics.parameter_observables import GradientCovariance, Movement, Sharpness
 from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recorder import Recorder, labels_of
 from nthsim.dynamics.trajectory import Trajectory, trajectory
 from nthsim.inputs.arrays import times
 from nthsim.inputs.integers import check_truths, shown
+from nthsim.results.moment import Moment
 from nthsim.results.terminal import Progress
-from nthsim.results.whole_file import made_folder, named
+from nthsim.results.whole_file import made_folder
 from nthsim.solvers.auto import Auto
 from nthsim.solvers.integration import follow
 from nthsim.solvers.run import Integration
@@ -34,7 +39,7 @@ from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.until import Until, checked_until
 
 #: What makes the observables that there are, by the words that ask for them; by these files know
-#: them. A number may follow, as in "spectrum:5".
+#: them.
 OBSERVABLES: Mapping[str, Callable[..., Observable]] = MappingProxyType(
     {
         "kernel": TangentKernel,
@@ -45,71 +50,10 @@ OBSERVABLES: Mapping[str, Callable[..., Observable]] = MappingProxyType(
         "movement": Movement,
         "sharpness": Sharpness,
         "gradient_covariance": GradientCovariance,
+        "margin": Margin,
+        "blocks": Blocks,
     }
 )
-
-#: Those that a number may follow.
-NUMBERED = ("spectrum", "sharpness", "gradient_covariance")
-
-
-def observables(record: object) -> tuple[Observable, ...] | None:
-    """What is to be recorded, nthsim's own by their words; None is whatever is usual.
-
-    Raises:
-        ValueError: When `record` is no sequence of words and observables, or names one twice.
-    """
-    if record is None:
-        return None
-    words = ", ".join(f'"{word}"' for word in OBSERVABLES)
-    if isinstance(record, str | Observable) or not isinstance(record, Sequence):
-        raise ValueError(
-            f'`record` must be a sequence of {words} and observables, such as ("kernel",), '
-            f"but is {shown(record)}."
-        )
-    found = []
-    for each in record:
-        if isinstance(each, str) and _is_word(each):
-            each = observable(each)
-        if not isinstance(each, Observable):
-            raise ValueError(
-                f"`record` must hold {words} and observables, such as Observable.of(name, fn), "
-                f"but holds {shown(each)}."
-            )
-        found.append(each)
-    names = [each.name for each in found]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"`record` must hold each name once, but holds {twice[0]} twice.")
-    return tuple(found)
-
-
-def _is_word(text: str) -> bool:
-    """Whether it asks for an observable."""
-    name, colon, number = text.partition(":")
-    return name in OBSERVABLES and (not colon or (name in NUMBERED and number.isdecimal()))
-
-
-def observable(word: str) -> Observable:
-    """The observable that a word such as "sharpness" or "spectrum:5" asks for."""
-    name, _, number = word.partition(":")
-    return OBSERVABLES[name](*map(int, filter(None, [number])))
-
-
-def folder(path: object) -> Path | None:
-    """What `checkpoint` names; None is none.
-
-    Raises:
-        ValueError: When it is no path.
-    """
-    return None if path is None else named(path, "checkpoint", kind="folder")
-
-
-#: Bytes of a label, which names of files have beside others.
-LONGEST = 100
-
-
-def _cut(label: str, length: int) -> str:
-    return label.encode()[:length].decode(errors="ignore")
 
 
 class Run(eqx.Module):
@@ -126,9 +70,10 @@ class Run(eqx.Module):
             comparison it is for exact flow, and the others run to the same time.
         record: What to record besides outputs. Of all dynamics "kernel", the tangent kernel
             $K^{(2)}$, and its "spectrum" (the five largest: "spectrum:5"), "alignment",
-            "centred_alignment" and "effective_rank"; of what moves the network's own
-            parameters (exact flow, descent, the modified flow) "movement", "sharpness"
-            ("sharpness:3"), "gradient_covariance" and observables of your own (`Observable.of`).
+            "centred_alignment" and "effective_rank", and the "margin" of classes; of what moves the
+            network's own parameters (exact flow, descent, the modified flow) "movement",
+            "sharpness" ("sharpness:3"), "gradient_covariance", the "blocks" of a residual network,
+            `Features` and observables of your own (`Observable.of`).
             Left out, comparisons record the kernel, and single runs nothing.
         record_ts: At which of `ts` to record that, shape (S,); at all if left out.
         checkpoint: A folder that every run is kept in as it goes, made if need be. The same call
@@ -145,7 +90,9 @@ class Run(eqx.Module):
     _: dataclasses.KW_ONLY
     solver: AbstractSolver = eqx.field(default=Auto(), converter=checked_solver)
     until: Until = eqx.field(default=Until(), converter=checked_until)
-    record: tuple[Observable, ...] | None = eqx.field(default=None, converter=observables)
+    record: tuple[Observable, ...] | None = eqx.field(
+        default=None, converter=lambda record: observables(record, OBSERVABLES)
+    )
     record_ts: Float[np.ndarray, " S"] | None = eqx.field(
         default=None, converter=lambda ts: None if ts is None else times(ts, "record_ts")
     )
@@ -158,7 +105,7 @@ class Run(eqx.Module):
         check_truths(throw=self.throw)
         label = self.label
         word = isinstance(label, str) and label.isprintable() and "/" not in label
-        if not (word and _cut(label, LONGEST) == label):
+        if not (word and cut(label, LONGEST) == label):
             raise ValueError(
                 f"`label` must be a word of at most {LONGEST} bytes for names of files, but is "
                 f"{shown(self.label)}."
@@ -191,7 +138,7 @@ class Run(eqx.Module):
         if not exact.stop.asked:
             return dataclasses.replace(self, until=Until())
         tail = f" to {exact.stop.t:.10g}"  # the call may later come further
-        label = f"{_cut(self.label, LONGEST - len(tail))}{tail}".strip()
+        label = f"{cut(self.label, LONGEST - len(tail))}{tail}".strip()
         ended = {"ts": exact.ts, "until": Until(), "label": label, "record_ts": exact.record_ts}
         if exact.record_ts is None:
             ended["record"] = ()
@@ -224,9 +171,9 @@ class Run(eqx.Module):
         chosen = self._chosen(parameters is not None)
         make = functools.cache(kernel)
 
-        def moment(t: float, state: PyTree[Array]) -> Moment:
+        def moment(t: float, state: PyTree[Array], shown: dict[str, np.ndarray]) -> Moment:
             theta = None if parameters is None else parameters(state)
-            return Moment(t, problem, theta, lambda: make()(state))
+            return Moment(t, problem, theta, lambda: make()(state), shown["f"])
 
         always = len(self.recorded_ts) == len(self.ts)
         observe = Recorder(self.recorded_ts, always, chosen, moment) if chosen else None
@@ -269,9 +216,11 @@ class Run(eqx.Module):
                 self.recorded_ts,
                 True,
                 chosen,
-                lambda t, i: Moment(t, problem, None, lambda: make()[i]),
+                lambda t, i, shown: Moment(t, problem, None, lambda: make()[i], shown["f"]),
             )
-            rows = [record(float(t), i) for i, t in enumerate(self.recorded_ts)]
+            known = records["f"][np.searchsorted(self.ts, self.recorded_ts)]
+            pairs = zip(self.recorded_ts, known, strict=True)
+            rows = [record(float(t), i, {"f": now}) for i, (t, now) in enumerate(pairs)]
             records |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         horizon = float(self.ts[-1])
         solution = Solution(

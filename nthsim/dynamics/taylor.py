@@ -13,9 +13,9 @@ from nthsim.budget.size import Size, taylor_bytes
 from nthsim.budget.work import taylor_side_flops
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.gradient_flow import exact
-from nthsim.dynamics.observable import check_everywhere
 from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
+from nthsim.dynamics.recorder import check_everywhere
 from nthsim.dynamics.run import Run, checked_run, problem_size
 from nthsim.dynamics.solve_error import SolveError
 from nthsim.dynamics.start import Start

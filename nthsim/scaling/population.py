@@ -58,7 +58,7 @@ class Population(eqx.Module):
         system = parameter_flow(problem)
         members = ensemble(system, lambda s: s.theta, self.thetas)
         block = self._block(problem.without_test_points(), 2)
-        observe = lambda t, s: {"kernel": np.asarray(_tangent_kernels(members, block, s))}  # noqa: E731
+        observe = lambda t, s, f: {"kernel": np.asarray(_tangent_kernels(members, block, s))}  # noqa: E731
         return self.problem.told(members, integrate(members, ts, solver, observe=observe))
 
     def truncation(
@@ -70,7 +70,7 @@ class Population(eqx.Module):
         r"""The hierarchy truncated at the order of the last of $f, K^{(2)}, \dots$, as tensors."""
         system = dense_hierarchy(self.problem, tuple(kernel[0] for kernel in kernels))
         members = ensemble(system, lambda s: s.kernels, tuple(kernels))
-        observe = lambda t, state: {"kernel": np.asarray(_frozen_kernels(members, state))}  # noqa: E731
+        observe = lambda t, s, f: {"kernel": np.asarray(_frozen_kernels(members, s))}  # noqa: E731
         return self.problem.told(members, integrate(members, ts, solver, observe=observe))
 
     def _block(self, problem: Problem, order: int) -> AbstractBlockKernel:

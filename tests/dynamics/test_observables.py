@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import nthsim as nth
-from nthsim.models import FCN
+from nthsim.models import FCN, ResNet
 
 X = jr.normal(jr.key(1), (5, 3))
 DATA = nth.Dataset(X, jr.normal(jr.key(2), (5, 2)), X[:2] + 0.1)
@@ -177,3 +177,84 @@ def test_alignment_of_what_is_constant_is_none():
     for data in (same_targets, same_inputs):
         flow = nth.gradient_flow(NET, data, run, progress=False)
         assert np.isnan(flow.records["centred_alignment"]).all()
+
+
+CLASSES = nth.Dataset(X, [1.0, -1.0, 1.0, 1.0, -1.0])
+ONE_HOT = nth.Dataset(X, jnp.eye(3)[jnp.array([0, 2, 1, 1, 0])], X[:2])
+RESIDUAL = ResNet(3, 6, 4, c_res=1.5, key=jr.key(3))
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "loss"),
+    [(CLASSES, "scalar", nth.logistic), (ONE_HOT, 3, nth.softmax_cross_entropy)],
+)
+def test_margin_is_that_of_the_outputs_of_every_dynamics(data, out, loss):
+    net = eqx.nn.MLP(3, out, 5, 1, activation=jnp.tanh, key=jr.key(0))
+    run, curves = nth.Run(TS, record=("margin",)), (2, nth.Taylor(1), nth.Descent("sgd:0.1"))
+    study = nth.compare(net, data, curves, run, loss=loss, progress=False)
+    for found in (study.exact, *study.curves.values()):
+        if out == "scalar":
+            expected = (found.f * np.asarray(data.y)).min(axis=1)
+        else:
+            own = np.asarray(data.y, bool)
+            right = found.f[:, own]
+            expected = (right - np.where(own, -np.inf, found.f).max(axis=2)).min(axis=1)
+        np.testing.assert_array_equal(found.records["margin"], expected)
+
+
+def test_margin_of_what_are_no_classes_is_not_recorded():
+    run = nth.Run(TS, record=("margin",))
+    with pytest.raises(nth.SolveError, match="margin needs targets that are classes"):
+        nth.gradient_flow(NET, DATA, run, progress=False)
+
+
+def test_features_are_those_of_the_network_of_the_moment(tmp_path):
+    hidden = nth.Features("hidden", lambda net, x: jnp.tanh(net.layers[0](x)))
+    data, run = nth.Dataset(X, X[:, :2]), nth.Run(TS, record=("kernel", hidden))
+    study = nth.compare(NET, data, (2,), run, progress=False)
+    expected = jnp.tanh(jax.vmap(study.exact.model.layers[0])(X))
+    found = study.exact.records
+    np.testing.assert_allclose(found["hidden"][-1], expected, rtol=1e-12)
+    np.testing.assert_allclose(found["hidden_kernel"][-1], expected @ expected.T, rtol=1e-12)
+    study.save(tmp_path / "study.nc")
+    loaded = nth.Comparison.load(tmp_path / "study.nc", model=NET).exact
+    np.testing.assert_array_equal(loaded.records["hidden_kernel"], found["hidden_kernel"])
+    assert loaded.labels["hidden"].axes == ("point", "feature")
+
+
+@pytest.mark.parametrize("record", ["blocks", nth.Blocks(lambda net: net.steps())])
+def test_blocks_are_those_of_all_samples_apart(record):
+    data, run = nth.Dataset(X, X[:, 0]), nth.Run(TS, record=(record,))
+    flow = nth.gradient_flow(RESIDUAL, data, run, progress=False)
+    first, *blocks, last = flow.model.steps()
+    cosines, sizes = np.zeros((5, 3)), np.zeros((5, 3))
+
+    def rest(h, i, y):
+        for block in blocks[i:]:
+            h = block(h)
+        return 0.5 * (last(h) - y) ** 2
+
+    for b, (x, y) in enumerate(zip(X, data.y, strict=True)):
+        h = first(x)
+        for i, block in enumerate(blocks):
+            down, branch = -jax.grad(rest)(h, i, y), block(h) - h
+            size = jnp.linalg.norm(branch)
+            cosines[b, i] = down @ branch / size / jnp.linalg.norm(down)
+            sizes[b, i] = size / jnp.linalg.norm(h)
+            h = block(h)
+    np.testing.assert_allclose(flow.records["block_cosine"][-1], cosines.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(flow.records["block_size"][-1], sizes.mean(axis=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ("blocks", "blocks needs a network with a method `steps`"),
+        (nth.Blocks(lambda net: net.layers), "steps that make other outputs than the network"),
+        (nth.Blocks(lambda net: net.layers * 2), "one that returns another shape than it takes"),
+        (nth.Features("a", lambda net, x: net.nothing), "a fails: 'MLP' object has no"),
+    ],
+)
+def test_what_a_network_has_not_is_told_before_the_run(record, words):
+    with pytest.raises(ValueError, match=f"^`record` must hold functions .*{words}"):
+        nth.gradient_flow(NET, DATA, nth.Run(TS, record=(record,)), progress=False)
