@@ -164,4 +164,10 @@ RIGHT = frozenset(
 def has_right_rules(evaluation: Evaluation) -> bool:
     """Whether a network is made of such operations alone."""
     network, theta, one = evaluation.network, evaluation.theta, evaluation.one
-    return (RIGHT | {"jit", "pjit"}).issuperset(program(network.single, theta, one).operations)
+    return all(map(_is_right, program(network.single, theta, one).steps))
+
+
+def _is_right(step: Any) -> bool:
+    """Whether its rule is; what is filled in for missing entries would be in all coefficients."""
+    filled = step.params.get("fill_value") if step.primitive.name == "gather" else None
+    return step.primitive.name in RIGHT | {"jit", "pjit"} and (filled is None or filled == 0)

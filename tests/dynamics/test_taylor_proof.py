@@ -95,6 +95,7 @@ def test_order_4_is_right_where_only_the_third_derivative_sees_a_tie(function):
         lambda z: jnp.fmod(z, 0.5),
         lambda z: z**3.0,
         lambda z: jnp.minimum(z, jnp.zeros_like(z)),  # an error in batches of more than one
+        lambda z: z * jnp.take(z, jnp.array([0, 1, 7, 3, 9]), mode="fill", fill_value=1.0),
     ],
 )
 def test_recorded_kernel_of_a_series_is_right_where_rules_are_wrong(function):
