@@ -12,6 +12,7 @@ from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.run import Run
 from nthsim.dynamics.start import Start
 from nthsim.dynamics.trajectory import Trajectory
+from nthsim.inputs.true_gradient import has_true_gradient
 from nthsim.network.failures import first_line
 from nthsim.solvers.parameter_flow import ModifiedFlow
 
@@ -35,8 +36,13 @@ class Modified(Curve):
         return f"modified {self.rate:g}"
 
     def check(self, problem: Problem) -> None:
-        """Refuse a model whose gradient has none, as by a `custom_vjp`."""
+        """Refuse a model or loss whose gradient has none, as by a `custom_vjp`."""
         problem.check_unmoved("the modified flow")
+        if not has_true_gradient(problem.residual):
+            raise ValueError(
+                "`loss` must have the gradient of its value for the modified flow, but holds "
+                "stop_gradient or a derivative of its own that is another one."
+            )
         system = self._system(problem)
         try:
             eqx.filter_eval_shape(system.field, system.initial())

@@ -14,6 +14,7 @@ from nthsim.dynamics.eigenvalues import AbstractOperator, largest
 from nthsim.dynamics.observable import Observable
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.integers import count
+from nthsim.inputs.true_gradient import has_true_gradient
 from nthsim.network.network import Network, parameter_count
 from nthsim.results.moment import Moment
 from nthsim.results.record import Label
@@ -55,14 +56,25 @@ class AbstractLargest(Observable):
     def operator(self, problem: Problem, theta: PyTree[Array]) -> AbstractOperator:
         """At these parameters."""
 
+    def lacks(self, problem: Problem) -> str:
+        """What of a problem it cannot be had of, in words; "" if nothing."""
+        del problem
+        return ""
+
     @property
     def number(self) -> int | None:
         """How many, if several."""
         return None if self.top == 1 else self.top
 
     def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
-        """By Lanczos' iteration."""
+        """By Lanczos' iteration.
+
+        Raises:
+            ValueError: When the problem lacks what it takes.
+        """
         assert moment.theta is not None
+        if lacking := self.lacks(moment.problem):
+            raise ValueError(lacking)
         operator = self.operator(moment.problem, moment.theta)
         found = largest(operator, min(self.top, operator.size))
         return {self.name: np.asarray(found[0]) if self.top == 1 else found}
@@ -100,6 +112,11 @@ class Sharpness(AbstractLargest):
         """The Hessian."""
         return Hessian(problem, theta)
 
+    def lacks(self, problem: Problem) -> str:
+        """A Hessian."""
+        true = has_true_gradient(problem.residual)
+        return "" if true else "the loss has no Hessian, as its gradient is not that of its value"
+
 
 class GradientCovariance(AbstractLargest):
     r"""The largest eigenvalues of the covariance of the gradients of single training points.
@@ -124,9 +141,11 @@ class GradientCovariance(AbstractLargest):
 
     def operator(self, problem: Problem, theta: PyTree[Array]) -> "GradientGram":
         """The matrix of their products, which has the same eigenvalues."""
-        if not problem.linear_backward:
-            raise ValueError("the model's backward pass is not linear")
         return GradientGram(problem, theta)
+
+    def lacks(self, problem: Problem) -> str:
+        """A backward pass that is linear."""
+        return "" if problem.linear_backward else "the model's backward pass is not linear"
 
 
 class GradientGram(AbstractOperator):

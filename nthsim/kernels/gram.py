@@ -82,6 +82,8 @@ def _between(
             parts.append(_layer(h, delta, S, first, other))
     leaves = {A: jax.tree.leaves(one.rest) for A, one in signals.items()}
     for i, leaf in enumerate(leaves[()]):
+        if not leaf.size:
+            continue
         flat = {A: one[i].reshape(*leaf.shape[:2], -1) for A, one in leaves.items()}
         parts.append(_products(flat, S, first, other))
     total = reduce(add, parts)

@@ -258,3 +258,17 @@ def test_blocks_are_those_of_all_samples_apart(record):
 def test_what_a_network_has_not_is_told_before_the_run(record, words):
     with pytest.raises(ValueError, match=f"^`record` must hold functions .*{words}"):
         nth.gradient_flow(NET, DATA, nth.Run(TS, record=(record,)), progress=False)
+
+
+def semi(f, y):
+    """A loss whose gradient is not that of its value."""
+    return jnp.sum((f - 3 * jax.lax.stop_gradient(f[::-1])) ** 2) + jnp.sum((f - y) ** 2)
+
+
+def test_second_derivatives_of_a_loss_without_them_are_refused():
+    run = nth.Run(TS, record=("sharpness:2",))
+    with pytest.raises(ValueError, match="sharpness fails: the loss has no Hessian, as its grad"):
+        nth.gradient_flow(NET, DATA, run, loss=semi, progress=False)
+    with pytest.raises(ValueError, match=r"^`loss` must have the gradient of its value for the mo"):
+        nth.compare(NET, DATA, (nth.Modified(0.1),), TS, loss=semi, progress=False)
+    nth.gradient_flow(NET, DATA, TS, loss=semi, progress=False)

@@ -60,10 +60,22 @@ def test_jumps_of_losses_of_vectors_are_found():
         "sum": lambda f, y: jnp.sum(jnp.abs(f - y)),
         "norm": lambda f, y: jnp.linalg.norm(f - y),
         "margin": lambda f, y: jnp.max(f + 1 - y) - jnp.vdot(f, y),
+        "gate": lambda f, y: (f[0] - y[0]) ** 2 + jnp.where(f[0] > 0.25, 4.0, 1.0) * f[1] ** 2,
         "cross-entropy": lambda f, y: -jnp.vdot(y, jax.nn.log_softmax(f)),
     }
     found = {name: jumping(loss, VECTORS, (3,)) for name, loss in losses.items()}
-    assert found == {"sum": True, "norm": True, "margin": True, "cross-entropy": False}
+    assert found == dict.fromkeys(losses, True) | {"cross-entropy": False}
+
+
+def test_jump_that_one_output_makes_in_the_gradient_by_another_is_told():
+    net = eqx.nn.Linear(2, 2, key=jr.key(0))
+    gate = lambda f, y: (f[0] - y) ** 2 + jnp.where(f[0] > 0.25, 4.0, 1.0) * (f[1] - 1) ** 2  # noqa: E731
+    run = nth.Run([0.0, 1.0], solver=Exponential())
+    with (
+        pytest.raises(ValueError, match="where the loss's gradient jumps"),
+        pytest.warns(JumpingLossWarning),
+    ):
+        nth.gradient_flow(net, nth.Dataset(jnp.eye(2), [0.9, -0.4]), run, loss=gate)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

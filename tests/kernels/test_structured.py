@@ -191,3 +191,21 @@ def test_auto_says_what_keeps_a_large_kernel_from_being_taken_apart(x, monkeypat
         with pytest.warns(SlowKernelWarning, match=rf"{piece}.*: kernels take nested derivatives"):
             kernel = nth.kernel(model, x, 2)
         np.testing.assert_array_equal(kernel, nth.kernel(model, x, 2, method="nested"))
+
+
+class Nothing(eqx.Module):
+    """A layer, and an array without entries beside it, as of a correction of rank 0."""
+
+    layer: eqx.nn.Linear
+    low: jax.Array
+
+    def __call__(self, x):
+        return jnp.tanh(self.layer(x)) + self.low.T @ (self.low @ x)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_array_without_entries_adds_nothing(order):
+    layer, x = eqx.nn.Linear(3, 3, key=jr.key(0)), jr.normal(jr.key(1), (2, 3))
+    found = nth.kernel(Nothing(layer, jnp.zeros((0, 3))), x, order, method="structured")
+    plain = eqx.nn.Sequential([layer, eqx.nn.Lambda(jnp.tanh)])
+    np.testing.assert_allclose(found, nth.kernel(plain, x, order, method="nested"), rtol=1e-12)
