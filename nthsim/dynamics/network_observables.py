@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from nthsim.dynamics.observable import AbstractOwn, check_name
 from nthsim.dynamics.problem import Problem
 from nthsim.inputs.arrays import real
+from nthsim.network.function_contents import described
 from nthsim.network.network import Network
 from nthsim.results.moment import Moment
 from nthsim.results.record import Label
@@ -54,12 +55,14 @@ class Features(AbstractOwn):
     def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
         """At the training points."""
         problem = moment.problem
-        found = np.asarray(real(self.name, _features(self, problem, moment.theta)))
+        found = _features(self, described(self.fn), problem, moment.theta)
+        found = np.asarray(real(self.name, found))
         return {self.name: found, f"{self.name}_kernel": found @ found.T}
 
     def labels(self, problem: Problem) -> dict[str, Label]:
         """Along points and features."""
-        n, m = self.tried(eqx.filter_eval_shape, _features, self, problem, problem.theta).shape
+        told = eqx.filter_eval_shape, _features, self, "", problem, problem.theta
+        n, m = self.tried(*told).shape
         points, others = {"point": np.arange(n)}, {"other_point": np.arange(n)}
         values = Label(("point", "feature"), "1", points | {"feature": np.arange(m)})
         kernel = Label(("point", "other_point"), "1", points | others)
@@ -108,10 +111,10 @@ class Blocks(AbstractOwn):
     def evaluate(self, moment: Moment) -> dict[str, np.ndarray]:
         """By one forward and one backward pass."""
         problem, theta = moment.problem, moment.theta
-        cosine, size, f = map(np.asarray, _blocks(self, problem, theta))
-        expected = np.asarray(problem.network(theta, problem.x)).reshape(f.shape)
+        found = _blocks(self, described(self.fn), problem, theta)
+        cosine, size, f, expected = map(np.asarray, found)
         near = ROUNDING * np.finfo(f.dtype).eps * np.abs(expected).max(initial=0)
-        if not np.allclose(f, expected, rtol=0, atol=near, equal_nan=True):
+        if not np.allclose(f.ravel(), expected.ravel(), rtol=0, atol=near, equal_nan=True):
             raise Unrecorded("blocks has steps that make other outputs than the network")
         return {"block_cosine": cosine, "block_size": size}
 
@@ -128,16 +131,24 @@ def _model(problem: Problem, theta: PyTree[Array]) -> PyTree:
 
 
 @compiled
-def _features(of: Features, problem: Problem, theta: PyTree[Array]) -> Float[Array, "n m"]:
+def _features(
+    of: Features, made: str, problem: Problem, theta: PyTree[Array]
+) -> Float[Array, "n m"]:
+    """What the function `made` so returns; another program once it is made otherwise."""
+    del made
     model = _model(problem, theta)
     return jax.vmap(lambda x: jnp.ravel(of.fn(model, x)))(problem.x)
 
 
 @compiled
 def _blocks(
-    of: Blocks, problem: Problem, theta: PyTree[Array]
-) -> tuple[Float[Array, " blocks"], Float[Array, " blocks"], Float[Array, "n ..."]]:
-    """Cosines and sizes, means over the training points, and the outputs."""
+    of: Blocks, made: str, problem: Problem, theta: PyTree[Array]
+) -> tuple[Float[Array, " blocks"], Float[Array, " blocks"], Array, Array]:
+    """Cosines and sizes, means over the training points; outputs by steps, and by the network.
+
+    Another program once the function of steps is `made` otherwise.
+    """
+    del made
     first, *blocks, last = of.fn(_model(problem, theta))
     residual = problem.residual
 
@@ -165,7 +176,8 @@ def _blocks(
         return jnp.array(cosine), jnp.array(size), f
 
     cosine, size, f = jax.vmap(one)(problem.x, residual.y)
-    return jnp.nanmean(cosine, axis=0), jnp.mean(size, axis=0), f
+    expected = problem.network(theta, problem.x)
+    return jnp.nanmean(cosine, axis=0), jnp.mean(size, axis=0), f, expected
 
 
 def _norm(array: Array) -> Array:

@@ -222,6 +222,18 @@ def test_features_are_those_of_the_network_of_the_moment(tmp_path):
     assert loaded.labels["hidden"].axes == ("point", "feature")
 
 
+SCALE = [1.0]
+
+
+def test_features_are_those_of_what_the_function_reads_now():
+    run = nth.Run([0.0], record=(nth.Features("scaled", lambda net, x: SCALE[0] * net(x)),))
+    data = nth.Dataset(X, X[:, :2])
+    before = nth.gradient_flow(NET, data, run, progress=False).records["scaled"]
+    SCALE[0] = 2.0
+    after = nth.gradient_flow(NET, data, run, progress=False).records["scaled"]
+    np.testing.assert_allclose(after, 2 * before, rtol=1e-12)
+
+
 @pytest.mark.parametrize("record", ["blocks", nth.Blocks(lambda net: net.steps())])
 def test_blocks_are_those_of_all_samples_apart(record):
     data, run = nth.Dataset(X, X[:, 0]), nth.Run(TS, record=(record,))
