@@ -100,6 +100,7 @@ bench: .venv/.package
 	.venv/bin/python benchmarks/repeated.py
 	.venv/bin/python benchmarks/proof.py
 	.venv/bin/python benchmarks/descent.py
+	.venv/bin/python benchmarks/sharpness.py
 
 # Another Python brings another JAX: make clean canaries PYTHON=python3.13
 canaries: .venv/.package

@@ -31,9 +31,10 @@ WIDE = 2000.0
 class Until(eqx.Module):
     r"""Stop where the first of these is met; without any, at the last save time.
 
-    `loss` is the mean per-sample loss on the training points. `gradient` is the norm of its
-    gradient, $\sqrt{|dL/dt|}$, which says the same of truncations. `stalled` is the relative rate
-    $|dL/dt| / |L|$: the loss changes by less than this part of itself per unit of time. A
+    `loss` is the mean per-sample loss on the training points. `gradient` is the norm of the
+    gradient that is followed, which is $\sqrt{|dL/dt|}$, and says the same of truncations.
+    `stalled` is the relative rate $|dL/dt| / |L|$: the loss changes by less than this part of
+    itself per unit of time. It is refused where the gradient of a loss is not that of its value. A
     regulariser counts as a part of the loss in both of these, which are refused for truncations
     with one. Each ends a run at the time at which it falls below its value, which does not depend
     on the save times: the step in which that happens is tried again, shorter and shorter, until its

@@ -916,7 +916,7 @@ COMMAND_MISTAKES = {
     ),
     "unknown curve": (
         "compare --curves limit gp",
-        r"`--curves` must be words such as 'taylor-1', .*, 'modified-0\.1', but one is 'gp'\.",
+        r"`--curves` must be words such as 'taylor-1', .*, 'noisy-0\.1:8', but one is 'gp'\.",
     ),
     "degree 0": (
         "compare --curves taylor-0",
@@ -929,6 +929,10 @@ COMMAND_MISTAKES = {
     "descent of no rate": (
         "compare --curves descent-sgd",
         r"`--curves` must name an optimiser after descent-, .*, but one is 'descent-sgd'\.",
+    ),
+    "noise of no batch": (
+        "compare --curves noisy-0.1",
+        r"`--curves` must name a rate and the points in a batch .*, but one is 'noisy-0\.1'\.",
     ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),

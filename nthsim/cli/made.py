@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from nthsim.cli.mistakes import called
 from nthsim.cli.settings import Common, Ordered, ScalingSettings, Solved, Timed, is_file
-from nthsim.comparison.asked import named_curve
+from nthsim.comparison.curves import named_curve
 from nthsim.dynamics import recipes
 from nthsim.dynamics.curve import Curve
 from nthsim.dynamics.hierarchy import Order

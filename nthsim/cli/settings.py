@@ -153,7 +153,9 @@ class Ordered(Timed):
     """Other curves to draw: taylor-1, taylor-2 and so on are Taylor models, polynomials in the
     parameters, limit trains with the kernel of infinite width, perturbation is the first order in
     1/width (squared error only), descent-sgd:0.1 or descent-adam:0.01 takes steps of that rate on
-    all points, and modified-0.1 is the flow that descent at that rate follows more closely."""
+    all points, modified-0.1 is the flow that descent at that rate follows more closely, and
+    noisy-0.1:8 is 16 paths of the stochastic flow that descent at that rate in batches of 8 is
+    near to."""
     method: Literal["auto", "dense", "series"] = "auto"
     """The way to integrate a truncation: dense holds all its tensors, series needs none of them but
     several copies of the parameters, and auto takes the one that should be quicker."""

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from nthsim.comparison.asked import Asked, curve_of, facts_of
+from nthsim.comparison.asked import Asked
 from nthsim.comparison.bounds import Bounds
 from nthsim.comparison.certificate import Certificate
+from nthsim.comparison.curves import curve_of, facts_of
 from nthsim.comparison.fingerprint import Fingerprint
 from nthsim.dynamics.pose import traced_loss
 from nthsim.dynamics.recipes import (

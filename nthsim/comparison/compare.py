@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy.typing import ArrayLike
 
-from nthsim.comparison.asked import Asked, checked_curves
+from nthsim.comparison.asked import Asked
 from nthsim.comparison.bounds import bounded
 from nthsim.comparison.certificate import certified
 from nthsim.comparison.comparison import Comparison
+from nthsim.comparison.curves import checked_curves
 from nthsim.comparison.fingerprint import Fingerprint, fingerprint
 from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.errors import audited

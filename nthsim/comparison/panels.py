@@ -23,6 +23,9 @@ Values = tuple[Series | None, Series | None]
 #: Of a user's own quantities, those with at most so many numbers are drawn.
 MOST = 8
 
+#: Of a dynamics with noise, between which quantiles of its paths the losses are shaded.
+BAND = (0.1, 0.9)
+
 
 def panels(
     exact: Trajectory,
@@ -137,11 +140,19 @@ def _own(draw: _Lines, runs: Mapping[str, Trajectory], name: str, label: Label) 
 
 
 def _losses(draw: _Lines, runs: Mapping[str, Trajectory]) -> Panel:
-    train = draw.all(runs, {key: (run.ts, run.loss) for key, run in runs.items()}, "-")
+    noisy = {key: run for key, run in runs.items() if run.path_loss is not None}
+    train = tuple(
+        dataclasses.replace(line, band=noisy[line.label].quantiles(BAND, "loss"))
+        if line.label in noisy
+        else line
+        for line in draw.all(runs, {key: (run.ts, run.loss) for key, run in runs.items()}, "-")
+    )
     test = draw.all(runs, {key: (run.ts, run.test_loss) for key, run in runs.items()}, "--")
     values = np.concatenate([line.values for line in (*train, *test)])
     log = bool(len(values)) and bool(values.max() > 10 * values.min() > 0)
-    title = "loss (solid: training, dashed: test)" if test else "training loss"
+    told = ["solid: training, dashed: test"] if test else []
+    told += [f"band: {BAND[1] - BAND[0]:.0%} of paths"] if noisy else []
+    title = ("loss" if test else "training loss") + (f" ({', '.join(told)})" if told else "")
     return Panel(title, "mean loss per point", (*train, *test), log=log)
 
 

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from nthsim.budget.choice import Needs
 from nthsim.budget.size import Size
 from nthsim.budget.work import gradient_flops
-from nthsim.comparison.asked import checked_curves, compared_bytes, lowered, settled
+from nthsim.comparison.asked import compared_bytes, lowered, settled
+from nthsim.comparison.curves import checked_curves
 from nthsim.dynamics.curve import EXACT, Curve
 from nthsim.dynamics.gradient_flow import flow_needs
 from nthsim.dynamics.hierarchy import Order

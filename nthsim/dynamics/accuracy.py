@@ -4,11 +4,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nthsim.inputs.loss import LOSSES, Residual
-from nthsim.inputs.readout import Readout, by_largest, by_threshold, readout
+from nthsim.inputs.readout import Readout, Threshold, by_largest, readout
 from nthsim.solvers.compiled import is_traced
 
 #: How a single output tells one of two classes by nthsim's own losses.
-SIGN = by_threshold()
+SIGN = Threshold()
 
 
 def accuracy(

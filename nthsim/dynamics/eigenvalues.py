@@ -13,6 +13,9 @@ from nthsim.solvers.compiled import compiled
 #: With no more rows than this, the matrix is formed.
 DENSE = 64
 
+#: The residual of a largest eigenvalue that alone is asked for, as a power of the rounding.
+ALONE = 0.4
+
 
 class AbstractOperator(eqx.Module):
     """A symmetric matrix."""
@@ -31,19 +34,26 @@ class AbstractOperator(eqx.Module):
     def __call__(self, v: Float[Array, " N"]) -> Float[Array, " N"]:
         """Its product with a vector."""
 
+    def ready(self) -> "AbstractOperator":
+        """The same, with what all products share computed."""
+        return self
+
 
 def largest(operator: AbstractOperator, top: int) -> Float[np.ndarray, " top"]:
     r"""The `top` largest eigenvalues, in descending order, as often as each is one.
 
-    By ARPACK's restarted Lanczos iteration from random vectors, to the root of the rounding of the
-    operator's precision, relative to the largest in size; NaN where it does not converge. From one
-    vector it finds but one copy of a multiple eigenvalue, and others by rounding: it is asked for
-    the largest ones beside those that are known, until there is none above the last.
+    By ARPACK's restarted Lanczos iteration from random vectors; NaN where it does not converge.
+    Residuals are at most the root of the rounding of the operator's precision, relative to the
+    largest eigenvalue in size; `ALONE` if one is asked for, whose error is the square of that over
+    its relative distance from the next one. From one vector it finds but one copy of a multiple
+    eigenvalue, and others by rounding: it is asked for the largest ones beside those that are
+    known, until there is none above the last.
     """
     N = operator.size
     if max(DENSE, 2 * top) >= N:
         return np.asarray(_dense(operator))[::-1][:top]
-    tol = float(jnp.finfo(operator.dtype).eps) ** 0.5
+    tol = float(jnp.finfo(operator.dtype).eps) ** (ALONE if top == 1 else 0.5)
+    operator = operator.ready()
     known, vectors, ask = np.empty(0), np.empty((N, 0)), top
     while True:
         found, more = _found(operator, ask, known, vectors, tol)

@@ -15,9 +15,9 @@ from nthsim.solvers.integration import Unrecorded
 class Margin(Observable):
     r"""The smallest margin of the training points, as `margin` (T,).
 
-    $\min_b y_b f_b$ where classes are -1 and +1, else the least of $f_{b, c} - \max_{j \ne c} f_{b,
-    j}$ with c the class of point b; positive once all classes are told (Lyu & Li 2020, arXiv
-    1906.05890).
+    $\min_b y_b f_b$ where the sign of a single output tells classes -1 and +1, and the least of
+    $f_{b, c} - \max_{j \ne c} f_{b, j}$, with c the class of point b, where the largest of several
+    does; positive once all classes are told (Lyu & Li 2020, arXiv 1906.05890).
     """
 
     name: str = eqx.field(default="margin", init=False)

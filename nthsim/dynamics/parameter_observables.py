@@ -1,6 +1,7 @@
 """What the parameters do along a run: how far they have come, and how curved the loss is there."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -194,11 +195,49 @@ class Hessian(AbstractOperator):
 
     def __call__(self, v: Float[Array, " P"]) -> Float[Array, " P"]:
         """The derivative of the gradient in a direction, or of the gradient's part along it."""
-        flat, back = ravel_pytree(self.theta)
-        gradient = jax.grad(lambda row: self.problem.objective(back(row)))
+        flat, gradient = self.flat(), self.gradient
         if self.problem.forward:
             return jax.jvp(gradient, (flat,), (v,))[1]
         return jax.grad(lambda row: gradient(row) @ v)(flat)
+
+    def ready(self) -> AbstractOperator:
+        """With the gradient taken, so that a product costs one or two."""
+        return Linearized(self, _linearized(self)) if self.problem.forward else self
+
+    def flat(self) -> Float[Array, " P"]:
+        """All parameters in one row."""
+        return ravel_pytree(self.theta)[0]
+
+    def gradient(self, row: Float[Array, " P"]) -> Float[Array, " P"]:
+        """That of the objective."""
+        back = ravel_pytree(self.theta)[1]
+        return jax.grad(lambda row: self.problem.objective(back(row)))(row)
+
+
+class Linearized(AbstractOperator):
+    """A Hessian as the derivative of a gradient that is taken already."""
+
+    of: Hessian
+    derivative: Callable[[Float[Array, " P"]], Float[Array, " P"]]
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self.of.size
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the parameters."""
+        return self.of.dtype
+
+    def __call__(self, v: Float[Array, " P"]) -> Float[Array, " P"]:
+        """Its value in a direction."""
+        return self.derivative(v)
+
+
+@compiled
+def _linearized(hessian: Hessian) -> Callable[[Float[Array, " P"]], Float[Array, " P"]]:
+    return jax.linearize(hessian.gradient, hessian.flat())[1]
 
 
 @compiled

@@ -19,6 +19,7 @@ from nthsim.inputs.loss import (
     loss_name,
     squared_error,
 )
+from nthsim.inputs.true_gradient import has_true_gradient
 from nthsim.kernels.along_path import SeriesKernel, series_kernel
 from nthsim.kernels.block_kernel import CHUNK_BYTES, AbstractBlockKernel, Slots
 from nthsim.kernels.derivatives import check_derivatives
@@ -37,6 +38,7 @@ from nthsim.solvers.momentum import Momentum
 from nthsim.solvers.solution import Solution
 from nthsim.solvers.system import AbstractSystem
 from nthsim.solvers.tolerances import halved
+from nthsim.solvers.until import Until
 
 
 class Problem(eqx.Module):
@@ -156,6 +158,23 @@ class Problem(eqx.Module):
         if self.momentum is not None:
             raise ValueError(
                 f"`momentum` must be left out for {what}, but is {self.momentum.word}."
+            )
+
+    def check_until(self, until: Until) -> None:
+        """Refuse limits on how fast the loss falls where that is not known.
+
+        Raises:
+            ValueError: When there is one.
+        """
+        if self.momentum is not None and until.falling:
+            raise ValueError(
+                "`until` must have no gradient and no stalled with momentum, by which the loss may "
+                "rise, but has."
+            )
+        if until.stalled is not None and not has_true_gradient(self.residual):
+            raise ValueError(
+                "`until` must have no stalled where the gradient of the loss is not that of its "
+                "value, as with stop_gradient or a derivative of its own in it, but has."
             )
 
     def check_single(self, what: str) -> None:

@@ -163,11 +163,7 @@ class Run(eqx.Module):
         observable asks, as it takes time to make. `method` tells the files of one dynamics apart,
         and `why` is what a user is told of it. Where it goes by `steps`, no solver takes part.
         """
-        if problem.momentum is not None and self.until.falling:
-            raise ValueError(
-                "`until` must have no gradient and no stalled with momentum, by which the loss may "
-                "rise, but has."
-            )
+        problem.check_until(self.until)
         chosen = self._chosen(parameters is not None)
         make = functools.cache(kernel)
 

@@ -1,5 +1,6 @@
 """How outputs tell a class, by what a loss of somebody's own makes of them."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -51,7 +52,7 @@ def readout(
             if weight is not None:
                 side = pair.side(centre)
                 sure = side and not pair.denies(1, weight, -side, centre)
-                return by_threshold(centre, side) if sure else None
+                return Threshold(centre, side) if sure else None
         return None
     exchanged = [partial(_exchanged, places=(0, c)) for c in range(1, len(classes))]
     if outputs == len(classes):
@@ -85,14 +86,17 @@ def by_least(f: Float[np.ndarray, "T n C"]) -> Int[np.ndarray, "T n"]:
     return by_largest(-f)
 
 
-def by_threshold(centre: float = 0.0, side: int = 1) -> Readout:
+@dataclasses.dataclass(frozen=True)
+class Threshold:
     """The second of two classes where a single output is on one side of the centre."""
 
-    def told(f: Float[np.ndarray, "T n ..."]) -> Int[np.ndarray, "T n"]:
-        beyond = side * (f.reshape(f.shape[:2]) - centre)
-        return np.where(beyond > 0, 1, np.where(beyond < 0, 0, -1))
+    centre: float = 0.0
+    side: int = 1
 
-    return told
+    def __call__(self, f: Float[np.ndarray, "T n ..."]) -> Int[np.ndarray, "T n"]:
+        """The number of the class."""
+        beyond = self.side * (f.reshape(f.shape[:2]) - self.centre)
+        return np.where(beyond > 0, 1, np.where(beyond < 0, 0, -1))
 
 
 class _Pairs:

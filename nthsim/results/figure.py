@@ -38,9 +38,10 @@ class Line(eqx.Module):
     """One line: `look` 0 is black, others have a colour and a marker each; `end` is a blow-up.
 
     A broad one is grey and lies below all others, which may coincide with it; a plain one has no
-    markers. What is `doubtful` is crossed out. `bars` reach from a lower to an upper value. A
-    `note` is written beside the last point. `mark` is a look whose marker replaces that of `look`,
-    on the curve and beside its note. What has no label is not in the legend.
+    markers. What is `doubtful` is crossed out. `bars` reach from a lower to an upper value, and a
+    `band` does all along. A `note` is written beside the last point. `mark` is a look whose marker
+    replaces that of `look`, on the curve and beside its note. What has no label is not in the
+    legend.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Line(eqx.Module):
     plain: bool = False
     doubtful: Bool[np.ndarray, " T"] | None = None
     bars: Float[np.ndarray, "2 T"] | None = None
+    band: Float[np.ndarray, "2 T"] | None = None
     mark: int | None = None
     note: str = ""
 
@@ -216,6 +218,8 @@ def _curve(ax: Axes, curve: Line, log: bool) -> None:
     if curve.bars is not None:
         low, high = np.where(np.isfinite(curve.bars), curve.bars, np.nan)
         ax.vlines(curve.x, low, high, color=colour, linewidth=1.2, zorder=2.4)
+    if curve.band is not None:
+        ax.fill_between(curve.x, *curve.band, color=colour, alpha=0.2, linewidth=0, zorder=2)
     if curve.doubtful is not None and curve.doubtful.any():
         ax.plot(
             curve.x[curve.doubtful],

@@ -13,7 +13,8 @@ import pytest
 
 import nthsim as nth
 from nthsim.budget.size import Size, hierarchy_bytes
-from nthsim.comparison.asked import Asked, checked_curves, compared_bytes, settled
+from nthsim.comparison.asked import Asked, compared_bytes, settled
+from nthsim.comparison.curves import checked_curves
 from nthsim.dynamics.pose import pose
 from nthsim.inputs.memory import available, check_fits, container_memory, largest, readable
 from nthsim.kernels.work import KernelSize, KernelWork

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 import nthsim as nth
 from nthsim.models import FCN
+from nthsim.results.record import Label
 
 KEY = jr.key(11)
 
@@ -105,11 +106,16 @@ def test_short_time_covariance_is_that_of_gradients(rates):
     _check_covariance(_paths(found).reshape(1, 4000, 10), wanted)
 
 
-def test_only_the_ratio_of_rate_and_batch_matters():
+@pytest.mark.parametrize(
+    ("one", "two", "sigma"), [((0.1, 2), (0.3, 6), None), ((0.05, 1), (0.2, 4), 1.3)]
+)
+def test_only_the_ratio_of_rate_and_batch_matters(one, two, sigma):
     model, data, _, _ = _fit()
-    one = nth.noisy(model, data, nth.Noisy(0.1, 2, key=KEY, step=0.1), [1.0, 2.0])
-    two = nth.noisy(model, data, nth.Noisy(0.3, 6, key=KEY, step=0.1), [1.0, 2.0])
-    np.testing.assert_allclose(_paths(one), _paths(two), rtol=1e-13)
+    first, second = (
+        nth.noisy(model, data, nth.Noisy(*pair, key=KEY, step=0.1, sigma=sigma), [1.0, 2.0])
+        for pair in (one, two)
+    )
+    np.testing.assert_allclose(_paths(first), _paths(second), rtol=1e-13)
 
 
 def test_paths_follow_from_the_key_alone():
@@ -170,6 +176,38 @@ def test_run_goes_on_from_its_checkpoint_bit_by_bit(tmp_path):
         nth.noisy(model, data, other, nth.Run([2.0], checkpoint=tmp_path))
 
 
+class Press(nth.Observable):
+    """Ctrl-C at the third save time, once."""
+
+    name: str = "press"
+    of_parameters: bool = False
+    calls: list = eqx.field(default_factory=list, static=True)
+
+    def evaluate(self, moment):
+        """Counts."""
+        self.calls.append(moment.t)
+        if len(self.calls) == 3:
+            raise KeyboardInterrupt
+        return {"press": np.array(moment.t)}
+
+    def labels(self, problem):
+        """One number."""
+        del problem
+        return {"press": Label((), "time", {})}
+
+
+def test_run_goes_on_where_it_was_interrupted(tmp_path):
+    model, data, _, _ = _fit()
+    noise, ts = nth.Noisy(0.1, 2, key=KEY, paths=3), [0.0, 0.5, 1.0, 2.0]
+    whole, press = nth.noisy(model, data, noise, ts), Press()
+    run = nth.Run(ts, record=(press,), checkpoint=tmp_path)
+    with pytest.raises(nth.SolveError, match="interrupted at t = 1"):
+        nth.noisy(model, data, noise, run)
+    again = nth.noisy(model, data, noise, run)
+    np.testing.assert_array_equal(press.calls, [0.0, 0.5, 1.0, 1.0, 2.0])
+    assert np.array_equal(_paths(again), _paths(whole))
+
+
 def test_curve_stands_beside_exact_flow_and_in_files(tmp_path):
     net = FCN(4, 5, 1, activation="tanh", key=jr.key(5))
     data = studies.points()
@@ -179,6 +217,12 @@ def test_curve_stands_beside_exact_flow_and_in_files(tmp_path):
     assert found.kernel is not None
     assert found.kernel.shape == (3, len(data.x), len(data.x))
     assert "noisy 0.1, batches of 2" in str(study)
+    losses = study.plot().axes[0]
+    assert losses.get_title() == "loss (solid: training, dashed: test, band: 80% of paths)"
+    [band] = losses.collections
+    corners = np.asarray(band.get_paths()[0].vertices)
+    ends = np.unique(np.round(corners[corners[:, 0] == found.ts[-1], 1], 12))
+    np.testing.assert_allclose(ends, found.quantiles([0.1, 0.9], "loss")[:, -1], rtol=1e-9)
     study.save(tmp_path / "a.nc")
     loaded = nth.Comparison.load(tmp_path / "a.nc")
     assert np.array_equal(_paths(loaded.curve("noisy 0.1, batches of 2")), _paths(found))

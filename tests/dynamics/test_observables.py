@@ -186,7 +186,11 @@ RESIDUAL = ResNet(3, 6, 4, c_res=1.5, key=jr.key(3))
 
 @pytest.mark.parametrize(
     ("data", "out", "loss"),
-    [(CLASSES, "scalar", nth.logistic), (ONE_HOT, 3, nth.softmax_cross_entropy)],
+    [
+        (CLASSES, "scalar", nth.logistic),
+        (CLASSES, "scalar", lambda f, y: jnp.exp(-y * f)),
+        (ONE_HOT, 3, nth.softmax_cross_entropy),
+    ],
 )
 def test_margin_is_that_of_the_outputs_of_every_dynamics(data, out, loss):
     net = eqx.nn.MLP(3, out, 5, 1, activation=jnp.tanh, key=jr.key(0))

@@ -224,6 +224,20 @@ def test_state_of_a_stop_right_after_a_save_time_is_recorded():
     np.testing.assert_allclose(flow.f[-1], [flow.model(x) for x in data.x], rtol=1e-6)
 
 
+def test_loss_whose_gradient_is_not_that_of_its_value_has_no_rate_of_its_own(data):
+    held = lambda f, y: (f - jax.lax.stop_gradient(0.9 * f + 0.1 * y)) ** 2  # noqa: E731
+    net, ts = NETWORKS["fcn"], [1.0, 4.0]
+    stalled = nth.Run(ts, until=Until(stalled=0.03))
+    refusal = pytest.raises(ValueError, match=r"^`until` must have no stalled where the gradient ")
+    with refusal:
+        nth.gradient_flow(net, data, stalled, loss=held)
+    with refusal:
+        nth.hierarchy(net, data, 2, stalled, loss=held)
+    whole = nth.gradient_flow(net, data, nth.Run(ts), loss=lambda f, y: 0.1 * (f - y) ** 2)
+    short = nth.gradient_flow(net, data, nth.Run(ts, until=Until(gradient=1e-9)), loss=held)
+    np.testing.assert_allclose(short.f, whole.f, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["loss", "gradient", "stalled", "seconds"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), "1e-3"])
 def test_limit_that_is_not_positive_is_refused(name, value):
