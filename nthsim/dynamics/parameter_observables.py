@@ -95,8 +95,8 @@ class Sharpness(AbstractLargest):
     In descending order, as `sharpness` (T,) if it is one and (T, top) if there are several; where
     arrays train at rates D other than one, those of $\sqrt D\, H \sqrt D$. Gradient descent at a
     step above 2 / sharpness is unstable (Cohen et al. 2021, arXiv 2103.00065). Without the Hessian,
-    from its products with vectors, two or three gradients each; of networks with kinks it is that
-    of the smooth piece.
+    from its products with vectors, one or two gradients each; of networks with kinks it is that of
+    the smooth piece.
 
     Args:
         top: How many.

@@ -17,6 +17,7 @@ import numpy as np
 #: Packages whose own functions and classes are taken to stay what they are.
 LIBRARIES = frozenset(
     {"jax", "jaxlib", "numpy", "equinox", "diffrax", "optimistix", "lineax", "nthsim"}
+    | {"jaxtyping", "beartype", "typeguard", "inspect", "typing", "contextlib", "dataclasses"}
     | {"math", "operator", "functools", "itertools"}
 )
 

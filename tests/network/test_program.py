@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
 from networks import with_slope
 
 import nthsim as nth
@@ -129,6 +131,21 @@ def test_program_tells_callbacks_apart_by_all_that_they_depend_on():
     before = words(gain.by)
     gain.gain = 3.0
     assert words(gain.by) != before
+
+
+FACTOR = {"c": 1.0}
+
+
+@jaxtyped(typechecker=beartype)
+def _checked(c: Float[jax.Array, ""]) -> Float[jax.Array, ""]:
+    return FACTOR["c"] * c**2
+
+
+def test_what_checks_the_shapes_of_a_function_is_no_part_of_it(monkeypatch):
+    before = described(_checked)
+    assert len(before) < 100_000  # once it was a million letters, read again at every call
+    monkeypatch.setitem(FACTOR, "c", 2.0)
+    assert described(_checked) != before
 
 
 def test_derivatives_of_jax_are_not_looked_into_and_those_given_to_its_functions_are():
