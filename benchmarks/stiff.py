@@ -31,7 +31,7 @@ from nthsim.dynamics.pose import pose
 from nthsim.dynamics.problem import Problem
 from nthsim.dynamics.trajectory import Trajectory
 from nthsim.models import FCN
-from nthsim.solvers import Explicit, Exponential, Implicit, Until
+from nthsim.solvers import Explicit, Exponential, Implicit, Stabilised, Until
 from nthsim.solvers.solver import AbstractSolver
 
 #: The most that f may be off at the end for a row to count.
@@ -51,7 +51,11 @@ SOLVERS: dict[str, AbstractSolver] = {
     "Tsit5": Explicit(rtol=1e-4, method=TSIT5, max_steps=10**7),
     "Dopri8": Explicit(rtol=1e-4, method=DOPRI8, max_steps=10**7),
     "Implicit": Implicit(rtol=1e-4),
+    "Stabilised": Stabilised(rtol=1e-3),
 }
+
+#: Newton-GMRES and the eighth-order pair lose by so much that large cases omit them.
+FOR_LARGE = ("Exponential", "Stabilised", "Tsit5")
 
 
 def posed(n: int, width: int, depth: int = 2) -> Problem:
@@ -243,10 +247,8 @@ def flows(n: int, out: Path, *, quick: bool) -> dict[str, Any]:
     problem = posed(n, width)
     for ratio in (1e-2,) if quick else (1e-2, 1e-4, 1e-8):
         print(f"\nn = {n}, m = {width}, depth 2, loss to {ratio:g} of its start:", flush=True)
-        # Newton-GMRES and the eighth-order pair lose by so much that large cases omit them.
-        names = (
-            tuple(SOLVERS) if n * (ratio < 1e-4) < 350 and n < 1000 else ("Exponential", "Tsit5")
-        )
+        small = n * (ratio < 1e-4) < 350 and n < 1000
+        names = tuple(SOLVERS) if small else FOR_LARGE
         found[f"n={n} ratio={ratio:g}"] = compared(problem, ratio, names)
         if n == 350 and ratio == 1e-4:
             found["torchdiffeq"] = by_torchdiffeq(problem, ratio, out)

@@ -2,11 +2,11 @@
 
 from jaxtyping import DTypeLike
 
+from nthsim.solvers.demands import check_single, check_smooth
 from nthsim.solvers.driven_system import AbstractDrivenSystem
 from nthsim.solvers.krogstad import Krogstad
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
-from nthsim.solvers.tolerances import check_single
 
 #: Matrices of N by N at the peak: kernel, basis, work of the eigensolver, and those before a step.
 COPIES = 8
@@ -40,11 +40,8 @@ class Exponential(AbstractSolver):
                 precision is half.
         """
         del horizon
-        check_single("Exponential", dtype)
-        if system.roughness():
-            raise ValueError(
-                f"`solver` must be Auto or Explicit where {system.roughness()}, but is Exponential."
-            )
+        check_single(dtype, "Exponential")
+        check_smooth(system, "Exponential")
         if not isinstance(system, AbstractDrivenSystem):
             raise ValueError(
                 "`solver` must be explicit for a system without a tangent kernel, but is "

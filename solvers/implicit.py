@@ -1,17 +1,15 @@
 """Implicit Runge–Kutta integration, for stiff flows."""
 
 import diffrax as dfx
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
-from jaxtyping import Array, DTypeLike, PyTree
+from jaxtyping import DTypeLike
 
-from nthsim.solvers.compiled import lowers
+from nthsim.solvers.demands import check_forward, check_single
 from nthsim.solvers.solver import AbstractSolver, Method
 from nthsim.solvers.system import AbstractSystem
-from nthsim.solvers.tolerances import check_single
 
 #: States of so many numbers have a Jacobian that is quickly formed and inverted.
 SMALL = 500
@@ -44,8 +42,8 @@ class Implicit(AbstractSolver):
             ValueError: When the field has no derivatives in forward mode, or the precision is half.
         """
         del horizon
-        check_single("Implicit", dtype)
-        _check_derivatives(system)
+        check_single(dtype, "Implicit")
+        check_forward(system, "Implicit")
         state = jax.eval_shape(system.initial)
         numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
         tolerances = self.tolerances(dtype)
@@ -59,17 +57,3 @@ class Implicit(AbstractSolver):
             root_finder = optx.Newton(**within, norm=optx.rms_norm, linear_solver=linear_solver)
         solver = dfx.Kvaerno5(root_finder=root_finder)
         return Method(solver, tolerances, 7, f"Kvaerno5 with {words}, {tolerances}")
-
-
-def _check_derivatives(system: AbstractSystem) -> None:
-    """Refuse a field that has none, which shows when they are lowered."""
-    arrays, rest = eqx.partition(system, eqx.is_array)
-
-    def push(arrays: AbstractSystem, state: PyTree[Array]) -> PyTree[Array]:
-        return jax.jvp(eqx.combine(arrays, rest).field, (state,), (state,))[1]
-
-    if not lowers(push, arrays, system.initial()):
-        raise ValueError(
-            "`solver` must be another where the field has no derivatives in forward mode, as "
-            "with a custom_vjp within one, but is Implicit."
-        )

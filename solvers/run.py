@@ -87,12 +87,12 @@ class Integration(AbstractRun):
                 if self.steps >= most:
                     self._fall_back(fallback)
                     continue
-            clock = time.perf_counter()
+            clock, before = time.perf_counter(), self.carry
             limit = min(self.limit, most - self.steps)
             self.carry, outcome = jax.block_until_ready(
                 advance(self.system, self._scheme(), self.carry, target, jnp.array(limit))
             )
-            self._account(outcome, time.perf_counter() - clock)
+            self._account(outcome, time.perf_counter() - clock, _told(before, self.carry, outcome))
             yield float(self.carry.t)
 
     def state_at(self, t: float) -> PyTree[Array]:
@@ -141,12 +141,12 @@ class Integration(AbstractRun):
         rtol, atol = self._number(tolerances.rtol), self._number(tolerances.atol)
         return Scheme(self.method.solver, rtol, atol, self.until.limits(self.dtype))
 
-    def _account(self, outcome: Outcome, seconds: float) -> None:
+    def _account(self, outcome: Outcome, seconds: float, told: int | None) -> None:
         taken = int(outcome.steps)
         self.steps += taken
         self.rejected += int(outcome.rejected)
         self.forced += int(outcome.forced)
-        self.evaluations += taken * self.method.stages
+        self.evaluations += taken * self.method.stages if told is None else told
         self.unheld += int(outcome.unheld)
         self._paced(taken, seconds)
         self.stop = self._reason(outcome)
@@ -186,6 +186,15 @@ class Integration(AbstractRun):
         t, limit = float(self.carry.t), self.max_steps
         words = f"step limit of {limit} reached at t = {t:.6g} of {self.horizon:g}"
         return Stop("step limit", t, words)
+
+
+def _told(before: Carry, after: Carry, outcome: Outcome) -> int | None:
+    """The right-hand sides of a call where a solver counts them; of refused steps as of others."""
+    counts = [getattr(carry.solver_state, "evaluations", None) for carry in (before, after)]
+    taken, kept = int(outcome.steps), int(outcome.steps - outcome.rejected)
+    if None in counts or not kept:
+        return None
+    return round((int(counts[1]) - int(counts[0])) * taken / kept)
 
 
 def _growth(system: AbstractSystem, state: PyTree[Array]) -> float:

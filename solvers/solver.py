@@ -107,7 +107,7 @@ def checked_solver(solver: object) -> AbstractSolver:
     if not isinstance(solver, AbstractSolver):
         shown = repr(solver) if isinstance(solver, str) else type(solver).__name__
         raise ValueError(
-            "`solver` must be an Auto, Explicit, Implicit or Exponential of nthsim.solvers, such "
-            f"as Explicit(rtol=1e-7), but is {shown}."
+            "`solver` must be an Auto, Explicit, Implicit, Exponential or Stabilised of "
+            f"nthsim.solvers, such as Explicit(rtol=1e-7), but is {shown}."
         )
     return solver

@@ -59,18 +59,6 @@ def positive(name: str, value: Any) -> float | None:
     return number
 
 
-def check_single(name: str, dtype: DTypeLike) -> None:
-    """Refuse a solver that factors matrices in half precision, for which JAX has no such routines.
-
-    Raises:
-        ValueError: When numbers have fewer than 32 bits.
-    """
-    if halved(dtype):
-        raise ValueError(
-            f"`solver` must be Auto or Explicit in {jnp.dtype(dtype).name}, but is {name}."
-        )
-
-
 def halved(dtype: DTypeLike) -> bool:
     """Whether a precision is too low for linear algebra."""
     return jnp.dtype(dtype).itemsize < 4

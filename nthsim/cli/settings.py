@@ -111,8 +111,9 @@ class Solved(Common):
     """The error allowed in each step, absolute."""
     max_steps: int = 100_000
     """The number of steps after which a run is given up, its results kept."""
-    solver: Literal["auto", "explicit", "implicit", "exponential"] = "auto"
-    """The kind of steps: explicit, or exponential or implicit for stiff flow; auto chooses."""
+    solver: Literal["auto", "explicit", "implicit", "exponential", "stabilised"] = "auto"
+    """The kind of steps: explicit, or exponential, implicit or, at loose tolerances, stabilised for
+    stiff flow; auto chooses among the explicit and exponential."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,10 +27,11 @@ from nthsim.solvers.explicit import Explicit
 from nthsim.solvers.exponential import Exponential
 from nthsim.solvers.implicit import Implicit
 from nthsim.solvers.solver import AbstractSolver, Method
+from nthsim.solvers.stabilised import Stabilised
 from nthsim.solvers.system import AbstractSystem
 
 #: The solvers that a file alone restores.
-SOLVERS = {each.__name__: each for each in (Auto, Explicit, Exponential, Implicit)}
+SOLVERS = {each.__name__: each for each in (Auto, Explicit, Exponential, Implicit, Stabilised)}
 
 
 def store(model: PyTree) -> Record:
