@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Real, Shaped
+from jaxtyping import Array, DTypeLike, Float, Real, Shaped
 from numpy.typing import ArrayLike
 
 from nthsim.inputs.arrays import finite, real, whole
@@ -58,10 +58,10 @@ class Dataset(eqx.Module):
     ):
         """Check the arrays and convert them."""
         given = validated(x=x, y=y, x_test=x_test, y_test=y_test)
-        integers = all(
-            jnp.issubdtype(given[name].dtype, jnp.integer) for name in INPUTS & set(given)
-        )
-        kinds = dict.fromkeys(INPUTS, int if integers else float)
+        types = [given[name].dtype for name in INPUTS & set(given)]
+        integers = all(jnp.issubdtype(each, jnp.integer) for each in types)
+        alike = types[0] if len(set(types)) == 1 else int  # bytes stay bytes
+        kinds = dict.fromkeys(INPUTS, alike if integers else float)
         fields = {name: _converted(name, a, kinds.get(name, float)) for name, a in given.items()}
         self.x, self.y = fields["x"], fields["y"]
         self.x_test, self.y_test = fields.get("x_test"), fields.get("y_test")
@@ -288,9 +288,9 @@ def _row_names(table: Any) -> Any:
 
 
 def _converted(
-    name: str, array: Shaped[Array | np.ndarray, "..."], kind: type
+    name: str, array: Shaped[Array | np.ndarray, "..."], kind: DTypeLike
 ) -> Real[Array, "..."]:
-    """Convert to JAX's default type of a kind of numbers, refusing what is too large for it."""
+    """Convert to JAX's own type of a kind of numbers, refusing what is too large for it."""
     dtype = jnp.result_type(kind)
     with np.errstate(over="ignore"):  # the overflow is refused below, in a sentence
         numbers = array if isinstance(array, jax.Array) else np.asarray(array, dtype)

@@ -30,8 +30,9 @@ def in_precision(network: AbstractNetwork, theta: PyTree[Array], inputs: Inputs)
     converted = jax.tree.map(lambda x: x.astype(precision(theta)), inputs)
     if not all(jnp.issubdtype(x.dtype, jnp.integer) for x in leaves):
         return converted
-    # In this type sums of them stay what they are.
-    indices = jax.tree.map(lambda x: x.astype(int), inputs)
+    kinds = {x.dtype for x in leaves}  # bytes stay bytes, as a network may ask for their type
+    kind = kinds.pop() if len(kinds) == 1 else int
+    indices = jax.tree.map(lambda x: x.astype(kind), inputs)
     if not accepts(network, theta, jax.tree.leaves(converted)[0]):
         return indices
     pairs = zip(jax.tree.leaves(indices), jax.tree.leaves(converted), strict=True)

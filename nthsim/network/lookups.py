@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PRNGKeyArray, PyTree, Real
 
 from nthsim.network.alike import mapped, nodes
 from nthsim.network.network import Network, accepts
@@ -34,9 +34,9 @@ class Filled(eqx.nn.Embedding):
 
     row: Float[Array, " longest"]
 
-    def __call__(self, x: Int[ArrayLike, ""], *, key: PRNGKeyArray | None = None) -> Array:
+    def __call__(self, x: Integer[ArrayLike, ""], *, key: PRNGKeyArray | None = None) -> Array:
         """Look one index up."""
-        at = jnp.asarray(x)
+        at = jnp.asarray(x).astype(int)  # a byte cannot be compared with a longer table
         known = super().__call__(jnp.clip(at, 0, len(self.weight) - 1), key=key)
         own = self.row[: self.embedding_size].astype(known.dtype)
         return jnp.where((at >= 0) & (at < len(self.weight)), known, own)

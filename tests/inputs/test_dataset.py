@@ -59,7 +59,8 @@ def test_inputs_of_integers_stay_integers_if_all_are(x64):
     with jax.enable_x64(x64):
         tokens = np.array([[2**24 + 1], [2]], np.uint32)
         data = Dataset(tokens, [1, -1], tokens[:1])
-        assert data.x.dtype == jnp.zeros((), int).dtype
+        assert data.x.dtype == tokens.dtype
+        assert Dataset(tokens, [1, -1], tokens.astype(int)).x.dtype == jnp.zeros((), int).dtype
         np.testing.assert_array_equal(data.x, tokens)
         assert data.y.dtype == jnp.zeros(()).dtype
         assert Dataset(tokens % 7, [1, -1], [[0.5]]).x.dtype == jnp.zeros(()).dtype

@@ -292,16 +292,6 @@ def test_targets_that_the_precision_lacks_are_refused_where_a_loss_may_read_indi
         nth.gradient_flow(single, data, [1e-9], progress=False)  # to be come near to, no more
 
 
-class Picture(eqx.Module):
-    """Makes bytes, but no other numbers, numbers between -1/2 and 1/2."""
-
-    rest: eqx.nn.MLP
-
-    def __call__(self, x):
-        bytes_ = jnp.issubdtype(x.dtype, jnp.integer)
-        return self.rest(x.astype(float) / 255 - 0.5 if bytes_ else x)
-
-
 def by_indices(f, y):
     """The cross-entropy of a label, by an array of indices and one more term of its own."""
     return -jnp.sum(jax.nn.log_softmax(f)[y.astype(int)[None]]) + jnp.log1p(jnp.sum(f**2))
@@ -321,43 +311,3 @@ def test_labels_that_a_loss_has_no_output_for_are_refused(loss, name):
     with pytest.raises(ValueError, match=rf"^`{name}` must hold .* {name}\[2\] makes it look"):
         nth.gradient_flow(net, data, STARTS, loss=loss, progress=False)
     nth.plan(net, nth.Dataset(x, good, x, good), (2,), STARTS, loss=loss)
-
-
-def test_whole_numbers_stay_so_for_a_network_that_asks_for_their_type():
-    net = Picture(eqx.nn.MLP(3, "scalar", 4, 1, activation=jnp.tanh, key=jr.key(0)))
-    pictures = np.array([[0, 200, 55], [13, 255, 90]], np.uint8)
-    flow = nth.gradient_flow(net, nth.Dataset(pictures, [0.5, -1.0]), STARTS, progress=False)
-    np.testing.assert_allclose(flow.f[0], jax.vmap(net)(jnp.asarray(pictures)), rtol=1e-12)
-    found = nth.kernel(net, jnp.asarray(pictures), 2, progress=False)
-    expected = nth.kernel(net.rest, jnp.asarray(pictures / 255 - 0.5), 2, progress=False)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-class Cast(eqx.Module):
-    """Brings its weights to the type of its input, whatever that is."""
-
-    W: jax.Array
-
-    def __call__(self, x):
-        return jnp.sum(jnp.tanh((self.W.astype(x.dtype) @ x).astype(float)))
-
-
-@pytest.mark.parametrize(
-    "net",
-    [
-        eqx.nn.Sequential([eqx.nn.LayerNorm(3), eqx.nn.Linear(3, "scalar", key=jr.key(0))]),
-        Cast(jr.normal(jr.key(0), (4, 3))),
-    ],
-)
-def test_whole_numbers_become_others_for_a_network_that_would_make_its_own_whole(net):
-    x = jnp.array([[1, 0, 5], [0, 7, 2]])
-    found = nth.kernel(net, x, 2, progress=False)
-    expected = nth.kernel(net, x.astype(float), 2, progress=False)
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_whole_numbers_are_taken_alike_within_jit():
-    net = Picture(eqx.nn.MLP(3, "scalar", 4, 1, activation=jnp.tanh, key=jr.key(0)))
-    x = jnp.array([[0, 200, 55], [13, 255, 90]])
-    inside = jax.jit(lambda x: nth.kernel(net, x, 2, progress=False))(x)
-    np.testing.assert_allclose(inside, nth.kernel(net, x, 2, progress=False), rtol=1e-12)
