@@ -1,6 +1,7 @@
 """Many networks of one structure on one problem, evaluated and measured together."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from nthsim.network.network import Network
 from nthsim.network.split import split
 from nthsim.results.record import Record
 from nthsim.results.terminal import several
+from nthsim.scaling.separated import separated
 from nthsim.solvers.compiled import compiled
 from nthsim.solvers.ensemble import Ensemble, ensemble
 from nthsim.solvers.integration import integrate
@@ -60,6 +62,11 @@ class Population(eqx.Module):
         block = self._block(problem.without_test_points(), 2)
         observe = lambda t, s, f: {"kernel": np.asarray(_tangent_kernels(members, block, s))}  # noqa: E731
         return self.problem.told(members, integrate(members, ts, solver, observe=observe))
+
+    def part(self, members: slice) -> "Population":
+        """Some of them."""
+        thetas = jax.tree.map(lambda a: a[members], self.thetas)
+        return dataclasses.replace(self, thetas=thetas)
 
     def truncation(
         self,
@@ -158,7 +165,8 @@ def measured(
     movement of $K^{(2)}$ along exact flow, relative in Frobenius norm; `error_f`, `error_f_test`
     (where there are test points) and `error_kernel` (members, orders, T), root mean square errors
     of f and errors of $K^{(2)}$, relative to $K^{(2)}_0$ in the same way. What a member shows after
-    its blow-up is NaN, and `blown_up` (members, orders) is 1. The facts say by which steps each
+    its blow-up, or after its steps fell to the rounding of t, is NaN, and `blown_up` (members,
+    orders) is 1. The facts say by which steps each
     dynamics was integrated, and why it ended.
 
     Raises:
@@ -167,10 +175,15 @@ def measured(
     N = len(population.problem.x) * population.problem.outputs_per_sample
     levels = [population.outputs(), *(population.kernel(r) for r in range(2, kernels + 1))]
     f, *tensors = (np.asarray(level)[:, :N] for level in levels)
-    flow = _uninterrupted(population.flow(ts, solver))
+    flow = separated(lambda some: population.part(some).flow(ts, solver), len(f), ts)
     runs, rows = {"exact gradient flow": flow}, []
+
+    def truncated(p: int, some: slice) -> Solution:
+        kernels = [level[some] for level in levels[:p]]
+        return population.part(some).truncation(kernels, ts, solver)
+
     for p in orders:
-        runs[f"order {p}"] = run = _uninterrupted(population.truncation(levels[:p], ts, solver))
+        runs[f"order {p}"] = run = separated(functools.partial(truncated, p), len(f), ts)
         rows.append(_errors(run, flow, levels, len(ts)))
     columns = {
         "kernel_rms": [rms(K) for K in tensors],
@@ -190,13 +203,6 @@ def measured(
         words = f"not finite for {lost} of {several(len(f), 'seed')}"
         stops["exact gradient flow"] = {"reason": "non-finite", "message": words}
     return Record(arrays, {"solver": flow.choice, "stops": stops})
-
-
-def _uninterrupted(run: Solution) -> Solution:
-    """A run; or Ctrl-C, which the integration took for a reason to end."""
-    if run.stop.reason == "interrupt":
-        raise KeyboardInterrupt
-    return run
 
 
 def moment(

@@ -47,8 +47,8 @@ class Scaling(eqx.Module):
     `drift` (..., T) is $\|K^{(2)}_t - K^{(2)}_0\| / \|K^{(2)}_0\|$ along exact flow. `error_f`,
     `error_f_test` (None without test points) and `error_kernel` (..., orders, T) are the errors of
     each truncation against exact flow: root mean squares for f, $\|\tilde K^{(2)}_t - K^{(2)}_t\|
-    / \|K^{(2)}_0\|$ for $K^{(2)}$; NaN after a blow-up, of which `blown_up` (..., orders) tells.
-    They are None without orders.
+    / \|K^{(2)}_0\|$ for $K^{(2)}$; NaN once its steps have ended, of which `blown_up` (..., orders)
+    tells. They are None without orders.
 
     `seconds` (family, size) is what all seeds took together, compilation included. `subject` tells
     studies apart, `networks` describes a network of each family, `predicted` is the parametrisation
