@@ -31,7 +31,8 @@ def is_layer(node: Any) -> bool:
     """Whether this is such a layer itself: a subclass may act otherwise, and so do groups.
 
     So does one with a weight of another rank, or of other taps, than it was made with: a `Linear`
-    applies any array by `@`, and a `Conv` pads for the taps that it was made with.
+    applies any array by `@`, and a `Conv` pads for the taps that it was made with. One without
+    entries has nothing to be taken apart for.
     """
     if type(node) not in (eqx.nn.Linear, *CONVOLUTIONS):
         return False
@@ -40,7 +41,7 @@ def is_layer(node: Any) -> bool:
     if not (whole and jax.tree_util.all_leaves(held)):  # something is wrapped
         return False
     kernel = () if isinstance(node, eqx.nn.Linear) else node.kernel_size
-    if node.weight.ndim < 2 or node.weight.shape[2:] != kernel:
+    if node.weight.ndim < 2 or node.weight.shape[2:] != kernel or not node.weight.size:
         return False
     return node.bias is None or node.bias.shape == (len(node.weight), *(1 for _ in kernel))
 

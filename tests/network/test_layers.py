@@ -119,3 +119,23 @@ def test_convolutional_kernel_is_that_of_nested_derivatives(name, order):
     structured = nth.kernel(model, x, order, method="structured")
     nested = nth.kernel(model, x, order, method="nested")
     assert relative_error(structured, nested) < 1e-12
+
+
+class Beside(eqx.Module):
+    """A way through no units beside a layer."""
+
+    narrow: eqx.nn.Linear
+    back: eqx.nn.Linear
+    plain: eqx.nn.Linear
+
+    def __call__(self, x):
+        return self.back(jnp.tanh(self.narrow(x))) + jnp.tanh(self.plain(x))
+
+
+def test_layers_without_entries_stand_in_nobodys_way():
+    keys = jr.split(jr.key(5), 3)
+    sizes = ((2, 0), (0, 3), (2, 3))
+    model = Beside(*(eqx.nn.Linear(i, o, key=k) for (i, o), k in zip(sizes, keys, strict=True)))
+    x = jr.normal(jr.key(6), (2, 2))
+    found = nth.kernel(model, x, 3, method="structured")
+    assert relative_error(found, nth.kernel(model, x, 3, method="nested")) < 1e-12
