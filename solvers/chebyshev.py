@@ -17,8 +17,8 @@ CLOSE, SAFETY = 0.01, 1.2
 #: It is looked for anew after so many steps, by at most so many products with the Jacobian.
 STEPS, PRODUCTS = 25, 50
 
-#: The most stages of a step: beyond, rounding that stages hand on is no longer small.
-MOST_STAGES = 1000
+#: The most stages of a step, and what the rounding that they hand on, s squared times, may come to.
+MOST_STAGES, ROUNDING = 1000, 1e-4
 
 
 class Memory(eqx.Module):
@@ -51,7 +51,7 @@ class Chebyshev(dfx.AbstractSolver):
     given time grows like the root of the spectral radius. The method and its error are of
     Sommeijer, Shampine & Verwer (1998, J. Comput. Appl. Math. 88); the radius is found by power
     iteration on the Jacobian. Eigenvalues must be near the real axis; small positive ones do no
-    harm. A step that would take more than `MOST_STAGES` is refused.
+    harm. A step that would take more than `MOST_STAGES`, or than 29 in float32, is refused.
     """
 
     term_structure: ClassVar = dfx.ODETerm
@@ -116,8 +116,9 @@ class Chebyshev(dfx.AbstractSolver):
 def _stages(reach: Float[Array, ""]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
     """How many a step takes that is so long beside the radius, and whether these are enough."""
     wanted = jnp.sqrt(1 + reach / (2 / 3 * (1 - 2 / 15 * DAMPING)))
-    stages = jnp.maximum(2, 1 + jnp.minimum(wanted, MOST_STAGES).astype(int))
-    return stages, wanted <= MOST_STAGES
+    most = min(MOST_STAGES, (ROUNDING / float(jnp.finfo(reach.dtype).eps)) ** 0.5)
+    stages = jnp.maximum(2, 1 + jnp.minimum(wanted, most).astype(int))
+    return stages, wanted <= most
 
 
 def _walked(
@@ -125,9 +126,10 @@ def _walked(
 ) -> PyTree[Array]:
     """The end of a step, through stages by the three-term recurrence of the polynomials."""
     s = stages.astype(h.dtype)
-    w0 = 1 + DAMPING / s**2
-    root = jnp.sqrt(w0**2 - 1)
-    angle = s * jnp.log(w0 + root)
+    beyond = DAMPING / s**2
+    w0 = 1 + beyond
+    root = jnp.sqrt(beyond * (2 + beyond))
+    angle = s * jnp.log1p(beyond + root)
     w1 = jnp.sinh(angle) * root**2 / (jnp.cosh(angle) * s * root - w0 * jnp.sinh(angle))
     half, one, zero = 1 / (4 * w0**2), jnp.ones_like(h), jnp.zeros_like(h)
     last, now = Polynomial(one, zero, zero, half), Polynomial(w0, one, zero, half)

@@ -92,6 +92,14 @@ def test_stiff_flow_is_that_of_the_closed_form_in_few_right_hand_sides(stiff):
     assert "Runge-Kutta-Chebyshev, rtol 1e-04" in flows[0].solver
 
 
+def test_float32_is_near_to_the_closed_form_too(stiff):
+    model, data = jax.tree.map(lambda a: a.astype(jnp.float32), stiff)
+    flow = nth.gradient_flow(model, data, nth.Run([0.5, 3.0], solver=Stabilised(rtol=1e-3)))
+    assert flow.f.dtype == np.float32
+    exact = 1 - np.exp(-SPREAD * np.array([[0.5], [3.0]]))
+    np.testing.assert_allclose(flow.f, exact, atol=5e-3)
+
+
 def test_work_grows_like_the_root_of_the_stiffness():
     counts = []
     for top in (1e3, 1e5):
