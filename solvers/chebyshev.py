@@ -161,7 +161,7 @@ def _renewed(field: Any, y: PyTree[Array], memory: Memory) -> Memory:
     """With the spectral radius looked for again where the last one is old."""
 
     def renew() -> Memory:
-        def close(carry: tuple) -> Bool[Array, ""]:
+        def going(carry: tuple) -> Bool[Array, ""]:
             count, _, radius, before = carry
             same = jnp.abs(radius - before) <= CLOSE * radius
             return (count < PRODUCTS) & ((count < 2) | ~same)
@@ -173,7 +173,7 @@ def _renewed(field: Any, y: PyTree[Array], memory: Memory) -> Memory:
 
         zero = jnp.zeros_like(memory.radius)
         start = (jnp.array(0), memory.direction, zero, zero)
-        count, direction, radius, _ = jax.lax.while_loop(close, product, start)
+        count, direction, radius, _ = jax.lax.while_loop(going, product, start)
         kept = jax.tree.map(lambda a, b: jnp.where(radius > 0, a, b), direction, memory.direction)
         count = memory.evaluations + count
         return Memory(memory.velocity, kept, SAFETY * radius, jnp.array(0), count)
@@ -187,7 +187,8 @@ def _wave(a: Array) -> Array:
 
 
 def _unit(tree: PyTree[Array]) -> PyTree[Array]:
-    size = jnp.maximum(_norm(tree), jnp.finfo(_norm(tree).dtype).tiny)
+    size = _norm(tree)
+    size = jnp.maximum(size, jnp.finfo(size.dtype).tiny)
     return jax.tree.map(lambda a: a / size, tree)
 
 

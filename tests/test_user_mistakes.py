@@ -934,6 +934,10 @@ COMMAND_MISTAKES = {
         "compare --curves noisy-0.1",
         r"`--curves` must name a rate and the points in a batch .*, but one is 'noisy-0\.1'\.",
     ),
+    "noise of an empty batch": (
+        "compare --curves noisy-0.1:0",
+        r"`--curves` must be an integer of at least 1, but is 0\.",
+    ),
     "two results to show": ("show --out o a.nc b.nc", r"`nthsim show` must get only one FILE, but"),
     "missing result": ("show {dir}/none.nc", r"`FILE` must be a readable file, but .*none\.nc"),
     "foreign result": (

@@ -269,7 +269,7 @@ def made_curves(settings: Ordered) -> tuple[Curve, ...]:
         ValueError: When there is no such curve.
     """
     orders = [Order(p, method=settings.method) for p in settings.orders]
-    with called(degree="curves", rate="curves"):
+    with called(degree="curves", rate="curves", batch_size="curves"):
         return (*orders, *map(named_curve, settings.curves))
 
 
